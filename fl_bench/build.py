@@ -1,0 +1,87 @@
+"""From a config node with a `_target_` to the thing itself, with errors that name the user's key."""
+
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from fl_bench.errors import ConfigError
+
+# Strict: a yaml string is no number. Arbitrary types: Flower's own classes among the arguments pass as they are.
+STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
+
+
+def build(node: DictConfig, **given: Any) -> Any:
+    """Call what `node._target_` names with the node's other entries and with `given`.
+
+    Nodes below that have a `_target_` are built first. Raises ConfigError where a value does not fit the
+    type that the target's signature declares, or where the target itself refuses with a ValueError.
+    """
+    target, arguments = find_target(node), {}
+    for name in node:
+        if name == "_target_":
+            continue
+        value = node[name]
+        if isinstance(value, DictConfig):
+            value = build(value) if "_target_" in value else OmegaConf.to_container(value, resolve=True)
+        elif OmegaConf.is_list(value):
+            value = OmegaConf.to_container(value, resolve=True)
+        arguments[str(name)] = value
+    _check_arguments(target, arguments, node, given)
+    try:
+        return target(**arguments, **given)
+    except ValueError as error:
+        raise ConfigError(f"{path(node)}: {' '.join(str(error).split())}") from error
+
+
+def find_target(node: DictConfig) -> Callable[..., Any]:
+    """What `node._target_` names; a ConfigError where there is no such thing."""
+    name = node.get("_target_")
+    try:
+        found = get_object(name) if isinstance(name, str) else None
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{path(node)}._target_={name}: {' '.join(str(error).split())}") from error
+    if not callable(found):
+        raise ConfigError(f"{path(node)}._target_={name}: must name a class or a function")
+    return typing.cast(Callable[..., Any], found)
+
+
+def path(node: DictConfig, name: str = "") -> str:
+    """The key of `node`, or of its entry `name`; of the entry it points to where that is an interpolation."""
+    full = ".".join(filter(None, (node._get_full_key(None), name)))
+    raw = OmegaConf.to_container(node, resolve=False).get(name) if name else None  # type: ignore[union-attr]
+    if isinstance(raw, str) and raw.startswith("${") and raw.count("$") == 1:
+        pointer = raw[2:-1]
+        return f"{full.rsplit('.', 2)[0]}.{pointer[2:]}" if pointer.startswith("..") else pointer
+    return full
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A helpful tail for an error about an unknown `name`."""
+    known = sorted(known)
+    close = get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+
+
+def _check_arguments(
+    target: Callable[..., Any], arguments: Mapping[str, Any], node: DictConfig, given: Mapping[str, Any]
+) -> None:
+    parameters = inspect.signature(target).parameters
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)  # type: ignore[misc]
+    for name, value in arguments.items():
+        if name in given or (name not in parameters and not open_ended):
+            raise ConfigError(f"{path(node, name)}: unknown key; {nearest(name, set(parameters) - set(given))}")
+        try:
+            TypeAdapter(hints.get(name, Any), config=STRICT).validate_python(value)
+        except ValidationError as error:
+            wish = error.errors()[-1]["msg"].removeprefix("Input ")
+            raise ConfigError(f"{path(node, name)}={value}: {wish}") from error
+    missing = [n for n, p in parameters.items() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    if lacking := set(missing) - set(arguments) - set(given):
+        raise ConfigError(f"{path(node)}: needs {', '.join(sorted(lacking))}")

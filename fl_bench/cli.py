@@ -1,0 +1,111 @@
+"""The words of the command line: `fl-bench key=value ...` runs, `fl-bench list` lists."""
+
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fl_bench.build import nearest
+from fl_bench.config import check
+from fl_bench.errors import ConfigError
+from fl_bench.process import in_own_process
+
+HERE = Path(__file__).parent
+CONF = next(folder for folder in (HERE / "conf", HERE.parent / "conf") if folder.is_dir())  # in a wheel; in a checkout
+GROUPS = ("task", "strategy", "partition", "data", "engine")
+
+
+def main() -> None:
+    """The console script."""
+    if sys.argv[1:] == ["list"]:
+        print(_list())
+        return
+    sys.exit(_hydra())
+
+
+def _hydra() -> int:
+    """Let Hydra compose the config of the run, or of each run of a sweep, and return the worst exit code."""
+    codes: list[int] = []
+
+    @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
+    def job(cfg: DictConfig) -> None:
+        codes.append(_run(cfg, Path(HydraConfig.get().runtime.output_dir)))
+        if codes[-1] == 130:
+            raise KeyboardInterrupt  # ends a sweep too
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print its errors over several lines, and exit with 1
+    try:
+        job()
+    except KeyboardInterrupt:
+        return 130
+    except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
+        if os.environ.get("FL_BENCH_DEBUG"):
+            raise
+        return _refuse(_explain(error))
+    return max(codes, default=0)
+
+
+def _run(cfg: DictConfig, folder: Path) -> int:
+    try:
+        OmegaConf.resolve(cfg)
+        check(cfg)
+    except ConfigError as error:
+        return _refuse(str(error))
+
+    def execute() -> int:
+        from fl_bench.run import execute  # torch and Flower: seconds, and not before the config is known to be right
+
+        return execute(cfg, folder)
+
+    return in_own_process(execute) if cfg.engine.own_process else execute()
+
+
+def _refuse(line: str) -> int:
+    print(f"fl-bench: {line}", file=sys.stderr)
+    return ConfigError.exit_code
+
+
+def _explain(error: Exception) -> str:
+    """One line for what Hydra or OmegaConf could not accept."""
+    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return f"{group}={name}: {nearest(name, error.options)}"
+    cause = error
+    while cause.__cause__ is not None and isinstance(cause.__cause__, HydraException | OmegaConfBaseException):
+        cause = cause.__cause__  # type: ignore[assignment]
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    key = getattr(cause, "full_key", None)
+    if key and "not in" in lines[0]:
+        return f"{key}: unknown key; {nearest(key, _known_keys())}"
+    return f"{key}: {lines[0]}" if key else " ".join(lines)
+
+
+def _known_keys() -> list[str]:
+    """The keys of the default config, with dots."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = hydra.compose("config", [word for word in sys.argv[1:] if word.split("=")[0] in GROUPS])
+
+    def walk(node: DictConfig, prefix: str = "") -> list[str]:
+        keys = []
+        for key in node:
+            child = OmegaConf.to_container(node, resolve=False)[key]  # type: ignore[call-overload]
+            keys += walk(node[key], f"{prefix}{key}.") if isinstance(child, dict) else [f"{prefix}{key}"]
+        return keys
+
+    return walk(cfg)
+
+
+def _list() -> str:
+    """The options of every group with the first comment of their files."""
+    lines = []
+    for group in GROUPS:
+        lines.append(f"{group}=")
+        for file in sorted((CONF / group).glob("*.yaml")):
+            comments = [line[2:] for line in file.read_text().splitlines() if line.startswith("# ") and "@package" not in line]
+            lines.append(f"  {file.stem:<22} {comments[0]}")
+    return "\n".join(lines)

@@ -1,0 +1,123 @@
+"""The schema of the config, and the checks that need neither data nor torch."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from fl_bench.errors import ConfigError
+from fl_bench.machine import num_cpus
+
+
+@dataclass
+class Local:
+    epochs: int = MISSING
+    steps: int | None = MISSING
+    batch_size: int = MISSING
+    lr: float = MISSING
+    optimizer: dict[str, Any] = MISSING
+
+
+@dataclass
+class Evaluate:
+    every: int = MISSING
+    clients: bool = MISSING
+    batch_size: int = MISSING
+
+
+@dataclass
+class Resources:
+    num_cpus: float = MISSING
+    num_gpus: Any = MISSING  # a number, or "auto"
+
+
+@dataclass
+class Ray:
+    address: str | None = MISSING
+
+
+@dataclass
+class Engine:
+    _target_: str = MISSING
+    own_process: bool = MISSING
+    threads: int = MISSING
+    packing: bool = MISSING
+    client_resources: Resources = MISSING
+    ray: Ray = MISSING
+
+
+@dataclass
+class Config:
+    """The values are in conf/; here are their types."""
+
+    seed: int = MISSING
+    num_rounds: int = MISSING
+    num_clients: int = MISSING
+    clients_per_round: int = MISSING
+    figures: bool = MISSING
+    local: Local = MISSING
+    evaluate: Evaluate = MISSING
+    engine: Engine = MISSING
+    task: dict[str, Any] = MISSING
+    data: dict[str, Any] = MISSING
+    strategy: dict[str, Any] = MISSING
+    partition: dict[str, Any] = MISSING
+
+
+ConfigStore.instance().store(name="schema", node=Config)
+
+Rule = tuple[str, Callable[[Any, DictConfig], bool], str]
+
+
+def _at_least(key: str, low: int) -> Rule:
+    return key, lambda value, _: value >= low, f"must be {low} or more"
+
+
+RULES: list[Rule] = [
+    ("seed", lambda value, _: 0 <= value < 2**63, "must be between 0 and 2**63 - 1"),
+    _at_least("num_rounds", 1),
+    _at_least("num_clients", 1),
+    _at_least("clients_per_round", 1),
+    (
+        "clients_per_round",
+        lambda value, cfg: value <= cfg.num_clients,
+        "must not be more than num_clients={num_clients}",
+    ),
+    ("local.steps", lambda value, _: value is None or value >= 1, "must be 1 or more, or null to count in epochs"),
+    _at_least("local.epochs", 1),
+    _at_least("local.batch_size", 1),
+    ("local.lr", lambda value, _: 0 < value < math.inf, "must be a positive number"),
+    _at_least("evaluate.every", 1),
+    _at_least("evaluate.batch_size", 1),
+    _at_least("engine.threads", 1),
+    (
+        "engine.client_resources.num_cpus",
+        lambda value, cfg: 0 < value and (value <= num_cpus() or cfg.engine.ray.address is not None),
+        f"must be more than 0 and, without engine.ray.address, at most this machine's {num_cpus()} CPUs",
+    ),
+    (
+        "engine.client_resources.num_gpus",
+        lambda value, _: value == "auto" or (_is_number(value) and 0 <= value < math.inf),
+        "must be a number from 0, or auto",
+    ),
+    ("partition.holdout", lambda value, _: _is_number(value) and 0 <= value < 1, "must be from 0 to below 1"),
+]
+
+
+def check(cfg: DictConfig) -> None:
+    """Raise ConfigError for the first value that cannot be, named as on the command line."""
+    if "task" not in cfg or any(OmegaConf.is_missing(cfg, key) or cfg[key] is None for key in cfg):
+        missing = [str(key) for key in cfg if OmegaConf.is_missing(cfg, key) or cfg[key] is None]
+        raise ConfigError(f"{', '.join(missing)}: has no value")
+    for key, holds, wish in RULES:
+        value = OmegaConf.select(cfg, key)
+        if not holds(value, cfg):
+            raise ConfigError(f"{key}={value}: {wish.format(num_clients=cfg.num_clients)}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+

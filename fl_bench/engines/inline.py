@@ -1,0 +1,57 @@
+"""Everything in this process: for the debugger, for CI, and for runs so small that starting Ray is most of them."""
+
+import uuid
+from collections.abc import Callable, Iterable
+
+from flwr.app import Context, Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+from omegaconf import DictConfig
+
+from fl_bench.federation.client import app
+
+NODE = 1
+
+
+class InlineGrid(Grid):
+    """A Grid of one node, which does its work while the message is being pushed."""
+
+    def __init__(self) -> None:
+        self._replies: dict[str, Message] = {}
+
+    def get_node_ids(self) -> Iterable[int]:
+        return [NODE]
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        ids = []
+        for message in messages:
+            message.metadata.__dict__["_message_id"] = str(uuid.uuid4())  # as Flower's own grids do
+            context = Context(run_id=1, node_id=NODE, node_config={}, state=RecordDict(), run_config={})
+            ids.append(message.metadata.message_id)
+            self._replies[ids[-1]] = app(message, context)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        return [self._replies.pop(message_id) for message_id in message_ids]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        return self.pull_messages(self.push_messages(messages))
+
+    def set_run(self, run: Run) -> None:
+        """There is no SuperLink that would need to know."""
+
+    @property
+    def run(self) -> Run:
+        return Run.create_empty(run_id=TaskIdentity.run_id)
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
+
+
+def run(engine: DictConfig, max_messages: int, server: Callable[[Grid, int, Callable[[], bool]], None]) -> None:
+    """Call `server(grid, num_nodes, interrupted)`; Ctrl-C raises KeyboardInterrupt by itself here."""
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
+    server(InlineGrid(), 1, lambda: False)

@@ -1,0 +1,205 @@
+"""A Grid that speaks in clients: a strategy sees virtual clients as nodes, and a few workers do their turns.
+
+Whoever configures, sends to or hears from clients does it through here, for every strategy: the fleet packs the
+strategy's messages by worker (heaviest client first), sends one message a worker, takes the replies apart, and puts
+them in the order of the clients. What it returns depends neither on the number of workers nor on who was first.
+"""
+
+import heapq
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from numpy.typing import NDArray
+
+from fl_bench.errors import Interrupted, RunError
+from fl_bench.federation.client import JOB, Row
+from fl_bench.federation.parameters import Layout
+from fl_bench.federation.update import ExactMean, Update
+from fl_bench.mean import Mean, merge
+
+POLL_SECONDS = 0.002
+CLIENT_FAILED = 1  # the code of the Error that a strategy sees for a client without an answer
+
+
+class Fleet(Grid):
+    """The virtual clients of one experiment behind the nodes of Flower's `grid`."""
+
+    def __init__(
+        self,
+        grid: Grid,
+        num_nodes: int,
+        folder: Path,
+        layout: Layout,
+        weights: NDArray[np.int64],
+        cost: Callable[[int], int],
+        packing: bool,
+        each: bool,
+        interrupted: Callable[[], bool],
+    ) -> None:
+        self.grid = grid
+        self.folder = folder
+        self.layout = layout
+        self.weights = weights  # [num_clients]: training examples
+        self.cost = cost  # a client's share of a worker's time, in steps
+        self.packing = packing
+        self.each = each
+        self.interrupted = interrupted
+        self.cohort: Sequence[int] = ()  # the clients that a strategy sees
+        self.round = 0
+        self.rows: list[Row] = []  # of the last exchange, by client
+        self.worker_peak_mb = 0  # the most memory that any worker has had
+        self._nodes = self._wait_for_nodes(num_nodes)
+        self._sent: dict[str, tuple[list[Message], ExactMean]] = {}
+
+    def get_node_ids(self) -> Iterable[int]:
+        return self.cohort
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """Give every client its message and return the replies by client; the rows of the exchange stay in `rows`.
+
+        Where the strategy needs only the mean of the models, there is one reply, from the first client that has
+        answered, with that mean and the sum of the weights; and an error for each client that has failed.
+        """
+        pending = set(self.push_messages(messages))
+        deadline = time.monotonic() + timeout if timeout is not None else float("inf")
+        replies: list[Message] = []
+        while pending:
+            replies.extend(self.pull_messages(pending))
+            pending -= {reply.metadata.reply_to_message_id for reply in replies}
+            if self.interrupted():
+                raise Interrupted(f"stopped in round {self.round}")
+            if pending and time.monotonic() > deadline:
+                raise RunError(f"round {self.round}: no answer from a worker after {timeout:.0f} s")
+            time.sleep(POLL_SECONDS if pending else 0)
+        return self._unpack(replies)
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        by_client = sorted(messages, key=lambda message: message.metadata.dst_node_id)
+        bound = max(1, int(self.weights[[m.metadata.dst_node_id for m in by_client]].sum()))
+        ids = []
+        exact: dict[int, ExactMean] = {}  # by content: usually all messages share one
+        for bin_index, pack in enumerate(self._pack(by_client)):
+            first = pack[0]
+            if id(first.content) not in exact:
+                arrays = next(iter(first.content.array_records.values()))
+                exact[id(first.content)] = ExactMean(self.layout.from_record(arrays), bound)
+            job: dict[str, Any] = {
+                "folder": str(self.folder),
+                "round": self.round,
+                "clients": [message.metadata.dst_node_id for message in pack],
+                "weight_bound": bound,
+                "each": self.each,
+            }
+            content = RecordDict({**first.content, JOB: ConfigRecord(job)})
+            node = self._nodes[bin_index % len(self._nodes)]
+            (message_id,) = self.grid.push_messages([Message(content, node, first.metadata.message_type)])
+            self._sent[message_id] = (pack, exact[id(first.content)])
+            ids.append(message_id)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        return list(self.grid.pull_messages(message_ids))
+
+    def set_run(self, run: Run) -> None:
+        self.grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        return self.grid.run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
+
+    def _wait_for_nodes(self, count: int) -> list[int]:
+        """The ids of Flower's nodes, once all are there: the server starts before they have registered."""
+        while len(nodes := list(self.grid.get_node_ids())) < count:
+            if self.interrupted():
+                raise Interrupted("stopped before round 1")
+            time.sleep(POLL_SECONDS)
+        return nodes
+
+    def _pack(self, messages: list[Message]) -> list[list[Message]]:
+        """Split the messages over the workers: the heaviest client goes first, to the worker with the least to do.
+
+        Only messages with the very same content object can share one of ours.
+        """
+        if not self.packing:
+            return [[message] for message in messages]
+        by_content: dict[int, list[Message]] = {}
+        for message in messages:
+            by_content.setdefault(id(message.content), []).append(message)
+        packs: list[list[Message]] = []
+        for group in by_content.values():
+            bins: list[list[Message]] = [[] for _ in self._nodes]
+            loads = [(0, index) for index in range(len(bins))]
+            for message in sorted(group, key=lambda m: -self.cost(m.metadata.dst_node_id)):
+                load, index = heapq.heappop(loads)
+                bins[index].append(message)
+                heapq.heappush(loads, (load + self.cost(message.metadata.dst_node_id), index))
+            packs += [pack for pack in bins if pack]
+        return packs
+
+    def _unpack(self, replies: list[Message]) -> list[Message]:
+        originals: dict[int, Message] = {}
+        rows: list[Row] = []
+        models: dict[int, ArrayRecord] = {}
+        total: Update | None = None
+        for reply in replies:
+            pack, exact = self._sent.pop(reply.metadata.reply_to_message_id)
+            if reply.has_error():
+                clients = ", ".join(str(message.metadata.dst_node_id) for message in pack)
+                reason = " ".join(reply.error.reason.split())
+                raise RunError(f"round {self.round}: the worker of clients {clients} died: {reason}")
+            originals |= {message.metadata.dst_node_id: message for message in pack}
+            answer = reply.content.config_records[JOB]
+            rows += json.loads(str(answer["rows"]))
+            self.worker_peak_mb = max(self.worker_peak_mb, int(answer["peak_mb"]))  # type: ignore[arg-type]
+            for key, array in reply.content.array_records["models"].items():
+                if key == "total":
+                    total = exact.add(total, Update(array.numpy(), int(answer["weight"])))  # type: ignore[arg-type]
+                else:
+                    models[int(key)] = self.layout.to_record(array.numpy())
+        self.rows = sorted(rows, key=lambda row: row["client"])
+        errors = [
+            Message(Error(CLIENT_FAILED, row["why"]), reply_to=originals[row["client"]]) for row in self.rows if "why" in row
+        ]
+        answered = [row for row in self.rows if row["status"] in ("ok", "evaluated")]
+        if not answered:
+            return errors
+        if total is not None:
+            merged = {
+                "num_examples": total.weight,
+                "metrics": {name: [m.total, m.count] for name, m in merge(map(metrics_of, answered)).items()},
+                "reply": {},
+            }
+            models = {answered[0]["client"]: self.layout.to_record(exact.mean(total))}
+            answered = [answered[0] | merged]
+        return [self._message(row, models, originals[row["client"]]) for row in answered] + errors
+
+    @staticmethod
+    def _message(row: Row, models: dict[int, ArrayRecord], original: Message) -> Message:
+        """The reply of one client as Flower's strategies want it."""
+        is_train = original.metadata.message_type == MessageType.TRAIN
+        means = metrics_of(row)
+        if is_train:
+            numbers = {f"train_{name}": mean.value for name, mean in means.items()} | row["reply"]
+            content = RecordDict({"arrays": models[row["client"]]})
+        else:
+            numbers = {name: mean.value for name, mean in means.items()}
+            content = RecordDict()
+        weight = row["num_examples"] if is_train else means["loss"].count
+        content["metrics"] = MetricRecord({"num-examples": weight} | numbers)
+        return Message(content, reply_to=original)
+
+
+def metrics_of(row: Row) -> dict[str, Mean]:
+    return {name: Mean(total, count) for name, (total, count) in row["metrics"].items()}

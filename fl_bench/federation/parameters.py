@@ -1,0 +1,73 @@
+"""What travels, as one flat vector: resetting, subtracting and summing models are single passes over memory."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import TypeVar
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fl_bench.errors import ConfigError
+
+Vector = TypeVar("Vector", NDArray[np.float32], Tensor)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The names and shapes of the tensors that lie one after another in a flat vector [P]."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @property
+    def size(self) -> int:
+        return sum(prod(shape) for shape in self.shapes.values())
+
+    def split(self, vector: Vector) -> dict[str, Vector]:
+        """Views of the vector by tensor name."""
+        views, start = {}, 0
+        for name, shape in self.shapes.items():
+            views[name] = vector[start : start + prod(shape)].reshape(shape)
+            start += prod(shape)
+        return views
+
+    def to_record(self, vector: NDArray[np.float32]) -> ArrayRecord:
+        return ArrayRecord({name: Array(view) for name, view in self.split(vector).items()})
+
+    def from_record(self, record: ArrayRecord) -> NDArray[np.float32]:
+        """The vector [P] as float32; some of Flower's strategies return float64."""
+        return np.concatenate([record[name].numpy().ravel() for name in self.shapes], dtype=np.float32, casting="same_kind")
+
+
+class FlatModel:
+    """A model whose shared tensors are views of one vector [P], so that writing the vector writes the model."""
+
+    def __init__(self, model: nn.Module, shared: list[str], device: torch.device | str) -> None:
+        self.model = model.to(device)
+        tensors: dict[str, Tensor] = {}
+        for name in shared:
+            owner, _, attribute = name.rpartition(".")
+            tensor = getattr(model.get_submodule(owner), attribute)
+            if tensor.dtype is not torch.float32:
+                raise ConfigError(f"task: {name} is {tensor.dtype}; what clients share must be float32")
+            if not any(tensor is other for other in tensors.values()):  # tied weights travel once
+                tensors[name] = tensor
+        self.layout = Layout({name: tuple(tensor.shape) for name, tensor in tensors.items()})
+        self.vector = torch.empty(self.layout.size, device=device)
+        for name, view in self.layout.split(self.vector).items():
+            view.copy_(tensors[name].detach())
+            tensors[name].data = view
+        # What does not travel but may change in training (counters, private layers) starts afresh for every client.
+        changing = [*model.buffers(), *(p for p in model.parameters() if p.requires_grad)]
+        ours = {tensor.data_ptr() for tensor in tensors.values()}
+        self._rest = [(t, t.detach().clone()) for t in changing if t.data_ptr() not in ours]
+
+    @torch.no_grad()
+    def reset(self, vector: Tensor) -> None:
+        """Become the server's model `vector` [P], as if nothing had been trained here before."""
+        self.vector.copy_(vector)
+        for tensor, initial in self._rest:
+            tensor.copy_(initial)

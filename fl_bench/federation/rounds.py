@@ -1,0 +1,167 @@
+"""The rounds of an experiment: sample, configure, train, aggregate, evaluate, write."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from flwr.app import ConfigRecord, MetricRecord
+from flwr.serverapp.strategy import Strategy
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+
+from fl_bench import rng
+from fl_bench.errors import RunError
+from fl_bench.federation.client import Row
+from fl_bench.federation.fleet import Fleet, metrics_of
+from fl_bench.federation.local import Trainer
+from fl_bench.machine import peak_memory_mb
+from fl_bench.mean import merge
+from fl_bench.results.recorder import Recorder
+
+Vector = NDArray[np.float32]
+FLOAT_BYTES = 4
+PHASES = ("train", "aggregate", "test", "evaluate_clients")  # of a round, as timing.csv has them
+
+
+class Rounds:
+    """Runs an experiment on a fleet; `report` is called with each round's row as soon as it is on disk."""
+
+    def __init__(
+        self,
+        cfg: DictConfig,
+        strategy: Strategy,
+        trainer: Trainer,
+        recorder: Recorder,
+        report: Callable[[Mapping[str, Any]], None],
+    ) -> None:
+        self.cfg = cfg
+        self.strategy = strategy
+        self.trainer = trainer
+        self.recorder = recorder
+        self.report = report
+        self.seconds: dict[str, float] = {}
+
+    def run(self, fleet: Fleet) -> Vector:
+        """All rounds, from the untrained model to the final one [P]."""
+        vector = self.trainer.flat.vector.cpu().numpy().copy()
+        self._write(0, self._evaluate(0, vector, fleet, {}), {}, fleet)
+        for round in range(1, self.cfg.num_rounds + 1):
+            fleet.round = round
+            vector, row, rows = self._train(round, vector, fleet)
+            if round % self.cfg.evaluate.every == 0 or round == self.cfg.num_rounds:
+                row |= self._evaluate(round, vector, fleet, rows)
+            self._write(round, row, rows, fleet)
+            _check_finite(round, row)
+        return vector
+
+    def _train(self, round: int, vector: Vector, fleet: Fleet) -> tuple[Vector, Row, dict[int, Row]]:
+        """One round of training: the new model, its row of metrics.csv, and those of clients.csv by client."""
+        seed = self.cfg.seed
+        drawn = rng.generator(seed, "cohort", round).choice(
+            self.cfg.num_clients, self.cfg.clients_per_round, replace=False, shuffle=False
+        )
+        fleet.cohort = sorted(drawn.tolist())
+        with self._timed("train"):
+            rng.seed_globals(seed, "configure_train", round)
+            arrays = fleet.layout.to_record(vector)
+            messages = self.strategy.configure_train(round, arrays, ConfigRecord(), fleet)
+            replies = fleet.send_and_receive(messages)
+        model_bytes = FLOAT_BYTES * fleet.layout.size
+        rows = {row["client"]: _client_row(round, row, model_bytes) for row in fleet.rows}
+        answered = [row for row in fleet.rows if row["status"] == "ok"]
+        self._check_clients(round, fleet.rows, answered, rows)
+        with self._timed("aggregate"):
+            rng.seed_globals(seed, "aggregate_train", round)
+            record, extra = self.strategy.aggregate_train(round, replies)
+        if record is not None:
+            vector = fleet.layout.from_record(record)
+        elif len(answered) == len(fleet.cohort):
+            raise RunError(f"round {round}: {type(self.strategy).__name__} made no model of {len(answered)} answers")
+        row = {f"train_{name}": mean.value for name, mean in merge(map(metrics_of, answered)).items()}
+        row |= {name: value for name, value in _prefixed("train_", extra).items() if name not in row}
+        return vector, row | _counts(fleet.rows, rows), rows
+
+    def _evaluate(self, round: int, vector: Vector, fleet: Fleet, rows: dict[int, Row]) -> Row:
+        """The test metrics of the model, and those on clients' held-out data, which are added to `rows`."""
+        with self._timed("test"):
+            row = {f"test_{name}": mean.value for name, mean in self.trainer.evaluate_test(vector).items()}
+        if not self.cfg.evaluate.clients:
+            return row
+        with self._timed("evaluate_clients"):
+            fleet.cohort = np.flatnonzero(self.trainer.partition.heldout_sizes).tolist()
+            rng.seed_globals(self.cfg.seed, "configure_evaluate", round)
+            arrays = fleet.layout.to_record(vector)
+            messages = self.strategy.configure_evaluate(round, arrays, ConfigRecord(), fleet)
+            replies = fleet.send_and_receive(messages)
+            extra = self.strategy.aggregate_evaluate(round, replies)
+        for answer in fleet.rows:
+            mine = rows.setdefault(answer["client"], _client_row(round, answer, 0))
+            if answer["status"] == "evaluated":
+                mine |= {f"client_{name}": mean.value for name, mean in metrics_of(answer).items()}
+            else:
+                raise RunError(f"round {round}: evaluating client {answer['client']}: {answer['why']}")
+        row |= {f"client_{name}": mean.value for name, mean in merge(map(metrics_of, fleet.rows)).items()}
+        return row | {name: value for name, value in _prefixed("client_", extra).items() if name not in row}
+
+    def _check_clients(self, round: int, answers: list[Row], answered: list[Row], rows: dict[int, Row]) -> None:
+        """Stop where no client has answered, or one's numbers are not finite; its rows are written first."""
+        trouble = [row for row in answers if row["status"] == "diverged"] or [r for r in answers if "why" in r]
+        if answered and not any(row["status"] == "diverged" for row in trouble):
+            return
+        self.recorder.write("clients", rows.values())
+        if not trouble:
+            raise RunError(f"round {round}: none of the {len(answers)} clients drawn has training samples")
+        first = trouble[0]
+        raise RunError(f"round {round}: {len(trouble)} of {len(answers)} clients failed; client {first['client']}: {first['why']}")
+
+    def _write(self, round: int, row: Row, rows: dict[int, Row], fleet: Fleet) -> None:
+        row = {"round": round} | row
+        self.recorder.write("clients", (rows[client] for client in sorted(rows)))
+        self.recorder.write("metrics", [row])
+        timing: Row = {f"{phase}_seconds": f"{self.seconds.get(phase, 0):.3f}" for phase in PHASES}
+        timing |= {"server_peak_mb": peak_memory_mb(), "worker_peak_mb": fleet.worker_peak_mb}
+        self.recorder.write("timing", [{"round": round} | timing])
+        self.seconds.clear()
+        self.report(row)
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[phase] = time.perf_counter() - start
+
+
+def _client_row(round: int, answer: Row, model_bytes: int) -> Row:
+    """A client's row of clients.csv."""
+    row: Row = {"round": round, "client": answer["client"], "status": answer["status"]}
+    if answer["status"] == "ok":
+        row["num_examples"] = answer["num_examples"]
+        row |= {f"train_{name}": mean.value for name, mean in metrics_of(answer).items()}
+    return row | {"bytes_down": model_bytes, "bytes_up": model_bytes if answer["status"] == "ok" else 0}
+
+
+def _counts(answers: list[Row], rows: Mapping[int, Row]) -> Row:
+    statuses = [answer["status"] for answer in answers]
+    return {
+        "clients_sampled": len(statuses),
+        "clients_ok": statuses.count("ok"),
+        "clients_failed": statuses.count("failed"),
+        "clients_dropped": statuses.count("dropped"),
+        "bytes_down": sum(row["bytes_down"] for row in rows.values()),
+        "bytes_up": sum(row["bytes_up"] for row in rows.values()),
+    }
+
+
+def _prefixed(prefix: str, record: MetricRecord | None) -> Row:
+    """The single numbers of what a strategy made of the metrics, as columns."""
+    numbers = {name: value for name, value in (record or {}).items() if isinstance(value, int | float)}
+    return {name if name.startswith(prefix) else prefix + name: value for name, value in numbers.items()}
+
+
+def _check_finite(round: int, row: Row) -> None:
+    for name, value in row.items():
+        if name.endswith("_loss") and not math.isfinite(value):
+            raise RunError(f"round {round}: {name} is {value}; a smaller local.lr may help")

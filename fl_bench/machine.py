@@ -1,0 +1,54 @@
+"""Facts about this process, machine and installation."""
+
+import os
+import platform
+import resource
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("fl-bench", "flwr", "ray", "torch", "torchvision", "transformers", "hydra-core", "numpy", "pandas")
+
+
+def peak_memory_mb() -> int:
+    """The most memory this process has had resident, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def num_cpus() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def describe() -> dict[str, Any]:
+    """What a reader needs to know to make a run again: versions, commit, hardware."""
+    return {
+        "versions": {"python": platform.python_version()} | {package: version(package) for package in PACKAGES},
+        "git_commit": _git_commit(),
+        "hardware": {"platform": platform.platform(), "processor": _processor(), "cpus": num_cpus(), "gpus": _gpus()},
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of this checkout, `+` where it has changes; None for an installed package."""
+    here = Path(__file__).parent.parent
+    if not (here / ".git").exists():
+        return None
+    command = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # no git, or no commit yet
+        return None
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def _gpus() -> list[str]:
+    import torch
+
+    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]

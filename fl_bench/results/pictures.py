@@ -1,0 +1,42 @@
+"""Pictures that tasks draw of what their model does."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from fl_bench.data.arrays import FederatedData
+
+
+def predictions(folder: Path, data: FederatedData, predicted: NDArray) -> None:
+    """A grid of test images, evenly chosen, with their labels and, in red where it is wrong, the prediction."""
+    figure = Figure(figsize=(10, 6.5), layout="constrained")
+    rows = np.linspace(0, len(predicted) - 1, min(40, len(predicted))).astype(int)
+    for axes in (grid := figure.subplots(5, 8)).flat:
+        axes.axis("off")
+    for axes, row in zip(grid.flat, rows, strict=False):
+        label, guess = data.classes[data.test["y"][row]], data.classes[predicted[row]]
+        axes.imshow(data.test["x"][row].transpose(1, 2, 0), cmap="gray", vmin=0, vmax=255)
+        right = guess == label
+        axes.set_title(label if right else f"{label}, not {guess}", fontsize=8, color="black" if right else "red")
+    figure.savefig(folder / "predictions.png", dpi=120)
+
+
+def confusion(folder: Path, data: FederatedData, predicted: NDArray) -> None:
+    """Label against prediction, as shares of the label."""
+    num_classes = len(data.classes)
+    counts = np.bincount(data.test["y"] * num_classes + predicted, minlength=num_classes**2)
+    counts = counts.reshape(num_classes, num_classes)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure = Figure(figsize=(6.5, 5.5), layout="constrained")
+    axes = figure.subplots()
+    figure.colorbar(axes.imshow(shares, cmap="Blues", vmin=0, vmax=1), label="share of the label")
+    axes.set_xticks(range(num_classes), data.classes, rotation=45, ha="right")
+    axes.set_yticks(range(num_classes), data.classes)
+    for (label, guess), count in np.ndenumerate(counts):
+        if count:
+            axes.text(guess, label, count, ha="center", va="center", fontsize=7, color="white" if shares[label, guess] > 0.5 else "black")
+    axes.set_xlabel("prediction")
+    axes.set_ylabel("label")
+    figure.savefig(folder / "confusion.png", dpi=120)

@@ -1,0 +1,23 @@
+"""Every random number comes from (seed, purpose, round, client), so it never depends on who draws it or when."""
+
+import random
+from zlib import crc32
+
+import numpy as np
+
+
+def generator(seed: int, purpose: str, round: int = 0, client: int = 0) -> np.random.Generator:
+    """A generator of its own for each purpose, round and client of an experiment."""
+    return np.random.default_rng((seed, crc32(purpose.encode()), round, client))
+
+
+def integer(seed: int, purpose: str, round: int = 0, client: int = 0) -> int:
+    """A seed in [0, 2**63) for generators that are not NumPy's, such as torch's."""
+    return int(generator(seed, purpose, round, client).integers(2**63))
+
+
+def seed_globals(seed: int, purpose: str, round: int) -> None:
+    """Seed the global generators that Flower's strategies draw from (`random` to sample, `numpy` for DP noise)."""
+    value = integer(seed, purpose, round) % 2**32
+    random.seed(value)
+    np.random.seed(value)

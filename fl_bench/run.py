@@ -1,0 +1,168 @@
+"""One run, top to bottom: from a checked config to the files in its folder."""
+
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import save_file
+
+from fl_bench import rng
+from fl_bench.build import build, find_target, nearest
+from fl_bench.data.partition import Partition
+from fl_bench.engines.resources import resolve_gpus
+from fl_bench.errors import ConfigError, FlBenchError, Interrupted
+from fl_bench.federation.client import trainer_in
+from fl_bench.federation.fleet import Fleet
+from fl_bench.federation.local import CONFIG, Trainer
+from fl_bench.federation.rounds import Rounds
+from fl_bench.machine import describe
+from fl_bench.results.console import Reporter, summary
+from fl_bench.results.recorder import Recorder
+from fl_bench.tasks.base import Task
+
+STATUS = {0: "done", 1: "failed", 2: "invalid", 130: "interrupted"}
+
+
+def execute(cfg: DictConfig, folder: Path) -> int:
+    """Run, print where the results are or in one line why there are none, and return the exit code."""
+    record: dict[str, Any] = {"status": "running", "exit_code": None, "seed": cfg.seed, "final": {}} | describe()
+
+    def save() -> None:
+        (folder / "run.json").write_text(json.dumps(record, indent=2) + "\n")
+
+    save()
+    debug = bool(os.environ.get("FL_BENCH_DEBUG"))
+    logging.getLogger("flwr").setLevel(logging.INFO if debug else logging.CRITICAL)  # what matters is in our errors
+    try:
+        run(cfg, folder, record["final"].update)
+        code = 0
+    except (FlBenchError, KeyboardInterrupt) as error:
+        known = error if isinstance(error, FlBenchError) else Interrupted("stopped by Ctrl-C")
+        code, record["error"] = known.exit_code, str(known)
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        code = 1
+        record["error"] = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
+        if debug:
+            traceback.print_exc()
+    record |= {"status": STATUS[code], "exit_code": code}
+    save()
+    if code:
+        print(f"fl-bench: {' '.join(record['error'].split())}", file=sys.stderr)
+    else:
+        print(f"{folder}\n{summary(record['final'])}")
+    return code
+
+
+def run(cfg: DictConfig, folder: Path, show: Callable[[Any], None]) -> None:
+    """Everything from the data to the figures; `show` gets each round's row."""
+    resolve_gpus(cfg.engine)
+    engine = find_target(cfg.engine)
+    task: Task = build(cfg.task)
+    strategy = _make_strategy(cfg.strategy.server)
+    with TemporaryDirectory(prefix="fl-bench-") as scratch:
+        trainer = _prepare(cfg, task, Path(scratch))
+        _try_out(cfg, trainer, strategy)
+        _write_partition(trainer, folder)
+        result: list[NDArray[np.float32]] = []
+        with Reporter(f"{type(task).__name__} {type(strategy).__name__}", cfg.num_rounds) as reporter:
+
+            def report(row: dict[str, Any]) -> None:
+                reporter.show(row)
+                show(row)
+
+            rounds = Rounds(cfg, strategy, trainer, Recorder(folder), report)
+
+            def server(grid: Grid, num_nodes: int, interrupted: Callable[[], bool]) -> None:
+                result.append(rounds.run(_make_fleet(cfg, grid, num_nodes, Path(scratch), trainer, interrupted)))
+
+            engine(cfg.engine, cfg.clients_per_round, server)
+        trainer.flat.reset(torch.from_numpy(result[0]))
+        state = {name: tensor.detach().cpu().clone() for name, tensor in trainer.flat.model.state_dict().items()}
+        save_file(state, folder / "model.safetensors")
+        if cfg.figures:
+            from fl_bench.results import figures  # matplotlib takes a second to import
+
+            figures.draw(folder)
+            trainer.task.figures(trainer.flat.model, trainer.data, folder / "figures")
+
+
+def _prepare(cfg: DictConfig, task: Task, scratch: Path) -> Trainer:
+    """Put the config, the data and the partition where the workers find them, and be the first to read them."""
+    OmegaConf.save(cfg, scratch / CONFIG, resolve=True)
+    data = task.load(cfg.data, scratch)
+    if cfg.num_clients > data.num_samples:
+        raise ConfigError(f"num_clients={cfg.num_clients}: there are only {data.num_samples} samples to share out")
+    options = OmegaConf.masked_copy(cfg.partition, [str(key) for key in cfg.partition if key != "holdout"])
+    options._set_parent(cfg)  # so that errors name the key as the user would
+    options._metadata.key = "partition"
+    owners = build(
+        options, labels=data.train["y"], num_clients=cfg.num_clients, rng=rng.generator(cfg.seed, "partition")
+    )
+    order = rng.generator(cfg.seed, "partition order")
+    Partition.of(owners, cfg.num_clients, cfg.partition.holdout, order).save(scratch)
+    data.save(scratch)
+    return trainer_in(scratch)
+
+
+def _make_strategy(server: DictConfig) -> Strategy:
+    strategy: Strategy = build(server)
+    for part in (strategy, getattr(strategy, "strategy", None)):  # the differential-privacy wrappers hold one inside
+        for minimum in ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes"):
+            if hasattr(part, minimum):
+                setattr(part, minimum, 1)  # Flower would wait for nodes to come; ours are all there
+    return strategy
+
+
+def _make_fleet(
+    cfg: DictConfig, grid: Grid, num_nodes: int, scratch: Path, trainer: Trainer, interrupted: Callable[[], bool]
+) -> Fleet:
+    sizes, local = trainer.partition.train_sizes, cfg.local
+
+    def cost(client: int) -> int:
+        """A client's steps in a round."""
+        return int(local.steps or local.epochs * -(-sizes[client] // local.batch_size))
+
+    return Fleet(
+        grid, num_nodes, scratch, trainer.flat.layout, sizes, cost,
+        packing=cfg.engine.packing, each=cfg.strategy.needs_each_client, interrupted=interrupted,
+    )  # fmt: skip
+
+
+def _try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
+    """Find what does not fit together while nothing has been started."""
+    try:
+        trainer.task.optimizer(trainer.flat.model, trainer.local)
+    except (AttributeError, TypeError, ValueError, KeyError) as error:
+        raise ConfigError(f"local.optimizer={dict(cfg.local.optimizer)}: torch.optim says: {error}") from error
+    if cfg.evaluate.clients and not trainer.partition.heldout_sizes.any():
+        raise ConfigError("evaluate.clients=true: no client holds out a sample; raise partition.holdout")
+    if wanted := getattr(strategy, "client_metrics", ()):
+        if not cfg.evaluate.clients:
+            raise ConfigError("evaluate.clients=false: this strategy aggregates clients' metrics and needs true")
+        known = trainer.metric_names()
+        for name in wanted:
+            if name not in known:
+                raise ConfigError(f"strategy.functions.{name}: clients do not report it; {nearest(name, known)}")
+
+
+def _write_partition(trainer: Trainer, folder: Path) -> None:
+    """partition.csv: how many samples of each label each client holds, where it holds any."""
+    classes = trainer.data.classes
+    counts = trainer.partition.label_counts(trainer.data.train["y"], len(classes))
+    clients, labels = np.nonzero(counts)
+    table = {"client": clients, "label": np.array(classes)[labels], "samples": counts[clients, labels]}
+    pd.DataFrame(table).to_csv(folder / "partition.csv", index=False)

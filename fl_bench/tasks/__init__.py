@@ -1,0 +1,1 @@
+"""What is learned: data, model, loss, metrics and pictures, one file a task."""

@@ -1,0 +1,102 @@
+"""What every task is made of; a new one overrides what it does differently."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Optimizer
+
+from fl_bench.build import nearest
+from fl_bench.data.arrays import Columns, FederatedData
+from fl_bench.errors import ConfigError
+from fl_bench.mean import Mean
+
+Batch = Mapping[str, Tensor]
+Metrics = dict[str, Mean]
+
+
+def gather(columns: Columns, rows: NDArray, device: torch.device | str = "cpu") -> Batch:
+    """The examples of these rows as tensors."""
+    return {name: torch.from_numpy(column[rows]).to(device) for name, column in columns.items()}
+
+
+class Task(ABC):
+    """Built from `conf/task/*.yaml` in the driver and once in every worker."""
+
+    def load(self, data: Mapping[str, Any], folder: Path) -> FederatedData:
+        """The data of `data.source`, by this task's method `load_<source>`.
+
+        Large columns may be made in `folder`, where the workers will map them.
+        """
+        loaders = {name.removeprefix("load_"): getattr(self, name) for name in dir(self) if name.startswith("load_")}
+        source = data["source"]
+        if source not in loaders:
+            raise ConfigError(f"data={source}: task {type(self).__name__.lower()} {nearest(source, loaders)}")
+        return loaders[source](data, folder)
+
+    @abstractmethod
+    def model(self, data: FederatedData) -> nn.Module:
+        """A new model that fits the data; its random values come from torch's global seed."""
+
+    @abstractmethod
+    def objective(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Metrics]:
+        """The loss to minimise, a scalar, and the metrics of this batch as sums and counts, "loss" among them."""
+
+    def step(self, model: nn.Module, batch: Batch, optimizer: Optimizer, correct: Callable[[], None]) -> Metrics:
+        """One optimiser step; `correct` lets the strategy change the gradients before it is taken."""
+        optimizer.zero_grad()
+        loss, metrics = self.objective(model, batch)
+        loss.backward()
+        correct()
+        optimizer.step()
+        return metrics
+
+    def score(self, model: nn.Module, batch: Batch) -> Metrics:
+        """The metrics of a model in evaluation mode on one batch."""
+        return self.objective(model, batch)[1]
+
+    def optimizer(self, model: nn.Module, local: Mapping[str, Any]) -> Optimizer:
+        """A fresh optimiser for one client's turn, from `local.optimizer` and `local.lr`."""
+        options = dict(local["optimizer"])
+        made: Optimizer = getattr(torch.optim, options.pop("name"))(model.parameters(), lr=local["lr"], **options)
+        return made
+
+    def shared(self, model: nn.Module) -> list[str]:
+        """The names of the tensors that travel and are averaged; integer buffers are counters and stay behind."""
+        return [name for name, tensor in model.state_dict().items() if tensor.is_floating_point()]
+
+    def figures(self, model: nn.Module, data: FederatedData, folder: Path) -> None:
+        """Draw what the final model does into PNG files in `folder`."""
+
+
+class ImageClassifier(Task):
+    """Images as column "x" (uint8 [N, channels, height, width]), labels as column "y"; loss and accuracy."""
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    def inputs(self, batch: Batch) -> Tensor:
+        """Pixels as float32, normalised after the gather so that uint8 is all that is stored and moved."""
+        return batch["x"].float().div_(255).sub_(self.mean).div_(self.std)
+
+    def objective(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Metrics]:
+        logits, labels = model(self.inputs(batch)), batch["y"]
+        loss = functional.cross_entropy(logits, labels)
+        correct = (logits.detach().argmax(dim=1) == labels).sum()
+        count = len(labels)
+        return loss, {"loss": Mean(loss.detach().double() * count, count), "accuracy": Mean(correct, count)}
+
+    @torch.no_grad()
+    def predict(self, model: nn.Module, data: FederatedData) -> NDArray:
+        """The predicted label of every test image, int64."""
+        model.eval()
+        rows = np.arange(len(data.test["y"]))
+        device = next(model.parameters()).device
+        parts = [model(self.inputs(gather(data.test, part, device))) for part in np.split(rows, rows[512::512])]
+        return torch.cat(parts).argmax(dim=1).cpu().numpy()

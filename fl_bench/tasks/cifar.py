@@ -1,0 +1,42 @@
+"""Small colour images by the CNN of PyTorch's 60-minute blitz (conv 3-6-16 with kernels of 5, then 120-84-10)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from fl_bench.data import sources
+from fl_bench.data.arrays import FederatedData
+from fl_bench.errors import ConfigError
+from fl_bench.results import pictures
+from fl_bench.tasks.base import ImageClassifier
+
+
+class Cifar(ImageClassifier):
+    mean = 0.5
+    std = 0.5
+
+    def model(self, data: FederatedData) -> nn.Module:
+        return nn.Sequential(
+            nn.Conv2d(3, 6, 5), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(), nn.Linear(16 * 5 * 5, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(),
+            nn.Linear(84, len(data.classes)),
+        )  # fmt: skip
+
+    def load_embedded(self, data: Mapping[str, Any], folder: Path) -> FederatedData:
+        return sources.digits_on_photos(copies=1)
+
+    def load_full(self, data: Mapping[str, Any], folder: Path) -> FederatedData:
+        if data["dataset"] not in (None, "CIFAR10"):
+            raise ConfigError(f"data.dataset={data['dataset']}: task cifar knows CIFAR10 only")
+        return sources.torchvision_images("CIFAR10", data["root"])
+
+    def load_synthetic(self, data: Mapping[str, Any], folder: Path) -> FederatedData:
+        return sources.synthetic(folder, data["num_samples"], (3, 32, 32))
+
+    def figures(self, model: nn.Module, data: FederatedData, folder: Path) -> None:
+        predicted = self.predict(model, data)
+        pictures.predictions(folder, data, predicted)
+        pictures.confusion(folder, data, predicted)
