@@ -17,21 +17,23 @@ STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
 
 
 def build(node: DictConfig, **given: Any) -> Any:
-    """Call what `node._target_` names with the node's other entries and with `given`.
+    """Call what `node._target_` names with the node's other entries and with `given`; see `call`."""
+    return call(find_target(node), node, **given)
+
+
+def call(target: Callable[..., Any], node: DictConfig, skip: Iterable[str] = ("_target_",), **given: Any) -> Any:
+    """Call `target` with the entries of `node` but for those of `skip`, and with `given`.
 
     Nodes below that have a `_target_` are built first. Raises ConfigError where a value does not fit the
     type that the target's signature declares, or where the target itself refuses with a ValueError.
     """
-    target, arguments = find_target(node), {}
-    for name in node:
-        if name == "_target_":
-            continue
+    arguments = {}
+    for name in (str(name) for name in node if name not in skip):
         value = node[name]
-        if isinstance(value, DictConfig):
-            value = build(value) if "_target_" in value else OmegaConf.to_container(value, resolve=True)
-        elif OmegaConf.is_list(value):
-            value = OmegaConf.to_container(value, resolve=True)
-        arguments[str(name)] = value
+        if isinstance(value, DictConfig) and "_target_" in value:
+            arguments[name] = build(value)
+        else:
+            arguments[name] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
     _check_arguments(target, arguments, node, given)
     try:
         return target(**arguments, **given)
@@ -80,8 +82,8 @@ def _check_arguments(
         try:
             TypeAdapter(hints.get(name, Any), config=STRICT).validate_python(value)
         except ValidationError as error:
-            wish = error.errors()[-1]["msg"].removeprefix("Input ")
-            raise ConfigError(f"{path(node, name)}={value}: {wish}") from error
+            wishes = dict.fromkeys(detail["msg"].removeprefix("Input should be ") for detail in error.errors())
+            raise ConfigError(f"{path(node, name)}={value}: should be {' or '.join(wishes)}") from error
     missing = [n for n, p in parameters.items() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
     if lacking := set(missing) - set(arguments) - set(given):
         raise ConfigError(f"{path(node)}: needs {', '.join(sorted(lacking))}")

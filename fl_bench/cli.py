@@ -52,10 +52,12 @@ def _hydra() -> int:
 
 def _run(cfg: DictConfig, folder: Path) -> int:
     try:
-        OmegaConf.resolve(cfg)
         check(cfg)
     except ConfigError as error:
         return _refuse(str(error))
+    except OmegaConfBaseException as error:
+        return _refuse(_explain(error))
+    OmegaConf.save(cfg, folder / ".hydra" / "config.yaml", resolve=True)  # Hydra leaves the interpolations in
 
     def execute() -> int:
         from fl_bench.run import execute  # torch and Flower: seconds, and not before the config is known to be right
@@ -78,11 +80,13 @@ def _explain(error: Exception) -> str:
     cause = error
     while cause.__cause__ is not None and isinstance(cause.__cause__, HydraException | OmegaConfBaseException):
         cause = cause.__cause__  # type: ignore[assignment]
+    if isinstance(error, OSError):
+        return f"hydra.run.dir: cannot be written: {error.filename} ({error.strerror})"
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     key = getattr(cause, "full_key", None)
     if key and "not in" in lines[0]:
         return f"{key}: unknown key; {nearest(key, _known_keys())}"
-    return f"{key}: {lines[0]}" if key else " ".join(lines)
+    return f"{key}: {lines[0]}" if key else " ".join(line for line in lines if not line.startswith("See https"))
 
 
 def _known_keys() -> list[str]:

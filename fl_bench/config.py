@@ -8,6 +8,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from fl_bench.build import nearest
 from fl_bench.errors import ConfigError
 from fl_bench.machine import num_cpus
 
@@ -108,10 +109,13 @@ RULES: list[Rule] = [
 
 
 def check(cfg: DictConfig) -> None:
-    """Raise ConfigError for the first value that cannot be, named as on the command line."""
-    if "task" not in cfg or any(OmegaConf.is_missing(cfg, key) or cfg[key] is None for key in cfg):
-        missing = [str(key) for key in cfg if OmegaConf.is_missing(cfg, key) or cfg[key] is None]
-        raise ConfigError(f"{', '.join(missing)}: has no value")
+    """Raise ConfigError for the first key or value that cannot be, named as on the command line."""
+    for key in cfg:
+        if key not in Config.__dataclass_fields__:
+            raise ConfigError(f"{key}: unknown key; {nearest(str(key), Config.__dataclass_fields__)}")
+    complete = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.to_container(cfg, resolve=True))
+    if missing := OmegaConf.missing_keys(complete):
+        raise ConfigError(f"{min(missing)}: has no value")
     for key, holds, wish in RULES:
         value = OmegaConf.select(cfg, key)
         if not holds(value, cfg):

@@ -1,7 +1,7 @@
 """One run, top to bottom: from a checked config to the files in its folder."""
 
+import gc
 import json
-import logging
 import os
 import sys
 import traceback
@@ -29,6 +29,7 @@ from fl_bench.federation.fleet import Fleet
 from fl_bench.federation.local import CONFIG, Trainer
 from fl_bench.federation.rounds import Rounds
 from fl_bench.machine import describe
+from fl_bench.results import flower_log
 from fl_bench.results.console import Reporter, summary
 from fl_bench.results.recorder import Recorder
 from fl_bench.tasks.base import Task
@@ -45,7 +46,6 @@ def execute(cfg: DictConfig, folder: Path) -> int:
 
     save()
     debug = bool(os.environ.get("FL_BENCH_DEBUG"))
-    logging.getLogger("flwr").setLevel(logging.INFO if debug else logging.CRITICAL)  # what matters is in our errors
     try:
         run(cfg, folder, record["final"].update)
         code = 0
@@ -69,6 +69,7 @@ def execute(cfg: DictConfig, folder: Path) -> int:
 
 def run(cfg: DictConfig, folder: Path, show: Callable[[Any], None]) -> None:
     """Everything from the data to the figures; `show` gets each round's row."""
+    flower_log.quieten()
     resolve_gpus(cfg.engine)
     engine = find_target(cfg.engine)
     task: Task = build(cfg.task)
@@ -89,7 +90,11 @@ def run(cfg: DictConfig, folder: Path, show: Callable[[Any], None]) -> None:
             def server(grid: Grid, num_nodes: int, interrupted: Callable[[], bool]) -> None:
                 result.append(rounds.run(_make_fleet(cfg, grid, num_nodes, Path(scratch), trainer, interrupted)))
 
-            engine(cfg.engine, cfg.clients_per_round, server)
+            gc.freeze()  # some of Flower's strategies collect garbage for every client: not all of torch each time
+            try:
+                engine(cfg.engine, cfg.clients_per_round, server)
+            finally:
+                gc.unfreeze()
         trainer.flat.reset(torch.from_numpy(result[0]))
         state = {name: tensor.detach().cpu().clone() for name, tensor in trainer.flat.model.state_dict().items()}
         save_file(state, folder / "model.safetensors")

@@ -1,6 +1,7 @@
 """Flower's simulation on Ray: the only place that imports either's simulation runtime."""
 
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -63,11 +64,15 @@ def _count_workers(resources: dict[str, float], init_args: dict[str, Any]) -> in
     else:
         import ray
 
+        address = init_args["address"]
         try:
+            if address != "auto":  # Ray itself would try for over a minute
+                host, port = address.rsplit(":", 1)
+                socket.create_connection((host, int(port)), timeout=3).close()
             ray.init(**init_args)  # Flower uses the connection that is there
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())
-            raise ConfigError(f"engine.ray.address={init_args['address']}: no Ray cluster answers there ({reason})") from error
+            raise ConfigError(f"engine.ray.address={address}: no Ray cluster at HOST:PORT or auto ({reason})") from error
         machines = [node["Resources"] for node in ray.nodes()]
     cpus, gpus = resources["num_cpus"], resources["num_gpus"]
     return sum(

@@ -19,6 +19,7 @@ from fl_bench.federation.fleet import Fleet, metrics_of
 from fl_bench.federation.local import Trainer
 from fl_bench.machine import peak_memory_mb
 from fl_bench.mean import merge
+from fl_bench.results.flower_log import flower_says
 from fl_bench.results.recorder import Recorder
 
 Vector = NDArray[np.float32]
@@ -79,7 +80,8 @@ class Rounds:
         if record is not None:
             vector = fleet.layout.from_record(record)
         elif len(answered) == len(fleet.cohort):
-            raise RunError(f"round {round}: {type(self.strategy).__name__} made no model of {len(answered)} answers")
+            name = type(self.strategy).__name__
+            raise RunError(f"round {round}: {name} made no model of {len(answered)} answers: {flower_says.last}")
         row = {f"train_{name}": mean.value for name, mean in merge(map(metrics_of, answered)).items()}
         row |= {name: value for name, value in _prefixed("train_", extra).items() if name not in row}
         return vector, row | _counts(fleet.rows, rows), rows

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
-from fl_bench.build import nearest
+from fl_bench.build import call, nearest
 from fl_bench.data.arrays import Columns, FederatedData
 from fl_bench.errors import ConfigError
 from fl_bench.mean import Mean
@@ -29,16 +30,17 @@ def gather(columns: Columns, rows: NDArray, device: torch.device | str = "cpu") 
 class Task(ABC):
     """Built from `conf/task/*.yaml` in the driver and once in every worker."""
 
-    def load(self, data: Mapping[str, Any], folder: Path) -> FederatedData:
-        """The data of `data.source`, by this task's method `load_<source>`.
+    def load(self, data: DictConfig, folder: Path) -> FederatedData:
+        """The data of `data.source`, by this task's method `load_<source>`, which takes the node's other entries.
 
         Large columns may be made in `folder`, where the workers will map them.
         """
         loaders = {name.removeprefix("load_"): getattr(self, name) for name in dir(self) if name.startswith("load_")}
-        source = data["source"]
-        if source not in loaders:
-            raise ConfigError(f"data={source}: task {type(self).__name__.lower()} {nearest(source, loaders)}")
-        return loaders[source](data, folder)
+        if data.source not in loaders:
+            name = type(self).__name__
+            raise ConfigError(f"data.source={data.source}: {name} has no such data; {nearest(str(data.source), loaders)}")
+        loaded: FederatedData = call(loaders[data.source], data, skip=["source"], folder=folder)
+        return loaded
 
     @abstractmethod
     def model(self, data: FederatedData) -> nn.Module:

@@ -1,8 +1,6 @@
 """Small colour images by the CNN of PyTorch's 60-minute blitz (conv 3-6-16 with kernels of 5, then 120-84-10)."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -25,16 +23,16 @@ class Cifar(ImageClassifier):
             nn.Linear(84, len(data.classes)),
         )  # fmt: skip
 
-    def load_embedded(self, data: Mapping[str, Any], folder: Path) -> FederatedData:
+    def load_embedded(self, folder: Path) -> FederatedData:
         return sources.digits_on_photos(copies=1)
 
-    def load_full(self, data: Mapping[str, Any], folder: Path) -> FederatedData:
-        if data["dataset"] not in (None, "CIFAR10"):
-            raise ConfigError(f"data.dataset={data['dataset']}: task cifar knows CIFAR10 only")
-        return sources.torchvision_images("CIFAR10", data["root"])
+    def load_full(self, folder: Path, root: str | None, dataset: str | None) -> FederatedData:
+        if dataset not in (None, "CIFAR10"):
+            raise ConfigError(f"data.dataset={dataset}: task cifar knows CIFAR10 only")
+        return sources.torchvision_images("CIFAR10", root)
 
-    def load_synthetic(self, data: Mapping[str, Any], folder: Path) -> FederatedData:
-        return sources.synthetic(folder, data["num_samples"], (3, 32, 32))
+    def load_synthetic(self, folder: Path, num_samples: int) -> FederatedData:
+        return sources.synthetic(folder, num_samples, (3, 32, 32))
 
     def figures(self, model: nn.Module, data: FederatedData, folder: Path) -> None:
         predicted = self.predict(model, data)
