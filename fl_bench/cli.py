@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -59,12 +60,14 @@ def _run(cfg: DictConfig, folder: Path) -> int:
         return _refuse(_explain(error))
     OmegaConf.save(cfg, folder / ".hydra" / "config.yaml", resolve=True)  # Hydra leaves the interpolations in
 
-    def execute() -> int:
-        from fl_bench.run import execute  # torch and Flower: seconds, and not before the config is known to be right
+    with TemporaryDirectory(prefix="fl-bench-") as scratch:
 
-        return execute(cfg, folder)
+        def execute() -> int:
+            from fl_bench.run import execute  # torch and Flower: seconds, once the config is known to be right
 
-    return in_own_process(execute) if cfg.engine.own_process else execute()
+            return execute(cfg, folder, Path(scratch))
+
+        return in_own_process(execute) if cfg.engine.own_process else execute()
 
 
 def _refuse(line: str) -> int:

@@ -7,7 +7,6 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save_file
 
 from fl_bench import rng
-from fl_bench.build import build, find_target, nearest
+from fl_bench.build import build, find_target
 from fl_bench.data.partition import Partition
 from fl_bench.engines.resources import resolve_gpus
 from fl_bench.errors import ConfigError, FlBenchError, Interrupted
@@ -37,8 +36,11 @@ from fl_bench.tasks.base import Task
 STATUS = {0: "done", 1: "failed", 2: "invalid", 130: "interrupted"}
 
 
-def execute(cfg: DictConfig, folder: Path) -> int:
-    """Run, print where the results are or in one line why there are none, and return the exit code."""
+def execute(cfg: DictConfig, folder: Path, scratch: Path) -> int:
+    """Run, print where the results are or in one line why there are none, and return the exit code.
+
+    The results go to `folder`; what the workers read, and nobody needs afterwards, to `scratch`.
+    """
     record: dict[str, Any] = {"status": "running", "exit_code": None, "seed": cfg.seed, "final": {}} | describe()
 
     def save() -> None:
@@ -47,7 +49,7 @@ def execute(cfg: DictConfig, folder: Path) -> int:
     save()
     debug = bool(os.environ.get("FL_BENCH_DEBUG"))
     try:
-        run(cfg, folder, record["final"].update)
+        run(cfg, folder, scratch, record["final"].update)
         code = 0
     except (FlBenchError, KeyboardInterrupt) as error:
         known = error if isinstance(error, FlBenchError) else Interrupted("stopped by Ctrl-C")
@@ -67,42 +69,41 @@ def execute(cfg: DictConfig, folder: Path) -> int:
     return code
 
 
-def run(cfg: DictConfig, folder: Path, show: Callable[[Any], None]) -> None:
+def run(cfg: DictConfig, folder: Path, scratch: Path, show: Callable[[Any], None]) -> None:
     """Everything from the data to the figures; `show` gets each round's row."""
     flower_log.quieten()
     resolve_gpus(cfg.engine)
     engine = find_target(cfg.engine)
     task: Task = build(cfg.task)
     strategy = _make_strategy(cfg.strategy.server)
-    with TemporaryDirectory(prefix="fl-bench-") as scratch:
-        trainer = _prepare(cfg, task, Path(scratch))
-        _try_out(cfg, trainer, strategy)
-        _write_partition(trainer, folder)
-        result: list[NDArray[np.float32]] = []
-        with Reporter(f"{type(task).__name__} {type(strategy).__name__}", cfg.num_rounds) as reporter:
+    trainer = _prepare(cfg, task, scratch)
+    _try_out(cfg, trainer, strategy)
+    _write_partition(trainer, folder)
+    result: list[NDArray[np.float32]] = []
+    with Reporter(f"{type(task).__name__} {type(strategy).__name__}", cfg.num_rounds) as reporter:
 
-            def report(row: dict[str, Any]) -> None:
-                reporter.show(row)
-                show(row)
+        def report(row: dict[str, Any]) -> None:
+            reporter.show(row)
+            show(row)
 
-            rounds = Rounds(cfg, strategy, trainer, Recorder(folder), report)
+        rounds = Rounds(cfg, strategy, trainer, Recorder(folder), report)
 
-            def server(grid: Grid, num_nodes: int, interrupted: Callable[[], bool]) -> None:
-                result.append(rounds.run(_make_fleet(cfg, grid, num_nodes, Path(scratch), trainer, interrupted)))
+        def server(grid: Grid, num_nodes: int, interrupted: Callable[[], bool]) -> None:
+            result.append(rounds.run(_make_fleet(cfg, grid, num_nodes, scratch, trainer, interrupted)))
 
-            gc.freeze()  # some of Flower's strategies collect garbage for every client: not all of torch each time
-            try:
-                engine(cfg.engine, cfg.clients_per_round, server)
-            finally:
-                gc.unfreeze()
-        trainer.flat.reset(torch.from_numpy(result[0]))
-        state = {name: tensor.detach().cpu().clone() for name, tensor in trainer.flat.model.state_dict().items()}
-        save_file(state, folder / "model.safetensors")
-        if cfg.figures:
-            from fl_bench.results import figures  # matplotlib takes a second to import
+        gc.freeze()  # some of Flower's strategies collect garbage for every client: not all of torch each time
+        try:
+            engine(cfg.engine, cfg.clients_per_round, server)
+        finally:
+            gc.unfreeze()
+    trainer.flat.reset(torch.from_numpy(result[0]))
+    state = {name: tensor.detach().cpu().clone() for name, tensor in trainer.flat.model.state_dict().items()}
+    save_file(state, folder / "model.safetensors")
+    if cfg.figures:
+        from fl_bench.results import figures  # matplotlib takes a second to import
 
-            figures.draw(folder)
-            trainer.task.figures(trainer.flat.model, trainer.data, folder / "figures")
+        figures.draw(folder)
+        trainer.task.figures(trainer.flat.model, trainer.data, folder / "figures")
 
 
 def _prepare(cfg: DictConfig, task: Task, scratch: Path) -> Trainer:
@@ -161,7 +162,7 @@ def _try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
         known = trainer.metric_names()
         for name in wanted:
             if name not in known:
-                raise ConfigError(f"strategy.functions.{name}: clients do not report it; {nearest(name, known)}")
+                raise ConfigError(f"strategy.metrics: clients do not report {name}; they report {', '.join(known)}")
 
 
 def _write_partition(trainer: Trainer, folder: Path) -> None:

@@ -18,6 +18,7 @@ class InlineGrid(Grid):
     """A Grid of one node, which does its work while the message is being pushed."""
 
     def __init__(self) -> None:
+        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, NODE  # messages bear it
         self._replies: dict[str, Message] = {}
 
     def get_node_ids(self) -> Iterable[int]:
@@ -53,5 +54,4 @@ class InlineGrid(Grid):
 
 def run(engine: DictConfig, max_messages: int, server: Callable[[Grid, int, Callable[[], bool]], None]) -> None:
     """Call `server(grid, num_nodes, interrupted)`; Ctrl-C raises KeyboardInterrupt by itself here."""
-    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
     server(InlineGrid(), 1, lambda: False)

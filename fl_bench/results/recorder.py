@@ -22,7 +22,7 @@ class Recorder:
         file = self.folder / f"{table}.csv"
         columns = self._columns.setdefault(table, [])
         if new := [name for name in dict.fromkeys(name for row in rows for name in row) if name not in columns]:
-            old = list(csv.DictReader(file.open(newline=""))) if columns else []
+            old = list(csv.DictReader(file.read_text().splitlines())) if columns else []
             columns[:] = sorted(columns + new, key=_rank)
             self._save(file, "w", columns, [dict(zip(columns, columns, strict=True)), *old])
         self._save(file, "a", columns, rows)

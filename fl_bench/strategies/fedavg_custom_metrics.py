@@ -1,7 +1,7 @@
 """FedAvg (McMahan et al. 2017, arXiv:1602.05629) that aggregates the clients' metrics by more than their mean."""
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flwr.app import MetricRecord, RecordDict
@@ -34,28 +34,30 @@ FUNCTIONS: dict[str, Callable[[Values, Values], float]] = {
 
 
 class FedAvgCustomMetrics(FedAvg):
-    """`functions` names, per metric that clients report on their own held-out data, functions of FUNCTIONS.
+    """`metrics` names `<metric>_<function>`: a metric that clients report on their held-out data, one of FUNCTIONS.
 
-    Each gives a column `client_<metric>_<function>`. The mean is weighted by the numbers of examples; the others
+    Each becomes a column `client_<metric>_<function>`. The mean is weighted by the numbers of examples; the others
     count every client once. Of a metric whose name holds "loss" the lowest values are the best.
     """
 
-    def __init__(self, functions: Mapping[str, Sequence[str]], **options: Any) -> None:
-        for metric, names in functions.items():
-            for name in names:
-                if name not in FUNCTIONS:
-                    raise ValueError(f"functions.{metric}: no function {name}; {nearest(name, FUNCTIONS)}")
+    def __init__(self, metrics: Sequence[str], **options: Any) -> None:
         super().__init__(evaluate_metrics_aggr_fn=self._aggregate, **options)
-        self.functions = functions
-        self.client_metrics = tuple(functions)  # what clients must report; checked before the run starts
+        self.wanted = [self._parse(name) for name in metrics]
+        self.client_metrics = [metric for metric, _ in self.wanted]  # what clients must report; checked before the run
+
+    @staticmethod
+    def _parse(name: str) -> tuple[str, str]:
+        """"accuracy_worst_decile" -> ("accuracy", "worst_decile")"""
+        for function in FUNCTIONS:
+            if name.endswith(f"_{function}"):
+                return name.removesuffix(f"_{function}"), function
+        raise ValueError(f"metrics: {name} does not end in a function; {nearest(name.partition('_')[2], FUNCTIONS)}")
 
     def _aggregate(self, contents: list[RecordDict], weighted_by_key: str) -> MetricRecord:
         records = [next(iter(content.metric_records.values())) for content in contents]
         aggregated = MetricRecord()
-        for metric, names in self.functions.items():
+        for metric, function in self.wanted:
             pairs = [(float(r[metric]), float(r[weighted_by_key])) for r in records]  # type: ignore[arg-type]
-            pairs.sort(reverse="loss" not in metric)
-            values, weights = zip(*pairs, strict=True)
-            for name in names:
-                aggregated[f"{metric}_{name}"] = FUNCTIONS[name](values, weights)
+            values, weights = zip(*sorted(pairs, reverse="loss" not in metric), strict=True)
+            aggregated[f"{metric}_{function}"] = FUNCTIONS[function](values, weights)
         return aggregated

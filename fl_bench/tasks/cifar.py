@@ -7,7 +7,6 @@ from torch import nn
 from fl_bench.data import sources
 from fl_bench.data.arrays import FederatedData
 from fl_bench.errors import ConfigError
-from fl_bench.results import pictures
 from fl_bench.tasks.base import ImageClassifier
 
 
@@ -35,6 +34,8 @@ class Cifar(ImageClassifier):
         return sources.synthetic(folder, num_samples, (3, 32, 32))
 
     def figures(self, model: nn.Module, data: FederatedData, folder: Path) -> None:
+        from fl_bench.results import pictures  # matplotlib: not in the workers
+
         predicted = self.predict(model, data)
         pictures.predictions(folder, data, predicted)
         pictures.confusion(folder, data, predicted)

@@ -8,7 +8,6 @@ from fl_bench.build import nearest
 from fl_bench.data import sources
 from fl_bench.data.arrays import FederatedData
 from fl_bench.errors import ConfigError
-from fl_bench.results import pictures
 from fl_bench.tasks.base import ImageClassifier
 
 FAMILY = ("MNIST", "FashionMNIST", "KMNIST", "EMNIST")
@@ -31,4 +30,6 @@ class Mnist(ImageClassifier):
         return sources.synthetic(folder, num_samples, (1, 28, 28))
 
     def figures(self, model: nn.Module, data: FederatedData, folder: Path) -> None:
+        from fl_bench.results import pictures  # matplotlib: not in the workers
+
         pictures.predictions(folder, data, self.predict(model, data))

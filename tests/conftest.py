@@ -1,0 +1,53 @@
+"""How tests run experiments: composed as shipped, made small, in this process or through the real command."""
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from fl_bench.cli import CONF
+from fl_bench.config import check
+from fl_bench.run import execute
+
+DETERMINISTIC = ("metrics.csv", "clients.csv", "partition.csv", "model.safetensors")
+
+torch.set_num_threads(1)
+
+
+def compose(*overrides: str) -> DictConfig:
+    """The config as the command line would make it, on the engine of this process and without figures."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = hydra.compose("config", ["engine=inline", "figures=false", *overrides])
+    check(cfg)
+    return cfg
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in DETERMINISTIC}
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Callable[..., Path]:
+    """Run an experiment in this process and return its folder."""
+    count = iter(range(1000))
+
+    def start(*overrides: str, exit_code: int = 0) -> Path:
+        folder, scratch = (tmp_path / f"{kind}{next(count)}" for kind in ("run", "scratch"))
+        folder.mkdir()
+        scratch.mkdir()
+        assert execute(compose(*overrides), folder, scratch) == exit_code
+        return folder
+
+    return start
+
+
+def fl_bench(*words: str, cwd: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """The console command, for real."""
+    command = [str(Path(sys.executable).with_name("fl-bench")), *words]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout)

@@ -1,0 +1,118 @@
+"""Partitions against their definitions, and against flwr-datasets where it has the same one."""
+
+import time
+
+import numpy as np
+import pytest
+
+from fl_bench.data import partition
+from fl_bench.data.partition import Partition
+from fl_bench.errors import ConfigError
+
+LABELS = np.random.default_rng(0).integers(10, size=4000)
+ALL = {
+    "iid": {}, "linear": {}, "square": {}, "exponential": {}, "dirichlet": {"alpha": 0.3},
+    "shards": {"per_client": 2}, "pathological": {"classes_per_client": 2},
+}  # fmt: skip
+
+
+def make(name: str, num_clients: int = 10, holdout: float = 0.1, labels=LABELS, seed: int = 1, **options) -> Partition:
+    owners = getattr(partition, name)(labels, num_clients, np.random.default_rng(seed), **(options or ALL[name]))
+    return Partition.of(owners, num_clients, holdout, np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_row_belongs_to_one_client_and_is_either_trained_on_or_held_out(name: str) -> None:
+    made = make(name)
+    rows = [made.train_rows(k) for k in range(10)] + [made.heldout_rows(k) for k in range(10)]
+    assert sorted(np.concatenate(rows)) == list(range(4000))
+    sizes = made.train_sizes + made.heldout_sizes
+    assert (made.heldout_sizes == np.floor(sizes * 0.1)).all()
+    assert (made.label_counts(LABELS, 10).sum(axis=1) == sizes).all()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_seed_decides(name: str) -> None:
+    assert (make(name, seed=1).rows == make(name, seed=1).rows).all()
+    assert (make(name, seed=1).rows != make(name, seed=2).rows).any()
+
+
+def test_held_out_rows_by_hand() -> None:
+    # clients 1, 0, 1, nobody, 1: client 0 holds row 1, client 1 rows 0, 2 and 4, of which a half, rounded down, is 1
+    made = Partition.of(np.array([1, 0, 1, -1, 1]), 3, 0.5, np.random.default_rng(0))
+    assert made.train_rows(0).tolist() == [1]
+    assert made.heldout_sizes.tolist() == [0, 1, 0]
+    assert sorted([*made.train_rows(1), *made.heldout_rows(1)]) == [0, 2, 4]
+    assert made.train_sizes.tolist() == [1, 2, 0]
+
+
+def test_iid_shares_are_equal() -> None:
+    assert make("iid", num_clients=7, holdout=0).train_sizes.tolist() in ([571, 572, 571, 572, 571, 572, 571],
+                                                                        [571, 572, 571, 571, 572, 571, 572])
+
+
+def sizes_by_flower(partitioner: str, labels, num_clients: int, **options) -> list[int]:
+    import datasets
+    import flwr_datasets.partitioner
+
+    made = getattr(flwr_datasets.partitioner, partitioner)(num_partitions=num_clients, **options)
+    made.dataset = datasets.Dataset.from_dict({"y": labels})
+    return [len(made.load_partition(k)) for k in range(num_clients)]
+
+
+@pytest.mark.parametrize(("name", "partitioner"), [("linear", "LinearPartitioner"), ("square", "SquarePartitioner")])
+def test_quantity_skew_agrees_with_flwr_datasets(name: str, partitioner: str) -> None:
+    ours = make(name, holdout=0).train_sizes
+    # flwr-datasets rounds all shares down and gives what is left to the last client
+    assert np.abs(ours - sizes_by_flower(partitioner, LABELS, 10)).max() <= 9
+
+
+def test_exponential_by_hand() -> None:
+    shares = np.exp(np.arange(10)) / np.exp(np.arange(10)).sum() * 4000
+    assert np.abs(make("exponential", holdout=0).train_sizes - shares).max() <= 1
+
+
+def test_shards_are_pure_where_classes_divide_evenly() -> None:
+    labels = np.repeat(np.arange(10), 40)
+    counts = make("shards", labels=labels, holdout=0).label_counts(labels, 10)
+    assert (counts.sum(axis=1) == 40).all()
+    assert set(counts.ravel()) <= {0, 20, 40}
+
+
+@pytest.mark.parametrize("classes_per_client", [1, 2, 10])
+def test_pathological_clients_hold_just_so_many_classes(classes_per_client: int) -> None:
+    counts = make("pathological", classes_per_client=classes_per_client).label_counts(LABELS, 10)
+    assert ((counts > 0).sum(axis=1) == classes_per_client).all()
+    for held in counts.T:  # those who hold a class hold equal parts of it
+        assert np.ptp(held[held > 0]) <= 1
+
+
+def test_dirichlet_has_the_variance_of_its_distribution() -> None:
+    # a share of Dirichlet(alpha) over K clients has mean 1/K and variance (K - 1) / (K^2 (K alpha + 1))
+    labels = np.repeat(np.arange(50), 2000)
+    counts = make("dirichlet", labels=labels, holdout=0, alpha=0.5).label_counts(labels, 50)
+    assert (counts / 2000).mean() == pytest.approx(0.1)
+    assert (counts / 2000).var() == pytest.approx(9 / (100 * 6), rel=0.15)
+
+
+def test_ten_thousand_clients_in_seconds() -> None:
+    labels = np.random.default_rng(0).integers(10, size=100_000)
+    start = time.process_time()
+    for name in ALL:
+        make(name, num_clients=10_000, labels=labels)
+    assert time.process_time() - start < 7
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "key"),
+    [
+        ("dirichlet", {"alpha": 0.0}, "partition.alpha=0"),
+        ("dirichlet", {"alpha": float("nan")}, "partition.alpha=nan"),
+        ("shards", {"per_client": 0}, "partition.per_client=0"),
+        ("shards", {"per_client": 401}, "partition.per_client=401"),
+        ("pathological", {"classes_per_client": 11}, "partition.classes_per_client=11"),
+    ],
+)
+def test_what_cannot_be_is_refused(name: str, options, key: str) -> None:
+    with pytest.raises(ConfigError, match=key):
+        make(name, **options)

@@ -1,0 +1,114 @@
+"""Each stock strategy through the fleet gives what the same strategy gives when it is fed the same replies directly."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
+
+from conftest import compose
+from fl_bench import rng
+from fl_bench.cli import CONF
+from fl_bench.engines.inline import InlineGrid
+from fl_bench.run import _make_fleet, _make_strategy, _prepare
+from fl_bench.build import build
+
+STRATEGIES = sorted(file.stem for file in (CONF / "strategy").glob("*.yaml"))
+
+
+class Plain(InlineGrid):
+    """A Grid as a strategy would find it in Flower: ten nodes, and their trained models one by one."""
+
+    def get_node_ids(self) -> Iterable[int]:
+        return range(10)
+
+
+def start(tmp_path: Path, strategy: str):
+    cfg = compose(f"strategy={strategy}", "partition=linear", "num_rounds=2", "local.lr=0.05")
+    trainer = _prepare(cfg, build(cfg.task), tmp_path)
+    return cfg, trainer
+
+
+def through_fleet(tmp_path: Path, name: str, rounds: int) -> list[np.ndarray]:
+    cfg, trainer = start(tmp_path, name)
+    strategy = _make_strategy(cfg.strategy.server)
+    fleet = _make_fleet(cfg, InlineGrid(), 1, tmp_path, trainer, lambda: False)
+    fleet.cohort = list(range(10))
+    vector, seen = trainer.flat.vector.numpy().copy(), []
+    for number in range(1, rounds + 1):
+        fleet.round = number
+        messages = strategy.configure_train(number, fleet.layout.to_record(vector), ConfigRecord(), fleet)
+        replies = fleet.send_and_receive(messages)
+        rng.seed_globals(0, "aggregate", number)
+        vector = fleet.layout.from_record(strategy.aggregate_train(number, replies)[0])
+        seen.append(vector)
+    return seen
+
+
+def directly(tmp_path: Path, name: str, rounds: int) -> list[np.ndarray]:
+    cfg, trainer = start(tmp_path, name)
+    strategy = _make_strategy(cfg.strategy.server)
+    layout = trainer.flat.layout
+    vector, seen = trainer.flat.vector.numpy().copy(), []
+    for number in range(1, rounds + 1):
+        messages = strategy.configure_train(number, layout.to_record(vector), ConfigRecord(), Plain())
+        replies = []
+        for message in sorted(messages, key=lambda message: message.metadata.dst_node_id):
+            sent = layout.from_record(next(iter(message.content.array_records.values())))
+            config = {k: v for record in message.content.config_records.values() for k, v in record.items()}
+            trained = trainer.train(message.metadata.dst_node_id, number, sent, config)
+            metrics = {"num-examples": trained.num_examples, "train_loss": trained.metrics["loss"].value} | trained.reply
+            content = RecordDict({"arrays": layout.to_record(trained.parameters), "metrics": MetricRecord(metrics)})
+            replies.append(Message(content, reply_to=message))
+        rng.seed_globals(0, "aggregate", number)
+        vector = layout.from_record(strategy.aggregate_train(number, replies)[0])
+        seen.append(vector)
+    return seen
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_strategy_through_the_fleet_is_the_strategy(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    ours, theirs = through_fleet(tmp_path / "a", name, 2), directly(tmp_path / "b", name, 2)
+    for a, b in zip(ours, theirs, strict=True):
+        assert np.abs(a - b).max() < 1e-6
+    assert np.abs(ours[1] - ours[0]).max() > 1e-4  # something was learned, so something was compared
+
+
+class Wire(InlineGrid):
+    """Three nodes that keep what they are sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[list[int]] = []
+
+    def get_node_ids(self) -> Iterable[int]:
+        return [7, 8, 9]
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        messages = list(messages)
+        self.sent += [list(message.content.config_records["fl-bench"]["clients"]) for message in messages]
+        return super().push_messages(messages)
+
+
+def sent(tmp_path: Path, *overrides: str) -> list[list[int]]:
+    cfg = compose("num_clients=6", "partition=linear", "local.steps=null", *overrides)
+    trainer = _prepare(cfg, build(cfg.task), tmp_path)
+    wire = Wire()
+    fleet = _make_fleet(cfg, wire, 3, tmp_path, trainer, lambda: False)
+    fleet.cohort = list(range(6))
+    arrays = fleet.layout.to_record(trainer.flat.vector.numpy().copy())
+    fleet.send_and_receive(_make_strategy(cfg.strategy.server).configure_train(1, arrays, ConfigRecord(), fleet))
+    assert [row["client"] for row in fleet.rows] == list(range(6))
+    return wire.sent
+
+
+def test_heaviest_first_to_the_worker_with_the_least_to_do(tmp_path: Path) -> None:
+    # linear shares 1:2:3:4:5:6, so 5+0, 4+1, 3+2 are equal loads
+    assert sorted(map(sorted, sent(tmp_path))) == [[0, 5], [1, 4], [2, 3]]
+
+
+def test_without_packing_each_client_has_a_message(tmp_path: Path) -> None:
+    assert sorted(sent(tmp_path, "engine.packing=false")) == [[k] for k in range(6)]

@@ -1,0 +1,64 @@
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import pytest
+from omegaconf import OmegaConf
+
+from fl_bench.build import build, find_target, nearest
+from fl_bench.errors import ConfigError
+
+
+class Thing:
+    def __init__(
+        self,
+        size: float,
+        mode: float | Literal["auto"] = 1.0,
+        table: Mapping[str, Sequence[str]] | None = None,
+        inner: object = None,
+    ) -> None:
+        if size < 0:
+            raise ValueError("size must\nnot be negative")
+        self.size, self.mode, self.table, self.inner = size, mode, table, inner
+
+
+TARGET = f"{__name__}.Thing"
+
+
+def node(**entries):
+    return OmegaConf.create({"strategy": {"mu": "x", "server": {"_target_": TARGET} | entries}}).strategy.server
+
+
+def test_builds_nested_nodes_and_passes_plain_containers() -> None:
+    thing = build(node(size=2, mode="auto", table={"a": ["b"]}, inner={"_target_": TARGET, "size": 1}))
+    assert (thing.size, thing.mode, thing.table, thing.inner.size) == (2, "auto", {"a": ["b"]}, 1)
+
+
+@pytest.mark.parametrize(
+    ("entries", "line"),
+    [
+        ({"size": "big"}, "strategy.server.size=big: should be a valid number"),
+        ({"size": True}, "strategy.server.size=True: should be a valid number"),
+        ({"size": 1, "mode": "off"}, "strategy.server.mode=off: should be a valid number or 'auto'"),
+        ({"size": "${..mu}"}, "strategy.mu=x: should be a valid number"),
+        ({"size": 1, "table": {"a": "b"}}, "strategy.server.table={'a': 'b'}: should be "),
+        ({"size": 1, "sise": 2}, "strategy.server.sise: unknown key; did you mean size?"),
+        ({}, "strategy.server: needs size"),
+        ({"size": -1}, "strategy.server: size must not be negative"),
+    ],
+)
+def test_errors_name_the_users_key(entries, line) -> None:
+    with pytest.raises(ConfigError) as error:
+        build(node(**entries))
+    assert str(error.value).startswith(line)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("target", ["nope", "os.nope", "os.sep", 3, None])
+def test_a_target_must_exist_and_be_callable(target) -> None:
+    with pytest.raises(ConfigError, match="_target_="):
+        find_target(OmegaConf.create({"task": {"_target_": target}}).task)
+
+
+def test_nearest() -> None:
+    assert nearest("fedavgg", ["fedavg", "krum"]) == "did you mean fedavg?"
+    assert nearest("zzz", ["b", "a"]) == "known: a, b"
