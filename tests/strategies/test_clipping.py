@@ -1,5 +1,6 @@
 import pytest
 import torch
+from flwr.supercore.differential_privacy import compute_clip_model_update
 from torch import nn
 
 from fl_bench.strategies.base import Turn
@@ -13,3 +14,13 @@ def test_an_update_of_norm_five_by_hand(norm: float, end: list[float], bit: int)
     Clipping().finish(turn)
     assert turn.parameters.tolist() == end
     assert turn.reply == {"norm_bit": bit}
+
+
+def test_it_clips_as_flowers_own_client_does() -> None:
+    torch.manual_seed(0)
+    start, end = torch.randn(50), torch.randn(50)
+    expected = [end.numpy().copy()]
+    compute_clip_model_update(expected, [start.numpy()], clipping_norm=1.5)
+    turn = Turn(0, 1, nn.Identity(), end.clone(), start, lambda v: {}, {"clipping_norm": 1.5})
+    Clipping().finish(turn)
+    assert torch.allclose(turn.parameters, torch.from_numpy(expected[0]), atol=1e-6)

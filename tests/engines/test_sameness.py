@@ -1,0 +1,55 @@
+"""Same seed, same bytes: whatever the engine, the number of workers and the packing."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from conftest import digests, fl_bench
+
+SETTINGS = (
+    "task=cifar", "data=synthetic", "data.num_samples=600", "num_rounds=3", "clients_per_round=6", "figures=false",
+    "partition=dirichlet", "evaluate.clients=true", "strategy=fedprox", "seed=7",
+)  # fmt: skip
+MANY = "data=synthetic data.num_samples=2000 num_clients=200 clients_per_round=40 partition=linear"
+
+
+def run(tmp_path: Path, name: str, *words: str) -> Path:
+    result = fl_bench(*words, f"hydra.run.dir={name}", cwd=tmp_path, timeout=200)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-2].endswith(name)
+    return tmp_path / name
+
+
+@pytest.fixture(scope="module")
+def inline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(tmp_path_factory.mktemp("inline"), "inline", "engine=inline", *SETTINGS)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("engine=inline",),
+        ("engine=inline", "engine.packing=false"),
+        ("engine.client_resources.num_cpus=2",),
+        ("engine.client_resources.num_cpus=1",),
+        ("engine.client_resources.num_cpus=0.5",),
+        ("engine.client_resources.num_cpus=1", "engine.packing=false"),
+    ],
+    ids=["again", "unpacked", "1-worker", "2-workers", "4-workers", "2-workers-unpacked"],
+)
+def test_the_bytes_of_every_run_are_those_of_the_first(inline: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
+    assert digests(run(tmp_path, "other", *SETTINGS, *words)) == digests(inline)
+
+
+@pytest.mark.parametrize("strategy", ["krum", "dp_server_fixed", "fedavg_custom_metrics"])
+def test_strategies_that_need_each_client(tmp_path: Path, strategy: str) -> None:
+    words = (f"strategy={strategy}", "num_rounds=2", "figures=false")
+    simulated = run(tmp_path, "simulated", *words)
+    assert digests(simulated) == digests(run(tmp_path, "inline", "engine=inline", *words))
+    assert json.loads((simulated / "run.json").read_text())["status"] == "done"
+
+
+def test_another_seed_has_other_bytes(inline: Path, tmp_path: Path) -> None:
+    other = digests(run(tmp_path, "other", "engine=inline", *SETTINGS, "seed=8"))
+    assert not set(other.values()) & set(digests(inline).values())

@@ -1,0 +1,202 @@
+"""What a user may type: every mistake is one line and exit code 2."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from conftest import fl_bench
+from fl_bench import cli
+
+
+@pytest.fixture
+def words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys):
+    """Call the command line in this process and return its exit code and its lines on stderr."""
+
+    def call(*arguments: str) -> tuple[int, list[str]]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["fl-bench", "engine=inline", "figures=false", *arguments])
+        code = cli._hydra()
+        return code, capsys.readouterr().err.splitlines()
+
+    return call
+
+
+BAD = [
+    ("num_roundss=3", "num_roundss: unknown key; did you mean num_rounds?"),
+    ("local.lrr=3", "local.lrr: unknown key; did you mean local.lr?"),
+    ("+foo=1", "foo: unknown key; known: clients_per_round, data,"),
+    ("strategy=fedavgg", "strategy=fedavgg: did you mean fedavg?"),
+    ("task=mnst", "task=mnst: did you mean mnist?"),
+    ("data=nothing", "data=nothing: known: embedded, full, synthetic"),
+    ("num_rounds=abc", "num_rounds: Value 'abc' of type 'str' could not be converted to Integer"),
+    ("num_rounds=1.5", "num_rounds: Value '1.5' of type 'float' could not be converted to Integer"),
+    ("num_rounds=null", "num_rounds: "),
+    ("num_rounds=0", "num_rounds=0: must be 1 or more"),
+    ("~num_rounds", "num_rounds: has no value"),
+    ("seed=-1", "seed=-1: must be between 0 and 2**63 - 1"),
+    ("local.lr=0", "local.lr=0.0: must be a positive number"),
+    ("local.lr=nan", "local.lr=nan: must be a positive number"),
+    ("local.steps=0", "local.steps=0: must be 1 or more, or null to count in epochs"),
+    ("local.optimizer.name=Sdg", "local.optimizer={'name': 'Sdg'}: torch.optim says:"),
+    ("clients_per_round=11", "clients_per_round=11: must not be more than num_clients=10"),
+    ("num_clients=4001", "num_clients=4001: there are only 4000 samples to share out"),
+    ("partition.holdout=1", "partition.holdout=1: must be from 0 to below 1"),
+    ("partition.alpha=1", "partition.alpha: unknown key"),
+    ("evaluate.clients=maybe", "evaluate.clients: "),
+    ("engine.client_resources.num_cpus=1000", "engine.client_resources.num_cpus=1000.0: must be more than 0"),
+    ("engine.client_resources.num_gpus=99", "engine.client_resources.num_gpus=99: torch finds"),
+    ("engine.client_resources.num_gpus=some", "engine.client_resources.num_gpus=some: must be a number from 0, or auto"),
+    ("hydra.run.dir=/dev/null/x", "hydra.run.dir: cannot be written: /dev/null/x (Not a directory)"),
+    ("num_rounds=[1", "no viable alternative"),
+    ("num_rounds", "Error parsing override 'num_rounds' missing EQUAL"),
+    ("num_clients=${nope}", "num_clients: Interpolation key 'nope' not found"),
+]
+
+
+@pytest.mark.parametrize(("word", "line"), BAD, ids=[word for word, _ in BAD])
+def test_a_mistake_is_named_in_one_line(words, word: str, line: str) -> None:
+    code, lines = words(word)
+    assert (code, len(lines)) == (2, 1)
+    assert lines[0].startswith(f"fl-bench: {line}")
+
+
+SEVERAL = [
+    (["data=full", "data.root=/nowhere"], "data.root=/nowhere: holds no readable MNIST"),
+    (["data=full", "data.dataset=MNST"], "data.dataset=MNST: did you mean MNIST?"),
+    (["data=synthetic", "data.num_samples=many"], "data.num_samples=many: should be a valid integer"),
+    (["data=synthetic", "data.num_samples=0"], "data.num_samples=0: must be at least 1"),
+    (["data.source=magic"], "data.source=magic: Mnist has no such data; known: embedded, full, synthetic"),
+    (["partition=dirichlet", "partition.alpha=x"], "partition.alpha=x: should be a valid number"),
+    (["partition=dirichlet", "partition.alpha=-1"], "partition.alpha=-1: must be a positive number"),
+    (["strategy=fedprox", "strategy.mu=high"], "strategy.mu=high: should be a valid number or 'adaptive'"),
+    (["strategy=fedprox", "strategy.mu=-1"], "strategy.server: mu=-1: must be a number from 0, or adaptive"),
+    (["strategy=fedtrimmedavg", "strategy.beta=0.7"], "strategy.server: `beta` must be in the range [0, 0.5)."),
+    (["evaluate.clients=true", "partition.holdout=0"], "evaluate.clients=true: no client holds out a sample"),
+    (["strategy=fedavg_custom_metrics", "evaluate.clients=false"], "evaluate.clients=false: this strategy"),
+    (["strategy.server._target_=os.nope"], "strategy.server._target_=os.nope: Error loading 'os.nope'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "line"), SEVERAL, ids=[" ".join(a) for a, _ in SEVERAL])
+def test_mistakes_in_several_words(words, arguments: list[str], line: str) -> None:
+    code, lines = words(*arguments)
+    assert (code, len(lines)) == (2, 1)
+    assert lines[0].startswith(f"fl-bench: {line}")
+
+
+INTEGERS = ["seed", "num_rounds", "num_clients", "clients_per_round", "local.epochs", "local.batch_size", "evaluate.every"]
+NAMES = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=12)
+NOT_INTEGERS = st.one_of(NAMES.map(lambda s: f"x{s}"), st.floats(-100, -0.1).map(str), st.integers(-(10**9), -1).map(str))
+WRONG = st.one_of(
+    st.tuples(st.sampled_from(INTEGERS), NOT_INTEGERS).map("=".join),
+    st.tuples(st.sampled_from(["local.lr", "partition.holdout", "engine.client_resources.num_cpus"]), st.one_of(
+        NAMES.map(lambda s: f"x{s}"), st.integers(-(10**9), -1).map(str), st.just("nan"), st.just("inf"))).map("=".join),
+    st.tuples(NAMES.map(lambda s: f"x{s}"), NAMES).map("=".join),
+    st.tuples(st.sampled_from(cli.GROUPS), NAMES.map(lambda s: f"x{s}")).map("=".join),
+    st.tuples(st.sampled_from(["local", "evaluate", "task", "strategy", "engine"]), NAMES.map(lambda s: f"x{s}")).map(
+        lambda pair: f"{pair[0]}.{pair[1]}=1"
+    ),
+    NAMES,
+    st.text(min_size=1, max_size=10).filter(lambda s: not s.startswith("-") and s.strip() and "\x00" not in s).map(lambda s: f"num_rounds=x{s}"),
+    st.sampled_from(INTEGERS).map(lambda key: f"{key}=[1,2]"),
+    st.sampled_from(INTEGERS).map(lambda key: f"~{key}"),
+)  # fmt: skip
+
+
+@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(WRONG, min_size=1, max_size=3))
+def test_no_wrong_override_ends_in_a_traceback(words, wrong: list[str]) -> None:
+    code, lines = words(*wrong)
+    assert code == 2
+    assert len(lines) == 1
+    assert lines[0].startswith("fl-bench: ")
+
+
+def test_the_command_refuses_quickly_and_without_a_traceback(tmp_path: Path) -> None:
+    start = time.monotonic()
+    result = fl_bench("strategy=fedprox", "strategy.mu=high", cwd=tmp_path)
+    assert time.monotonic() - start < 20  # promised: 10 s on an idle machine
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "fl-bench: strategy.mu=high: should be a valid number or 'adaptive'\n"
+
+
+def test_list_names_every_option(tmp_path: Path) -> None:
+    result = fl_bench("list", cwd=tmp_path)
+    assert result.returncode == 0
+    for group in cli.GROUPS:
+        assert f"{group}=\n" in result.stdout
+        for file in (cli.CONF / group).glob("*.yaml"):
+            assert f"\n  {file.stem} " in result.stdout
+
+
+def test_a_run_leaves_its_files_and_says_where(tmp_path: Path) -> None:
+    result = fl_bench("engine=inline", "num_rounds=2", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    folder = Path(result.stdout.splitlines()[-2])
+    assert folder.parent == tmp_path / "outputs" / "mnist" / "fedavg"
+    assert {file.name for file in folder.iterdir()} == {
+        "metrics.csv", "clients.csv", "timing.csv", "partition.csv", "model.safetensors", "figures", "run.json", ".hydra",
+    }  # fmt: skip
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["status"], record["exit_code"], record["seed"]) == ("done", 0, 0)
+    assert record["final"]["round"] == 2
+    assert record["versions"]["flwr"].startswith("1.41")
+    assert "test_accuracy=" in result.stdout.splitlines()[-1]
+    assert "${" not in (folder / ".hydra" / "config.yaml").read_text()
+
+
+def test_a_sweep_makes_a_folder_for_each_cell(tmp_path: Path) -> None:
+    result = fl_bench(
+        "-m", "engine=inline", "figures=false", "num_rounds=1", "partition=dirichlet", "partition.alpha=0.1,1.0", "seed=0,1",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    cells = sorted(path.parent for path in tmp_path.glob("outputs/multirun/*/*/metrics.csv"))
+    assert len(cells) == 4
+    partitions = {(cell / "partition.csv").read_text() for cell in cells}
+    assert len(partitions) == 4
+
+
+def test_one_bad_cell_of_a_sweep_gives_the_sweep_its_exit_code(tmp_path: Path) -> None:
+    result = fl_bench("-m", "engine=inline", "figures=false", "num_rounds=1", "num_clients=2,5000,3", cwd=tmp_path)
+    assert result.returncode == 2
+    assert len(list(tmp_path.glob("outputs/multirun/*/*/model.safetensors"))) == 2
+
+
+@pytest.mark.parametrize(("engine", "sign"), [("inline", signal.SIGINT), ("simulation", signal.SIGINT), ("simulation", signal.SIGTERM)])
+def test_an_interrupted_run_keeps_its_rows_and_leaves_nothing_running(tmp_path: Path, engine: str, sign: signal.Signals) -> None:
+    command = [str(Path(sys.executable).with_name("fl-bench")), f"engine={engine}", "num_rounds=100000", "hydra.run.dir=run"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    metrics = tmp_path / "run" / "metrics.csv"
+    deadline = time.monotonic() + 100
+    while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text().count("\n") > 4):
+        time.sleep(0.1)
+    process.send_signal(sign)
+    output, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "fl-bench: stopped" in errors
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (record["status"], record["exit_code"]) == ("interrupted", 130)
+    rows = metrics.read_text().splitlines()
+    assert [row.split(",")[0] for row in rows[1:]] == [str(k) for k in range(len(rows) - 1)]
+    assert not leftovers(tmp_path)
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Processes that still run in `folder`."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cwd"):
+        try:
+            if os.readlink(entry).startswith(str(folder)):
+                found.append((entry.parent / "cmdline").read_text())
+        except OSError:  # it has just ended
+            continue
+    return found
