@@ -2,7 +2,7 @@
 
 import inspect
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -21,14 +21,14 @@ def build(node: DictConfig, **given: Any) -> Any:
     return call(find_target(node), node, **given)
 
 
-def call(target: Callable[..., Any], node: DictConfig, skip: Iterable[str] = ("_target_",), **given: Any) -> Any:
+def call(target: Callable[..., Any], node: DictConfig, skip: Sequence[str] = ("_target_",), **given: Any) -> Any:
     """Call `target` with the entries of `node` but for those of `skip`, and with `given`.
 
     Nodes below that have a `_target_` are built first. Raises ConfigError where a value does not fit the
     type that the target's signature declares, or where the target itself refuses with a ValueError.
     """
     arguments = {}
-    for name in (str(name) for name in node if name not in skip):
+    for name in (str(name) for name in node if str(name) not in skip):
         value = node[name]
         if isinstance(value, DictConfig) and "_target_" in value:
             arguments[name] = build(value)

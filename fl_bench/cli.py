@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -97,14 +98,13 @@ def _known_keys() -> list[str]:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = hydra.compose("config", [word for word in sys.argv[1:] if word.split("=")[0] in GROUPS])
 
-    def walk(node: DictConfig, prefix: str = "") -> list[str]:
+    def walk(node: dict[str, Any], prefix: str = "") -> list[str]:
         keys = []
-        for key in node:
-            child = OmegaConf.to_container(node, resolve=False)[key]  # type: ignore[call-overload]
-            keys += walk(node[key], f"{prefix}{key}.") if isinstance(child, dict) else [f"{prefix}{key}"]
+        for key, value in node.items():
+            keys += walk(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
         return keys
 
-    return walk(cfg)
+    return walk(cast(dict[str, Any], OmegaConf.to_container(cfg)))
 
 
 def _list() -> str:
@@ -113,6 +113,8 @@ def _list() -> str:
     for group in GROUPS:
         lines.append(f"{group}=")
         for file in sorted((CONF / group).glob("*.yaml")):
-            comments = [line[2:] for line in file.read_text().splitlines() if line.startswith("# ") and "@package" not in line]
+            comments = [
+                line[2:] for line in file.read_text().splitlines() if line.startswith("# ") and "@package" not in line
+            ]
             lines.append(f"  {file.stem:<22} {comments[0]}")
     return "\n".join(lines)

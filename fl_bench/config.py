@@ -96,7 +96,7 @@ RULES: list[Rule] = [
     _at_least("engine.threads", 1),
     (
         "engine.client_resources.num_cpus",
-        lambda value, cfg: 0 < value and (value <= num_cpus() or cfg.engine.ray.address is not None),
+        lambda value, cfg: value > 0 and (value <= num_cpus() or cfg.engine.ray.address is not None),
         f"must be more than 0 and, without engine.ray.address, at most this machine's {num_cpus()} CPUs",
     ),
     (
@@ -110,9 +110,9 @@ RULES: list[Rule] = [
 
 def check(cfg: DictConfig) -> None:
     """Raise ConfigError for the first key or value that cannot be, named as on the command line."""
-    for key in cfg:
-        if key not in Config.__dataclass_fields__:
-            raise ConfigError(f"{key}: unknown key; {nearest(str(key), Config.__dataclass_fields__)}")
+    for name in map(str, cfg):
+        if name not in Config.__dataclass_fields__:
+            raise ConfigError(f"{name}: unknown key; {nearest(name, Config.__dataclass_fields__)}")
     complete = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.to_container(cfg, resolve=True))
     if missing := OmegaConf.missing_keys(complete):
         raise ConfigError(f"{min(missing)}: has no value")
@@ -124,4 +124,3 @@ def check(cfg: DictConfig) -> None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-

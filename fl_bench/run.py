@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def run(cfg: DictConfig, folder: Path, scratch: Path, show: Callable[[Any], None
     result: list[NDArray[np.float32]] = []
     with Reporter(f"{type(task).__name__} {type(strategy).__name__}", cfg.num_rounds) as reporter:
 
-        def report(row: dict[str, Any]) -> None:
+        def report(row: Mapping[str, Any]) -> None:
             reporter.show(row)
             show(row)
 

@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import fl_bench
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import fl_bench
 from fl_bench import cli
 
 
@@ -53,7 +53,10 @@ BAD = [
     ("evaluate.clients=maybe", "evaluate.clients: "),
     ("engine.client_resources.num_cpus=1000", "engine.client_resources.num_cpus=1000.0: must be more than 0"),
     ("engine.client_resources.num_gpus=99", "engine.client_resources.num_gpus=99: torch finds"),
-    ("engine.client_resources.num_gpus=some", "engine.client_resources.num_gpus=some: must be a number from 0, or auto"),
+    (
+        "engine.client_resources.num_gpus=some",
+        "engine.client_resources.num_gpus=some: must be a number from 0, or auto",
+    ),
     ("hydra.run.dir=/dev/null/x", "hydra.run.dir: cannot be written: /dev/null/x (Not a directory)"),
     ("num_rounds=[1", "no viable alternative"),
     ("num_rounds", "Error parsing override 'num_rounds' missing EQUAL"),
@@ -92,23 +95,30 @@ def test_mistakes_in_several_words(words, arguments: list[str], line: str) -> No
     assert lines[0].startswith(f"fl-bench: {line}")
 
 
-INTEGERS = ["seed", "num_rounds", "num_clients", "clients_per_round", "local.epochs", "local.batch_size", "evaluate.every"]
-NAMES = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=12)
-NOT_INTEGERS = st.one_of(NAMES.map(lambda s: f"x{s}"), st.floats(-100, -0.1).map(str), st.integers(-(10**9), -1).map(str))
+INTEGERS = [
+    "seed",
+    "num_rounds",
+    "num_clients",
+    "clients_per_round",
+    "local.epochs",
+    "local.batch_size",
+    "evaluate.every",
+]
+NAMES = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=12).map(lambda name: f"x{name}")
+NEGATIVE = st.integers(-(10**9), -1).map(str)
+KEYS = st.sampled_from(INTEGERS)
+NUMBERS = st.sampled_from(["local.lr", "partition.holdout", "engine.client_resources.num_cpus"])
+NODES = st.sampled_from(["local", "evaluate", "task", "strategy", "engine"])
+ANY_TEXT = st.text(min_size=1, max_size=10).filter(lambda text: "\x00" not in text)
 WRONG = st.one_of(
-    st.tuples(st.sampled_from(INTEGERS), NOT_INTEGERS).map("=".join),
-    st.tuples(st.sampled_from(["local.lr", "partition.holdout", "engine.client_resources.num_cpus"]), st.one_of(
-        NAMES.map(lambda s: f"x{s}"), st.integers(-(10**9), -1).map(str), st.just("nan"), st.just("inf"))).map("=".join),
-    st.tuples(NAMES.map(lambda s: f"x{s}"), NAMES).map("=".join),
-    st.tuples(st.sampled_from(cli.GROUPS), NAMES.map(lambda s: f"x{s}")).map("=".join),
-    st.tuples(st.sampled_from(["local", "evaluate", "task", "strategy", "engine"]), NAMES.map(lambda s: f"x{s}")).map(
-        lambda pair: f"{pair[0]}.{pair[1]}=1"
-    ),
+    st.tuples(KEYS, st.one_of(NAMES, st.floats(-100, -0.1).map(str), NEGATIVE, st.just("[1,2]"))).map("=".join),
+    st.tuples(NUMBERS, st.one_of(NAMES, NEGATIVE, st.sampled_from(["nan", "inf", "[]", "null"]))).map("=".join),
+    st.tuples(st.one_of(NAMES, st.sampled_from(cli.GROUPS)), NAMES).map("=".join),
+    st.tuples(NODES, NAMES).map(lambda pair: f"{pair[0]}.{pair[1]}=1"),
     NAMES,
-    st.text(min_size=1, max_size=10).filter(lambda s: not s.startswith("-") and s.strip() and "\x00" not in s).map(lambda s: f"num_rounds=x{s}"),
-    st.sampled_from(INTEGERS).map(lambda key: f"{key}=[1,2]"),
-    st.sampled_from(INTEGERS).map(lambda key: f"~{key}"),
-)  # fmt: skip
+    KEYS.map(lambda key: f"~{key}"),
+    ANY_TEXT.map(lambda text: f"num_rounds=x{text}"),
+)
 
 
 @settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
@@ -143,7 +153,8 @@ def test_a_run_leaves_its_files_and_says_where(tmp_path: Path) -> None:
     folder = Path(result.stdout.splitlines()[-2])
     assert folder.parent == tmp_path / "outputs" / "mnist" / "fedavg"
     assert {file.name for file in folder.iterdir()} == {
-        "metrics.csv", "clients.csv", "timing.csv", "partition.csv", "model.safetensors", "figures", "run.json", ".hydra",
+        "metrics.csv", "clients.csv", "timing.csv", "partition.csv", "model.safetensors", "run.json",
+        "figures", ".hydra",
     }  # fmt: skip
     record = json.loads((folder / "run.json").read_text())
     assert (record["status"], record["exit_code"], record["seed"]) == ("done", 0, 0)
@@ -155,8 +166,8 @@ def test_a_run_leaves_its_files_and_says_where(tmp_path: Path) -> None:
 
 def test_a_sweep_makes_a_folder_for_each_cell(tmp_path: Path) -> None:
     result = fl_bench(
-        "-m", "engine=inline", "figures=false", "num_rounds=1", "partition=dirichlet", "partition.alpha=0.1,1.0", "seed=0,1",
-        cwd=tmp_path,
+        "-m", "engine=inline", "figures=false", "num_rounds=1", "partition=dirichlet", "partition.alpha=0.1,1.0",
+        "seed=0,1", cwd=tmp_path,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     cells = sorted(path.parent for path in tmp_path.glob("outputs/multirun/*/*/metrics.csv"))
@@ -171,16 +182,27 @@ def test_one_bad_cell_of_a_sweep_gives_the_sweep_its_exit_code(tmp_path: Path) -
     assert len(list(tmp_path.glob("outputs/multirun/*/*/model.safetensors"))) == 2
 
 
-@pytest.mark.parametrize(("engine", "sign"), [("inline", signal.SIGINT), ("simulation", signal.SIGINT), ("simulation", signal.SIGTERM)])
-def test_an_interrupted_run_keeps_its_rows_and_leaves_nothing_running(tmp_path: Path, engine: str, sign: signal.Signals) -> None:
-    command = [str(Path(sys.executable).with_name("fl-bench")), f"engine={engine}", "num_rounds=100000", "hydra.run.dir=run"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+@pytest.mark.parametrize(
+    ("engine", "sign"), [("inline", signal.SIGINT), ("simulation", signal.SIGINT), ("simulation", signal.SIGTERM)]
+)
+def test_an_interrupted_run_keeps_its_rows_and_leaves_nothing_running(
+    tmp_path: Path, engine: str, sign: signal.Signals
+) -> None:
+    command = [
+        str(Path(sys.executable).with_name("fl-bench")),
+        f"engine={engine}",
+        "num_rounds=100000",
+        "hydra.run.dir=run",
+    ]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     metrics = tmp_path / "run" / "metrics.csv"
     deadline = time.monotonic() + 100
     while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text().count("\n") > 4):
         time.sleep(0.1)
     process.send_signal(sign)
-    output, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "fl-bench: stopped" in errors
     record = json.loads((tmp_path / "run" / "run.json").read_text())

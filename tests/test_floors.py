@@ -59,7 +59,11 @@ def test_nothing_imports_a_task_or_an_algorithm_by_name(file: Path) -> None:
 
 
 def test_only_the_simulation_engine_imports_flower_simulation_and_ray() -> None:
-    users = {str(f.relative_to(PACKAGE)) for f in modules() if any(n.split(".")[0] == "ray" or n.startswith("flwr.simulation") for n in imports(f))}
+    users = {
+        str(f.relative_to(PACKAGE))
+        for f in modules()
+        if any(n.split(".")[0] == "ray" or n.startswith("flwr.simulation") for n in imports(f))
+    }
     assert users == {"engines/simulation.py"}
 
 

@@ -71,9 +71,7 @@ def synthetic(folder: Path, num_samples: int, shape: tuple[int, ...], num_classe
         return {"x": images, "y": labels}
 
     names = tuple(f"template {k}" for k in range(num_classes))
-    return FederatedData(
-        columns("train", num_samples), columns("test", min(-(-num_samples // 10), 10_000)), names
-    )
+    return FederatedData(columns("train", num_samples), columns("test", min(-(-num_samples // 10), 10_000)), names)
 
 
 def torchvision_images(name: str, root: str | None) -> FederatedData:
@@ -86,12 +84,12 @@ def torchvision_images(name: str, root: str | None) -> FederatedData:
             getattr(torchvision.datasets, name)(root or CACHE, train=train, download=root is None, **options)
             for train in (True, False)
         )
-        splits = [_torchvision_columns(split, transposed=name == "EMNIST") for split in (train, test)]
+        columns = [_torchvision_columns(split, transposed=name == "EMNIST") for split in (train, test)]
     except (RuntimeError, OSError, ValueError, AssertionError, EOFError, pickle.UnpicklingError) as error:
         where = f"data.root={root}: holds no readable {name}" if root else f"data=full: cannot download {name}"
         reason = str(error).strip().split("\n")[0]
         raise ConfigError(f"{where} ({reason}); give data.root=FOLDER with the files, or use data=embedded") from error
-    return FederatedData(*splits, classes=tuple(train.classes))
+    return FederatedData(columns[0], columns[1], tuple(train.classes))
 
 
 def _torchvision_columns(dataset: object, transposed: bool) -> dict[str, NDArray]:

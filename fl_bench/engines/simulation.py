@@ -45,7 +45,7 @@ def run(engine: DictConfig, max_messages: int, server: Server) -> None:
         server_app=server_app,
         client_app=app,
         num_supernodes=num_nodes,
-        backend_config={"client_resources": resources, "init_args": init_args},  # type: ignore[typeddict-item]
+        backend_config={"client_resources": resources, "init_args": init_args},  # type: ignore[dict-item]
     )
 
 
@@ -72,7 +72,9 @@ def _count_workers(resources: dict[str, float], init_args: dict[str, Any]) -> in
             ray.init(**init_args)  # Flower uses the connection that is there
         except (OSError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())
-            raise ConfigError(f"engine.ray.address={address}: no Ray cluster at HOST:PORT or auto ({reason})") from error
+            raise ConfigError(
+                f"engine.ray.address={address}: no Ray cluster at HOST:PORT or auto ({reason})"
+            ) from error
         machines = [node["Resources"] for node in ray.nodes()]
     cpus, gpus = resources["num_cpus"], resources["num_gpus"]
     return sum(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
+from numpy.typing import NDArray
 
 from fl_bench.federation.local import Diverged, Trainer
 from fl_bench.federation.update import ExactMean, Update
@@ -28,8 +29,7 @@ trainer_in = lru_cache(maxsize=1)(Trainer)  # one experiment at a time in a proc
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    job = message.content.config_records[JOB]
-    trainer, start, config = _unpack(message)
+    trainer, start, config, job = _unpack(message)
     exact = ExactMean(start, job["weight_bound"])
     models: dict[str, Array] = {}
     total: Update | None = None
@@ -54,21 +54,23 @@ def train(message: Message, context: Context) -> Message:
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    trainer, start, _ = _unpack(message)
+    trainer, start, _, job = _unpack(message)
 
     def turn(client: int) -> Row:
         metrics = trainer.evaluate_client(client, start)
         return {"status": "evaluated", "metrics": {name: [float(m.total), m.count] for name, m in metrics.items()}}
 
-    return _reply(message, [_attempt(turn, c) for c in message.content.config_records[JOB]["clients"]], {}, 0)
+    return _reply(message, [_attempt(turn, client) for client in job["clients"]], {}, 0)
 
 
-def _unpack(message: Message) -> tuple[Trainer, np.ndarray, dict[str, Any]]:
-    """This process's trainer, the server's model as a flat vector, and what the strategy sent along."""
-    trainer = trainer_in(Path(message.content.config_records[JOB]["folder"]))
+def _unpack(message: Message) -> tuple[Trainer, NDArray[np.float32], dict[str, Any], dict[str, Any]]:
+    """This process's trainer, the server's model as a flat vector, what the strategy sent along, and our job."""
+    records = {name: dict(record) for name, record in message.content.config_records.items()}
+    job: dict[str, Any] = records.pop(JOB)
+    trainer = trainer_in(Path(job["folder"]))
     arrays = next(iter(message.content.array_records.values()))
-    config = {k: v for name, record in message.content.config_records.items() if name != JOB for k, v in record.items()}
-    return trainer, trainer.flat.layout.from_record(arrays), config
+    config = {key: value for record in records.values() for key, value in record.items()}
+    return trainer, trainer.flat.layout.from_record(arrays), config, job
 
 
 def _attempt(turn: Callable[[int], Row], client: int) -> Row:

@@ -157,20 +157,22 @@ class Fleet(Grid):
             pack, exact = self._sent.pop(reply.metadata.reply_to_message_id)
             if reply.has_error():
                 clients = ", ".join(str(message.metadata.dst_node_id) for message in pack)
-                reason = " ".join(reply.error.reason.split())
+                reason = " ".join(str(reply.error.reason).split())
                 raise RunError(f"round {self.round}: the worker of clients {clients} died: {reason}")
             originals |= {message.metadata.dst_node_id: message for message in pack}
-            answer = reply.content.config_records[JOB]
-            rows += json.loads(str(answer["rows"]))
-            self.worker_peak_mb = max(self.worker_peak_mb, int(answer["peak_mb"]))  # type: ignore[arg-type]
+            answer: dict[str, Any] = dict(reply.content.config_records[JOB])
+            rows += json.loads(answer["rows"])
+            self.worker_peak_mb = max(self.worker_peak_mb, answer["peak_mb"])
             for key, array in reply.content.array_records["models"].items():
                 if key == "total":
-                    total = exact.add(total, Update(array.numpy(), int(answer["weight"])))  # type: ignore[arg-type]
+                    total = exact.add(total, Update(array.numpy(), answer["weight"]))
                 else:
                     models[int(key)] = self.layout.to_record(array.numpy())
         self.rows = sorted(rows, key=lambda row: row["client"])
         errors = [
-            Message(Error(CLIENT_FAILED, row["why"]), reply_to=originals[row["client"]]) for row in self.rows if "why" in row
+            Message(Error(CLIENT_FAILED, row["why"]), reply_to=originals[row["client"]])
+            for row in self.rows
+            if "why" in row
         ]
         answered = [row for row in self.rows if row["status"] in ("ok", "evaluated")]
         if not answered:

@@ -47,7 +47,7 @@ class Trainer:
         torch.set_num_threads(cfg.engine.threads)
         torch.use_deterministic_algorithms(True)
         self.seed: int = cfg.seed
-        self.local = OmegaConf.to_container(cfg.local)
+        self.local: Mapping[str, Any] = OmegaConf.to_container(cfg.local)  # type: ignore[assignment]
         self.batch_size: int = cfg.evaluate.batch_size
         self.device = "cuda" if cfg.engine.client_resources.num_gpus else "cpu"
         self.data = FederatedData.open(folder)
@@ -70,7 +70,9 @@ class Trainer:
         flat.model.train()
         self.algorithm.begin(turn)
         steps = [
-            self.task.step(flat.model, gather(self.data.train, part, self.device), optimizer, lambda: self.algorithm.correct(turn))
+            self.task.step(
+                flat.model, gather(self.data.train, part, self.device), optimizer, lambda: self.algorithm.correct(turn)
+            )
             for part in batches(rows, self.local, rng.generator(self.seed, "batches", round, client))
         ]
         with torch.no_grad():

@@ -39,7 +39,9 @@ class Layout:
 
     def from_record(self, record: ArrayRecord) -> NDArray[np.float32]:
         """The vector [P] as float32; some of Flower's strategies return float64."""
-        return np.concatenate([record[name].numpy().ravel() for name in self.shapes], dtype=np.float32, casting="same_kind")
+        return np.concatenate(
+            [record[name].numpy().ravel() for name in self.shapes], dtype=np.float32, casting="same_kind"
+        )
 
 
 class FlatModel:

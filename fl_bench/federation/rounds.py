@@ -117,7 +117,9 @@ class Rounds:
         if not trouble:
             raise RunError(f"round {round}: none of the {len(answers)} clients drawn has training samples")
         first = trouble[0]
-        raise RunError(f"round {round}: {len(trouble)} of {len(answers)} clients failed; client {first['client']}: {first['why']}")
+        raise RunError(
+            f"round {round}: {len(trouble)} of {len(answers)} clients failed; client {first['client']}: {first['why']}"
+        )
 
     def _write(self, round: int, row: Row, rows: dict[int, Row], fleet: Fleet) -> None:
         row = {"round": round} | row

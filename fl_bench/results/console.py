@@ -14,7 +14,13 @@ class Reporter:
     def __init__(self, title: str, num_rounds: int) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
         self.num_rounds = num_rounds
-        columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[metrics]}"))
+        columns = (
+            TextColumn(title),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[metrics]}"),
+        )
         self.progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
         self.bar = self.progress.add_task(title, total=num_rounds, metrics="starting")
 

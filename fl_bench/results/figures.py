@@ -21,7 +21,7 @@ def draw(folder: Path) -> None:
 
 def _curves(metrics: pd.DataFrame, file: Path) -> None:
     """One panel a metric; its training, test and client values as lines."""
-    lines = [c for c in metrics if c.startswith(("train_", "test_", "client_"))]
+    lines = [c for c in map(str, metrics) if c.startswith(("train_", "test_", "client_"))]
     names = list(dict.fromkeys(_metric(column) for column in lines))
     figure = Figure(figsize=(5.5 * len(names), 4), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):

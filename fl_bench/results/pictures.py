@@ -36,7 +36,15 @@ def confusion(folder: Path, data: FederatedData, predicted: NDArray) -> None:
     axes.set_yticks(range(num_classes), data.classes)
     for (label, guess), count in np.ndenumerate(counts):
         if count:
-            axes.text(guess, label, count, ha="center", va="center", fontsize=7, color="white" if shares[label, guess] > 0.5 else "black")
+            axes.text(
+                guess,
+                label,
+                str(count),
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="white" if shares[label, guess] > 0.5 else "black",
+            )
     axes.set_xlabel("prediction")
     axes.set_ylabel("label")
     figure.savefig(folder / "confusion.png", dpi=120)

@@ -47,7 +47,7 @@ class FedAvgCustomMetrics(FedAvg):
 
     @staticmethod
     def _parse(name: str) -> tuple[str, str]:
-        """"accuracy_worst_decile" -> ("accuracy", "worst_decile")"""
+        """ "accuracy_worst_decile" -> ("accuracy", "worst_decile")"""
         for function in FUNCTIONS:
             if name.endswith(f"_{function}"):
                 return name.removesuffix(f"_{function}"), function

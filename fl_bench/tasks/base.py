@@ -38,7 +38,9 @@ class Task(ABC):
         loaders = {name.removeprefix("load_"): getattr(self, name) for name in dir(self) if name.startswith("load_")}
         if data.source not in loaders:
             name = type(self).__name__
-            raise ConfigError(f"data.source={data.source}: {name} has no such data; {nearest(str(data.source), loaders)}")
+            raise ConfigError(
+                f"data.source={data.source}: {name} has no such data; {nearest(str(data.source), loaders)}"
+            )
         loaded: FederatedData = call(loaders[data.source], data, skip=["source"], folder=folder)
         return loaded
 

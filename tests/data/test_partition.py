@@ -47,8 +47,10 @@ def test_held_out_rows_by_hand() -> None:
 
 
 def test_iid_shares_are_equal() -> None:
-    assert make("iid", num_clients=7, holdout=0).train_sizes.tolist() in ([571, 572, 571, 572, 571, 572, 571],
-                                                                        [571, 572, 571, 571, 572, 571, 572])
+    assert make("iid", num_clients=7, holdout=0).train_sizes.tolist() in (
+        [571, 572, 571, 572, 571, 572, 571],
+        [571, 572, 571, 571, 572, 571, 572],
+    )
 
 
 def sizes_by_flower(partitioner: str, labels, num_clients: int, **options) -> list[int]:

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-
 from conftest import digests, fl_bench
 
 SETTINGS = (

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import compose
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 
-from conftest import compose
 from fl_bench import rng
+from fl_bench.build import build
 from fl_bench.cli import CONF
 from fl_bench.engines.inline import InlineGrid
 from fl_bench.run import _make_fleet, _make_strategy, _prepare
-from fl_bench.build import build
 
 STRATEGIES = sorted(file.stem for file in (CONF / "strategy").glob("*.yaml"))
 
@@ -58,7 +58,10 @@ def directly(tmp_path: Path, name: str, rounds: int) -> list[np.ndarray]:
             sent = layout.from_record(next(iter(message.content.array_records.values())))
             config = {k: v for record in message.content.config_records.values() for k, v in record.items()}
             trained = trainer.train(message.metadata.dst_node_id, number, sent, config)
-            metrics = {"num-examples": trained.num_examples, "train_loss": trained.metrics["loss"].value} | trained.reply
+            metrics = {
+                "num-examples": trained.num_examples,
+                "train_loss": trained.metrics["loss"].value,
+            } | trained.reply
             content = RecordDict({"arrays": layout.to_record(trained.parameters), "metrics": MetricRecord(metrics)})
             replies.append(Message(content, reply_to=message))
         rng.seed_globals(0, "aggregate", number)

@@ -1,3 +1,5 @@
+from itertools import chain
+
 import numpy as np
 
 from fl_bench.federation.local import batches
@@ -13,13 +15,13 @@ def collect(**local) -> list[list[int]]:
 def test_an_epoch_sees_every_row_once_and_keeps_the_short_batch() -> None:
     parts = collect()
     assert [len(part) for part in parts] == [4, 4, 2]
-    assert sorted(sum(parts, [])) == ROWS.tolist()
+    assert sorted(chain(*parts)) == ROWS.tolist()
 
 
 def test_epochs_are_shuffled_anew() -> None:
     parts = collect(epochs=2)
     assert len(parts) == 6
-    first, second = sum(parts[:3], []), sum(parts[3:], [])
+    first, second = list(chain(*parts[:3])), list(chain(*parts[3:]))
     assert sorted(first) == sorted(second)
     assert first != second
 
