@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 
 class Reporter:
@@ -15,13 +16,13 @@ class Reporter:
         self.console = Console(highlight=False, soft_wrap=True)
         self.num_rounds = num_rounds
         columns = (
-            TextColumn(title),
-            BarColumn(),
+            TextColumn(title, table_column=Column(min_width=len(title))),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[metrics]}"),
+            TextColumn("{task.fields[metrics]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
         )
-        self.progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
+        self.progress = Progress(*columns, console=self.console, expand=True, disable=not self.console.is_terminal)
         self.bar = self.progress.add_task(title, total=num_rounds, metrics="starting")
 
     def __enter__(self) -> "Reporter":
@@ -40,6 +41,6 @@ class Reporter:
 
 
 def summary(row: Mapping[str, Any]) -> str:
-    """The metrics of a row of metrics.csv, short."""
-    shown = (name for name in row if name.startswith(("train_", "test_", "client_")))
-    return "  ".join(f"{name}={row[name]:.4f}" for name in shown)
+    """The metrics of a row of metrics.csv in short, the most telling first: a narrow terminal cuts the others off."""
+    names = [name for prefix in ("test_", "client_", "train_") for name in row if name.startswith(prefix)]
+    return "  ".join(f"{name}={row[name]:.4f}" for name in names)
