@@ -89,7 +89,8 @@ def _explain(error: Exception) -> str:
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     key = getattr(cause, "full_key", None)
     if key and "not in" in lines[0]:
-        return f"{key}: unknown key; {nearest(key, _known_keys())}"
+        hint = f"; to pass it to torch.optim, say +{key}=..." if key.startswith("local.optimizer.") else ""
+        return f"{key}: unknown key; {nearest(key, _known_keys())}{hint}"
     return f"{key}: {lines[0]}" if key else " ".join(line for line in lines if not line.startswith("See https"))
 
 

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save_file
 
 from fl_bench import rng
-from fl_bench.build import build, find_target
+from fl_bench.build import build, call, find_target
 from fl_bench.data.partition import Partition
 from fl_bench.engines.resources import resolve_gpus
 from fl_bench.errors import ConfigError, FlBenchError, Interrupted
@@ -112,11 +112,13 @@ def _prepare(cfg: DictConfig, task: Task, scratch: Path) -> Trainer:
     data = task.load(cfg.data, scratch)
     if cfg.num_clients > data.num_samples:
         raise ConfigError(f"num_clients={cfg.num_clients}: there are only {data.num_samples} samples to share out")
-    options = OmegaConf.masked_copy(cfg.partition, [str(key) for key in cfg.partition if key != "holdout"])
-    options._set_parent(cfg)  # so that errors name the key as the user would
-    options._metadata.key = "partition"
-    owners = build(
-        options, labels=data.train["y"], num_clients=cfg.num_clients, rng=rng.generator(cfg.seed, "partition")
+    owners = call(
+        find_target(cfg.partition),
+        cfg.partition,
+        skip=("_target_", "holdout"),
+        labels=data.train["y"],
+        num_clients=cfg.num_clients,
+        rng=rng.generator(cfg.seed, "partition"),
     )
     order = rng.generator(cfg.seed, "partition order")
     Partition.of(owners, cfg.num_clients, cfg.partition.holdout, order).save(scratch)

@@ -85,11 +85,11 @@ class Fleet(Grid):
         bound = max(1, int(self.weights[[m.metadata.dst_node_id for m in by_client]].sum()))
         ids = []
         exact: dict[int, ExactMean] = {}  # by content: usually all messages share one
-        for bin_index, pack in enumerate(self._pack(by_client)):
-            first = pack[0]
-            if id(first.content) not in exact:
-                arrays = next(iter(first.content.array_records.values()))
-                exact[id(first.content)] = ExactMean(self.layout.from_record(arrays), bound)
+        for index, pack in enumerate(self._pack(by_client)):
+            content = pack[0].content
+            if id(content) not in exact:
+                arrays = next(iter(content.array_records.values()))
+                exact[id(content)] = ExactMean(self.layout.from_record(arrays), bound)
             job: dict[str, Any] = {
                 "folder": str(self.folder),
                 "round": self.round,
@@ -97,11 +97,14 @@ class Fleet(Grid):
                 "weight_bound": bound,
                 "each": self.each,
             }
-            content = RecordDict({**first.content, JOB: ConfigRecord(job)})
-            node = self._nodes[bin_index % len(self._nodes)]
-            (message_id,) = self.grid.push_messages([Message(content, node, first.metadata.message_type)])
-            self._sent[message_id] = (pack, exact[id(first.content)])
+            content = RecordDict({**content, JOB: ConfigRecord(job)})
+            node = self._nodes[index % len(self._nodes)]
+            (message_id,) = self.grid.push_messages([Message(content, node, pack[0].metadata.message_type)])
+            self._sent[message_id] = (pack, exact[id(pack[0].content)])
             ids.append(message_id)
+        starts = [mean.start for mean in exact.values()]
+        if not self.each and any((start != starts[0]).any() for start in starts[1:]):
+            raise RunError("the strategy sends clients different models: its yaml must say needs_each_client: true")
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
@@ -134,19 +137,14 @@ class Fleet(Grid):
         """
         if not self.packing:
             return [[message] for message in messages]
-        by_content: dict[int, list[Message]] = {}
-        for message in messages:
-            by_content.setdefault(id(message.content), []).append(message)
-        packs: list[list[Message]] = []
-        for group in by_content.values():
-            bins: list[list[Message]] = [[] for _ in self._nodes]
-            loads = [(0, index) for index in range(len(bins))]
-            for message in sorted(group, key=lambda m: -self.cost(m.metadata.dst_node_id)):
-                load, index = heapq.heappop(loads)
-                bins[index].append(message)
-                heapq.heappush(loads, (load + self.cost(message.metadata.dst_node_id), index))
-            packs += [pack for pack in bins if pack]
-        return packs
+        loads = [(0, worker) for worker in range(len(self._nodes))]
+        packs: dict[tuple[int, int], list[Message]] = {}
+        costs = {id(message): self.cost(message.metadata.dst_node_id) for message in messages}
+        for message in sorted(messages, key=lambda message: -costs[id(message)]):
+            load, worker = heapq.heappop(loads)
+            packs.setdefault((id(message.content), worker), []).append(message)
+            heapq.heappush(loads, (load + costs[id(message)], worker))
+        return list(packs.values())
 
     def _unpack(self, replies: list[Message]) -> list[Message]:
         originals: dict[int, Message] = {}
@@ -178,10 +176,14 @@ class Fleet(Grid):
         if not answered:
             return errors
         if total is not None:
+            weighted = (
+                {k: Mean(v * row["num_examples"], row["num_examples"]) for k, v in row["reply"].items()}
+                for row in answered
+            )
             merged = {
                 "num_examples": total.weight,
                 "metrics": {name: [m.total, m.count] for name, m in merge(map(metrics_of, answered)).items()},
-                "reply": {},
+                "reply": {name: mean.value for name, mean in merge(weighted).items()},
             }
             models = {answered[0]["client"]: self.layout.to_record(exact.mean(total))}
             answered = [answered[0] | merged]

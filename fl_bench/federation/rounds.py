@@ -48,7 +48,8 @@ class Rounds:
     def run(self, fleet: Fleet) -> Vector:
         """All rounds, from the untrained model to the final one [P]."""
         vector = self.trainer.flat.vector.cpu().numpy().copy()
-        self._write(0, self._evaluate(0, vector, fleet, {}), {}, fleet)
+        rows: dict[int, Row] = {}
+        self._write(0, self._evaluate(0, vector, fleet, rows), rows, fleet)
         for round in range(1, self.cfg.num_rounds + 1):
             fleet.round = round
             vector, row, rows = self._train(round, vector, fleet)
@@ -144,6 +145,7 @@ def _client_row(round: int, answer: Row, model_bytes: int) -> Row:
     if answer["status"] == "ok":
         row["num_examples"] = answer["num_examples"]
         row |= {f"train_{name}": mean.value for name, mean in metrics_of(answer).items()}
+        row |= {f"train_{name}": value for name, value in answer["reply"].items()}
     return row | {"bytes_down": model_bytes, "bytes_up": model_bytes if answer["status"] == "ok" else 0}
 
 

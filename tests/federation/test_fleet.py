@@ -1,5 +1,6 @@
 """Each stock strategy through the fleet gives what the same strategy gives when it is fed the same replies directly."""
 
+import csv
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from fl_bench import rng
 from fl_bench.build import build
 from fl_bench.cli import CONF
 from fl_bench.engines.inline import InlineGrid
+from fl_bench.errors import RunError
 from fl_bench.run import _make_fleet, _make_strategy, _prepare
 
 STRATEGIES = sorted(file.stem for file in (CONF / "strategy").glob("*.yaml"))
@@ -115,3 +117,43 @@ def test_heaviest_first_to_the_worker_with_the_least_to_do(tmp_path: Path) -> No
 
 def test_without_packing_each_client_has_a_message(tmp_path: Path) -> None:
     assert sorted(sent(tmp_path, "engine.packing=false")) == [[k] for k in range(6)]
+
+
+def prepared(tmp_path: Path, *overrides: str):
+    cfg = compose(*overrides)
+    trainer = _prepare(cfg, build(cfg.task), tmp_path)
+    fleet = _make_fleet(cfg, InlineGrid(), 1, tmp_path, trainer, lambda: False)
+    fleet.cohort = [0, 1]
+    return fleet, trainer.flat.vector.numpy().copy()
+
+
+def different_messages(fleet, vector: np.ndarray) -> list[Message]:
+    contents = [RecordDict({"arrays": fleet.layout.to_record(vector + k), "config": ConfigRecord()}) for k in (0, 1)]
+    return [Message(content, k, "train") for k, content in enumerate(contents)]
+
+
+def test_a_mean_of_updates_to_different_models_is_refused(tmp_path: Path) -> None:
+    fleet, vector = prepared(tmp_path)
+    with pytest.raises(RunError, match="needs_each_client: true"):
+        fleet.send_and_receive(different_messages(fleet, vector))
+
+
+def test_each_client_may_be_sent_a_model_of_its_own(tmp_path: Path) -> None:
+    fleet, vector = prepared(tmp_path, "strategy=fedmedian", "local.lr=1e-9")
+    replies = fleet.send_and_receive(different_messages(fleet, vector))
+    for k, reply in enumerate(replies):
+        assert reply.metadata.src_node_id == k
+        assert np.abs(fleet.layout.from_record(reply.content["arrays"]) - (vector + k)).max() < 1e-6
+
+
+def test_what_clients_report_beside_the_metrics_is_averaged_by_examples(launch, monkeypatch) -> None:
+    def finish(self, turn) -> None:
+        turn.reply["ten_times"] = turn.client * 10
+
+    monkeypatch.setattr("fl_bench.strategies.base.LocalAlgorithm.finish", finish)
+    folder = launch("num_rounds=1", "num_clients=2", "partition=linear", "partition.holdout=0")
+    rows = list(csv.DictReader((folder / "clients.csv").open()))
+    assert [row["train_ten_times"] for row in rows] == ["0", "10"]
+    (metrics,) = list(csv.DictReader((folder / "metrics.csv").open()))[1:]
+    weights = [int(row["num_examples"]) for row in rows]
+    assert float(metrics["train_ten_times"]) == pytest.approx(10 * weights[1] / sum(weights))

@@ -101,6 +101,7 @@ def test_the_tables_are_as_promised(launch) -> None:
     # the mean over clients, from the clients' own rows: all took 4 steps of 32
     losses = [float(row["train_loss"]) for row in trained if row["round"] == "2"]
     assert float(metrics[2]["train_loss"]) == pytest.approx(sum(losses) / 3, rel=1e-12)
+    assert [row["status"] for row in clients if row["round"] == "0"] == ["evaluated"] * 10
     held = [float(row["client_accuracy"]) for row in clients if row["round"] == "4"]
     assert len(held) == 10
     assert float(metrics[4]["client_accuracy"]) == pytest.approx(sum(held) / 10, rel=1e-12)
