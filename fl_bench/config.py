@@ -63,6 +63,7 @@ class Config:
     evaluate: Evaluate = MISSING
     engine: Engine = MISSING
     task: dict[str, Any] = MISSING
+    model: dict[str, Any] = MISSING
     data: dict[str, Any] = MISSING
     strategy: dict[str, Any] = MISSING
     partition: dict[str, Any] = MISSING

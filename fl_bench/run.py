@@ -109,6 +109,7 @@ def run(cfg: DictConfig, folder: Path, scratch: Path, show: Callable[[Any], None
 def _prepare(cfg: DictConfig, task: Task, scratch: Path) -> Trainer:
     """Put the config, the data and the partition where the workers find them, and be the first to read them."""
     OmegaConf.save(cfg, scratch / CONFIG, resolve=True)
+    torch.manual_seed(rng.integer(cfg.seed, "load"))  # some tasks make a pretrained model along with their data
     data = task.load(cfg.data, scratch)
     if cfg.num_clients > data.num_samples:
         raise ConfigError(f"num_clients={cfg.num_clients}: there are only {data.num_samples} samples to share out")
@@ -116,7 +117,7 @@ def _prepare(cfg: DictConfig, task: Task, scratch: Path) -> Trainer:
         find_target(cfg.partition),
         cfg.partition,
         skip=("_target_", "holdout"),
-        labels=data.train["y"],
+        columns=data.train,
         num_clients=cfg.num_clients,
         rng=rng.generator(cfg.seed, "partition"),
     )

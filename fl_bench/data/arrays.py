@@ -1,14 +1,42 @@
 """The data of an experiment as columns of equal length, written once and memory-mapped by every process."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Columns = Mapping[str, NDArray]  # a row is an example: images uint8 [N, ...], labels int64 [N], ...
+PADDING = -1
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Rows of different lengths in one flat array: row i is flat[offsets[i]:offsets[i + 1]]."""
+
+    flat: NDArray
+    offsets: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]]) -> "Ragged":
+        lengths = np.array([len(row) for row in rows], dtype=np.int64)
+        flat = np.fromiter((value for row in rows for value in row), dtype=np.int32, count=lengths.sum())
+        return cls(flat, np.concatenate(([0], np.cumsum(lengths))))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, rows: NDArray) -> NDArray:
+        """These rows as int64 [len(rows), longest of them], filled up with PADDING."""
+        starts, ends = self.offsets[rows], self.offsets[rows + 1]
+        places = starts[:, None] + np.arange((ends - starts).max())
+        inside = places < ends[:, None]
+        return np.where(inside, self.flat[np.where(inside, places, 0)], PADDING).astype(np.int64)
+
+
+Columns = Mapping[str, Any]  # NDArray or Ragged; a row is an example: images uint8 [N, ...], labels int64 [N], ...
 
 
 @dataclass(frozen=True)
@@ -18,6 +46,7 @@ class FederatedData:
     train: Columns
     test: Columns
     classes: tuple[str, ...] = ()  # the names of the values of column "y", where the task has labels
+    folder: Path = Path()  # where it was opened from; a task may keep a pretrained model there too
 
     @property
     def num_samples(self) -> int:
@@ -27,19 +56,25 @@ class FederatedData:
         """Write every column to `folder`, but for those that already live there (see `new_column`)."""
         for split, columns in (("train", self.train), ("test", self.test)):
             for name, column in columns.items():
-                file = folder / f"{split}.{name}.npy"
-                if not (isinstance(column, np.memmap) and file.exists()):
-                    np.save(file, column)
+                if isinstance(column, Ragged):
+                    np.save(folder / f"{split}.{name}.flat.npy", column.flat)
+                    np.save(folder / f"{split}.{name}.offsets.npy", column.offsets)
+                elif not isinstance(column, np.memmap):
+                    np.save(folder / f"{split}.{name}.npy", column)
         (folder / "classes.json").write_text(json.dumps(self.classes))
 
     @classmethod
     def open(cls, folder: Path) -> "FederatedData":
         """The columns of `folder`, mapped read-only: pages are shared by all processes and read on demand."""
-        splits: dict[str, dict[str, NDArray]] = {"train": {}, "test": {}}
+        splits: dict[str, dict[str, Any]] = {"train": {}, "test": {}}
         for file in sorted(folder.glob("t*.*.npy")):
-            split, name = file.stem.split(".")
-            splits[split][name] = np.load(file, mmap_mode="r")
-        return cls(**splits, classes=tuple(json.loads((folder / "classes.json").read_text())))
+            split, name, *part = file.stem.split(".")
+            if part == ["flat"]:
+                offsets = np.load(folder / f"{split}.{name}.offsets.npy", mmap_mode="r")
+                splits[split][name] = Ragged(np.load(file, mmap_mode="r"), offsets)
+            elif not part:
+                splits[split][name] = np.load(file, mmap_mode="r")
+        return cls(**splits, classes=tuple(json.loads((folder / "classes.json").read_text())), folder=folder)
 
 
 def new_column(folder: Path, split: str, name: str, shape: tuple[int, ...], dtype: type) -> NDArray:

@@ -1,7 +1,7 @@
 """Who holds which training rows: computed once in the driver, as three index arrays whatever the number of clients.
 
-Each function that a `conf/partition/*.yaml` names takes the labels [N], the number of clients and a generator, and
-returns the owner of each row [N], -1 for a row that nobody gets. (flwr-datasets has most of these too, but takes
+Each function that a `conf/partition/*.yaml` names takes the training columns, the number of clients and a generator,
+and returns the owner of each row [N], -1 for a row that nobody gets. (flwr-datasets has most of these too, but takes
 over a minute for 10,000 clients, and refuses a client without samples.)
 """
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from fl_bench.data.arrays import Columns
 from fl_bench.errors import ConfigError
 
 Ints = NDArray[np.int64]
@@ -65,26 +66,27 @@ class Partition:
         return cls(*(np.load(folder / f"partition.{name}.npy", mmap_mode="r") for name in ("rows", "starts", "ends")))
 
 
-def iid(labels: Ints, num_clients: int, rng: Generator) -> Ints:
-    return _by_share(np.ones(num_clients), len(labels), rng)
+def iid(columns: Columns, num_clients: int, rng: Generator) -> Ints:
+    return _by_share(np.ones(num_clients), _count(columns), rng)
 
 
-def linear(labels: Ints, num_clients: int, rng: Generator) -> Ints:
-    return _by_share(np.arange(1.0, num_clients + 1), len(labels), rng)
+def linear(columns: Columns, num_clients: int, rng: Generator) -> Ints:
+    return _by_share(np.arange(1.0, num_clients + 1), _count(columns), rng)
 
 
-def square(labels: Ints, num_clients: int, rng: Generator) -> Ints:
-    return _by_share(np.arange(1.0, num_clients + 1) ** 2, len(labels), rng)
+def square(columns: Columns, num_clients: int, rng: Generator) -> Ints:
+    return _by_share(np.arange(1.0, num_clients + 1) ** 2, _count(columns), rng)
 
 
-def exponential(labels: Ints, num_clients: int, rng: Generator) -> Ints:
-    return _by_share(np.exp(np.arange(num_clients) - num_clients), len(labels), rng)
+def exponential(columns: Columns, num_clients: int, rng: Generator) -> Ints:
+    return _by_share(np.exp(np.arange(num_clients) - num_clients), _count(columns), rng)
 
 
-def dirichlet(labels: Ints, num_clients: int, rng: Generator, alpha: float) -> Ints:
+def dirichlet(columns: Columns, num_clients: int, rng: Generator, alpha: float) -> Ints:
     """Hsu et al. 2019, arXiv:1909.06335: for each class, the clients' shares of it are drawn from Dirichlet(alpha)."""
     if not 0 < alpha < np.inf:
         raise ConfigError(f"partition.alpha={alpha}: must be a positive number")
+    labels = _groups(columns, "y")
     owners = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
@@ -92,8 +94,9 @@ def dirichlet(labels: Ints, num_clients: int, rng: Generator, alpha: float) -> I
     return owners
 
 
-def shards(labels: Ints, num_clients: int, rng: Generator, per_client: int) -> Ints:
+def shards(columns: Columns, num_clients: int, rng: Generator, per_client: int) -> Ints:
     """McMahan et al. 2017, section 3: rows sorted by label, cut into equal shards, `per_client` of them each."""
+    labels = _groups(columns, "y")
     num_shards = num_clients * per_client
     if not num_clients <= num_shards <= len(labels):
         raise ConfigError(
@@ -108,11 +111,12 @@ def shards(labels: Ints, num_clients: int, rng: Generator, per_client: int) -> I
     return owners
 
 
-def pathological(labels: Ints, num_clients: int, rng: Generator, classes_per_client: int) -> Ints:
+def pathological(columns: Columns, num_clients: int, rng: Generator, classes_per_client: int) -> Ints:
     """Each client holds rows of `classes_per_client` random classes; those who hold a class share it equally.
 
     Client k always holds class k modulo the number of classes, so that with enough clients no class is left over.
     """
+    labels = _groups(columns, "y")
     classes = np.unique(labels)
     if not 1 <= classes_per_client <= len(classes):
         raise ConfigError(f"partition.classes_per_client={classes_per_client}: must be between 1 and {len(classes)}")
@@ -126,6 +130,32 @@ def pathological(labels: Ints, num_clients: int, rng: Generator, classes_per_cli
         if len(holders):
             owners[rows] = holders[_by_share(np.ones(len(holders)), len(rows), rng)]
     return owners
+
+
+def natural(columns: Columns, num_clients: int, rng: Generator) -> Ints:
+    """Each client holds rows of one source only (column "source"); client k of source k modulo their number."""
+    sources = _groups(columns, "source")
+    owners = np.full(len(sources), -1, dtype=np.int64)
+    names = np.unique(sources)
+    if num_clients < len(names):
+        raise ConfigError(f"num_clients={num_clients}: must be at least the {len(names)} sources of this data")
+    for index, name in enumerate(names):
+        holders = np.arange(index, num_clients, len(names))
+        rows = np.flatnonzero(sources == name)
+        owners[rows] = holders[_by_share(np.ones(len(holders)), len(rows), rng)]
+    return owners
+
+
+def _count(columns: Columns) -> int:
+    return len(next(iter(columns.values())))
+
+
+def _groups(columns: Columns, name: str) -> Ints:
+    if name not in columns:
+        has = ", ".join(sorted(columns))
+        raise ConfigError(f'partition: this one needs a column "{name}", and the data has {has}; use partition=iid')
+    groups: Ints = columns[name]
+    return groups
 
 
 def _by_share(shares: NDArray[np.float64], num_rows: int, rng: Generator) -> Ints:

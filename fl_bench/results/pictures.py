@@ -48,3 +48,17 @@ def confusion(folder: Path, data: FederatedData, predicted: NDArray) -> None:
     axes.set_xlabel("prediction")
     axes.set_ylabel("label")
     figure.savefig(folder / "confusion.png", dpi=120)
+
+
+def sentences(folder: Path, data: FederatedData, rows: NDArray, texts: list[str], predicted: NDArray) -> None:
+    """These test sentences with label and, in red where it is wrong, the prediction."""
+    figure = Figure(figsize=(11, 0.36 * len(rows) + 0.6))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.axis("off")
+    for line, (row, text) in enumerate(zip(rows, texts, strict=True)):
+        label, guess = data.classes[data.test["y"][row]], data.classes[predicted[row]]
+        colour = "black" if guess == label else "red"
+        height = 1 - (line + 0.8) / (len(rows) + 0.6)
+        axes.text(0.01, height, label if guess == label else f"{label}, not {guess}", color=colour, fontsize=9)
+        axes.text(0.2, height, text if len(text) <= 110 else text[:107] + "...", fontsize=9, color=colour)
+    figure.savefig(folder / "sentences.png", dpi=120)

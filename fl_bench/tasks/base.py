@@ -68,7 +68,8 @@ class Task(ABC):
     def optimizer(self, model: nn.Module, local: Mapping[str, Any]) -> Optimizer:
         """A fresh optimiser for one client's turn, from `local.optimizer` and `local.lr`."""
         options = dict(local["optimizer"])
-        made: Optimizer = getattr(torch.optim, options.pop("name"))(model.parameters(), lr=local["lr"], **options)
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        made: Optimizer = getattr(torch.optim, options.pop("name"))(trained, lr=local["lr"], **options)
         return made
 
     def shared(self, model: nn.Module) -> list[str]:
@@ -79,18 +80,15 @@ class Task(ABC):
         """Draw what the final model does into PNG files in `folder`."""
 
 
-class ImageClassifier(Task):
-    """Images as column "x" (uint8 [N, channels, height, width]), labels as column "y"; loss and accuracy."""
+class Classifier(Task):
+    """Labels as column "y"; cross-entropy and accuracy of what `logits` says."""
 
-    mean: float = 0.0
-    std: float = 1.0
-
-    def inputs(self, batch: Batch) -> Tensor:
-        """Pixels as float32, normalised after the gather so that uint8 is all that is stored and moved."""
-        return batch["x"].float().div_(255).sub_(self.mean).div_(self.std)
+    @abstractmethod
+    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The model's scores [B, classes]."""
 
     def objective(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Metrics]:
-        logits, labels = model(self.inputs(batch)), batch["y"]
+        logits, labels = self.logits(model, batch), batch["y"]
         loss = functional.cross_entropy(logits, labels)
         correct = (logits.detach().argmax(dim=1) == labels).sum()
         count = len(labels)
@@ -98,9 +96,21 @@ class ImageClassifier(Task):
 
     @torch.no_grad()
     def predict(self, model: nn.Module, data: FederatedData) -> NDArray:
-        """The predicted label of every test image, int64."""
+        """The predicted label of every test example, int64."""
         model.eval()
         rows = np.arange(len(data.test["y"]))
         device = next(model.parameters()).device
-        parts = [model(self.inputs(gather(data.test, part, device))) for part in np.split(rows, rows[512::512])]
+        parts = [self.logits(model, gather(data.test, part, device)) for part in np.split(rows, rows[512::512])]
         return torch.cat(parts).argmax(dim=1).cpu().numpy()
+
+
+class ImageClassifier(Classifier):
+    """Images as column "x", uint8 [N, channels, height, width]."""
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        # Normalised after the gather, so that uint8 is all that is stored and moved.
+        scores: Tensor = model(batch["x"].float().div_(255).sub_(self.mean).div_(self.std))
+        return scores

@@ -17,7 +17,7 @@ ALL = {
 
 
 def make(name: str, num_clients: int = 10, holdout: float = 0.1, labels=LABELS, seed: int = 1, **options) -> Partition:
-    owners = getattr(partition, name)(labels, num_clients, np.random.default_rng(seed), **(options or ALL[name]))
+    owners = getattr(partition, name)({"y": labels}, num_clients, np.random.default_rng(seed), **(options or ALL[name]))
     return Partition.of(owners, num_clients, holdout, np.random.default_rng(seed))
 
 

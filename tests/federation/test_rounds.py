@@ -36,7 +36,7 @@ def central(seed: int, epochs_of_batches, lr: float) -> dict[str, torch.Tensor]:
 
 
 def shares(seed: int, num_clients: int) -> Partition:
-    owners = iid(digits().train["y"], num_clients, rng.generator(seed, "partition"))
+    owners = iid(digits().train, num_clients, rng.generator(seed, "partition"))
     return Partition.of(owners, num_clients, 0, rng.generator(seed, "partition order"))
 
 
@@ -63,7 +63,7 @@ def test_the_weights_of_unequal_clients(launch) -> None:
     owners = rng.generator(0, "partition")
     from fl_bench.data.partition import linear
 
-    partition = Partition.of(linear(digits().train["y"], 3, owners), 3, 0, rng.generator(0, "partition order"))
+    partition = Partition.of(linear(digits().train, 3, owners), 3, 0, rng.generator(0, "partition order"))
     local = {"steps": 4, "epochs": 1, "batch_size": 32}
     models = [
         central(0, batches(partition.train_rows(k), local, rng.generator(0, "batches", 1, k)), lr=0.5) for k in range(3)

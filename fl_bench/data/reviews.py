@@ -1,0 +1,111 @@
+"""Sentences with a sentiment: generated ones, and real ones that people have rated."""
+
+import hashlib
+import io
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fl_bench.data.sources import CACHE
+from fl_bench.errors import ConfigError
+
+LABELS = ("negative", "positive")
+
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+SUBJECTS = _words(
+    "plot acting script music camera ending dialogue pacing cast story humour editing lighting villain hero"
+    " soundtrack opening finale direction chemistry"
+)
+ADJECTIVES = (  # by tone: negative, positive
+    _words(
+        "dull clumsy boring awful weak hollow tedious messy forgettable lifeless bland painful shallow stale ugly"
+        " predictable noisy confused lazy cold"
+    ),
+    _words(
+        "brilliant charming gripping superb strong moving fresh elegant memorable lively rich delightful deep"
+        " inventive beautiful surprising subtle clever generous warm"
+    ),
+)
+ADVERBS = ["", "", "rather ", "truly ", "very ", "quite ", "often ", "simply "]
+ASIDES = [
+    "i saw it on a train", "my brother chose it", "it runs for two hours", "we watched it twice",
+    "the cinema was full", "it was shot in winter", "they made it years ago", "a friend lent me the disc",
+]  # fmt: skip
+NEGATED = 0.1  # of the clauses say the opposite of their adjective
+
+
+def generated(count: int, rng: np.random.Generator) -> tuple[list[str], list[int]]:
+    """Generated reviews: one or three clauses of opinion, their majority being the label, and sometimes an aside."""
+    texts, labels = [], []
+    for _ in range(count):
+        clauses, votes = [], 0
+        for _ in range(rng.choice([1, 3])):
+            tone, negated = int(rng.integers(2)), rng.random() < NEGATED
+            subject, adverb = rng.choice(SUBJECTS), rng.choice(ADVERBS)
+            verb = "was not" if negated else "was"
+            clauses.append(f"the {subject} {verb} {adverb}{rng.choice(ADJECTIVES[tone])}")
+            votes += 1 if tone != negated else -1
+        if rng.random() < 0.5:
+            clauses.insert(int(rng.integers(len(clauses) + 1)), str(rng.choice(ASIDES)))
+        texts.append(", ".join(clauses) + ".")
+        labels.append(int(votes > 0))
+    return texts, labels
+
+
+class Rated(NamedTuple):
+    """Real sentences with the sign of their mean rating, and the number of their source in SOURCES."""
+
+    texts: list[str]
+    labels: list[int]
+    sources: list[int]
+
+
+SOURCES = ("movieReviewSnippets", "amazonReviewSnippets", "tweets", "nytEditorialSnippets")
+SDIST, SHA256 = "vaderSentiment-3.3.2.tar.gz", "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
+INNER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
+CLEAR = 0.5  # ratings nearer to 0 than this, of -4 to 4, are left out
+
+
+def rated() -> Rated:
+    """Sentences from movies, Amazon, tweets and news, each rated by people (Hutto and Gilbert, ICWSM 2014; MIT).
+
+    They come in the source package of vaderSentiment 3.3.2, which pip downloads on first use.
+    """
+    result = Rated([], [], [])
+    with tarfile.open(_sdist()) as outer:
+        inner = outer.extractfile(INNER)
+        assert inner is not None
+        with tarfile.open(fileobj=io.BytesIO(inner.read())) as archive:
+            for number, source in enumerate(SOURCES):
+                (name,) = (n for n in archive.getnames() if n.endswith(f"/{source}_GroundTruth.txt"))
+                file = archive.extractfile(name)
+                assert file is not None
+                for line in file.read().decode(errors="replace").splitlines():
+                    _, score, text = line.split("\t", 2)
+                    if abs(float(score)) > CLEAR:
+                        result.texts.append(text)
+                        result.labels.append(int(float(score) > 0))
+                        result.sources.append(number)
+    return result
+
+
+def _sdist() -> Path:
+    """The source package, from the cache or by pip; refused unless its bytes are those that were checked."""
+    file = CACHE / SDIST
+    if not file.exists():
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary=:all:"]
+        done = subprocess.run([*command, "--dest", str(CACHE), "vaderSentiment==3.3.2"], capture_output=True, text=True)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise ConfigError(f"data=reviews: pip cannot download vaderSentiment 3.3.2 ({reason}); use data=embedded")
+    if (digest := hashlib.sha256(file.read_bytes()).hexdigest()) != SHA256:
+        raise ConfigError(f"data=reviews: {file} is not the file that was checked (sha256 {digest}); delete it")
+    return file

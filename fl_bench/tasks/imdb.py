@@ -1,0 +1,143 @@
+"""Sentiment of reviews by ALBERT (Lan et al. 2020, arXiv:1909.11942), or any other text classifier of transformers."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from fl_bench.data import reviews
+from fl_bench.data.arrays import FederatedData, Ragged
+from fl_bench.errors import ConfigError
+from fl_bench.tasks.base import Batch, Classifier
+
+HUB = "albert/albert-base-v2"
+PRETRAINED = "pretrained"  # the tokenizer and the model, beside the data, where every worker reads them
+
+
+class Imdb(Classifier):
+    """Tokens as column "tokens" (ragged), labels as column "y"."""
+
+    def __init__(self, path: str | None, max_length: int) -> None:
+        self.path = path
+        self.max_length = max_length
+
+    def model(self, data: FederatedData) -> nn.Module:
+        transformers = _transformers()
+        model: nn.Module = transformers.AutoModelForSequenceClassification.from_pretrained(data.folder / PRETRAINED)
+        return model
+
+    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        tokens = batch["tokens"]
+        inside = tokens >= 0
+        scores: Tensor = model(input_ids=tokens.clamp(min=0), attention_mask=inside.long()).logits
+        return scores
+
+    def load_embedded(self, folder: Path) -> FederatedData:
+        """Generated reviews, 3,000 to train and 600 to test."""
+        rng = np.random.default_rng(0)
+        train, test = reviews.generated(3000, rng), reviews.generated(600, rng)
+        return self._tokenized(folder, train, test, self.path)
+
+    def load_reviews(self, folder: Path) -> FederatedData:
+        """Real rated sentences; of each source a random tenth is the test set."""
+        rated = reviews.rated()
+        is_test = np.random.default_rng(0).random(len(rated.texts)) < 0.1
+        train, test = (
+            [[column[i] for i in np.flatnonzero(is_test == wanted)] for column in rated] for wanted in (False, True)
+        )
+        data = self._tokenized(folder, train[:2], test[:2], self.path)
+        return FederatedData({**data.train, "source": np.array(train[2])}, data.test, data.classes)
+
+    def load_full(self, folder: Path, root: str | None, dataset: str | None) -> FederatedData:
+        """IMDB's 25,000 + 25,000 reviews, or any data set of its form, with `model.path` or albert-base-v2."""
+        import datasets
+
+        name = dataset or "stanfordnlp/imdb"
+        try:
+            if root is None:
+                loaded = datasets.load_dataset(name)
+            elif files := {
+                split: sorted(map(str, Path(root).rglob(f"*{split}*.parquet"))) for split in ("train", "test")
+            }:
+                loaded = (
+                    datasets.load_dataset("parquet", data_files=files)
+                    if all(files.values())
+                    else datasets.load_dataset(root)
+                )
+            splits = [(list(loaded[split]["text"]), list(loaded[split]["label"])) for split in ("train", "test")]
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            where = f"data.root={root}: holds no readable {name}" if root else f"data=full: cannot download {name}"
+            reason = str(error).strip().split("\n")[0]
+            raise ConfigError(f"{where} ({reason}); give data.root=FOLDER, or use data=embedded") from error
+        return self._tokenized(folder, splits[0], splits[1], self.path or HUB)
+
+    def figures(self, model: nn.Module, data: FederatedData, folder: Path) -> None:
+        from fl_bench.results import pictures
+
+        tokenizer = _transformers().AutoTokenizer.from_pretrained(data.folder / PRETRAINED)
+        rows = np.linspace(0, len(data.test["y"]) - 1, 16).astype(int)
+        texts = [tokenizer.decode(data.test["tokens"][np.array([row])][0], skip_special_tokens=True) for row in rows]
+        pictures.sentences(folder, data, rows, texts, self.predict(model, data))
+
+    def _tokenized(
+        self, folder: Path, train: Sequence[Sequence[Any]], test: Sequence[Sequence[Any]], path: str | None
+    ) -> FederatedData:
+        """Texts and labels as columns; the tokenizer and the model stay beside them in `folder`."""
+        transformers = _transformers()
+        try:
+            if path is None:
+                _make_tiny(folder / PRETRAINED, train[0])
+            source = path or folder / PRETRAINED
+            tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+            if path is not None:  # once, here: the workers never ask a hub, and share one new classification head
+                model = transformers.AutoModelForSequenceClassification.from_pretrained(path, num_labels=2)
+                model.save_pretrained(folder / PRETRAINED)
+                tokenizer.save_pretrained(folder / PRETRAINED)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise ConfigError(
+                f"model.path={path}: cannot be loaded ({reason}); give model.path=FOLDER, data.root=FOLDER "
+                "for the data, or use data=embedded with model.path=null"
+            ) from error
+
+        def columns(texts: Sequence[str], labels: Sequence[int]) -> dict[str, Any]:
+            tokens = tokenizer(list(texts), truncation=True, max_length=self.max_length)["input_ids"]
+            return {"tokens": Ragged.of(tokens), "y": np.array(labels, dtype=np.int64)}
+
+        return FederatedData(columns(*train), columns(*test), reviews.LABELS)
+
+
+def _make_tiny(folder: Path, texts: Iterable[str]) -> None:
+    """A tokenizer of the words of these texts and a small ALBERT with random weights, as a folder in the usual form."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+    transformers = _transformers()
+    specials = ["<pad>", "<unk>", "[CLS]", "[SEP]"]
+    words = Tokenizer(models.WordLevel(unk_token="<unk>"))
+    words.normalizer = normalizers.Lowercase()
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.train_from_iterator(
+        texts, trainers.WordLevelTrainer(vocab_size=4000, min_frequency=2, special_tokens=specials)
+    )
+    words.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[(name, words.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+    )
+    names = {"pad_token": "<pad>", "unk_token": "<unk>", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=words, **names).save_pretrained(folder)
+    config = transformers.AlbertConfig(
+        vocab_size=words.get_vocab_size(), embedding_size=64, hidden_size=128, num_hidden_layers=2,
+        num_attention_heads=4, intermediate_size=256, max_position_embeddings=512, num_labels=2,
+        classifier_dropout_prob=0.0, pad_token_id=0, bos_token_id=2, eos_token_id=3,
+    )  # fmt: skip
+    transformers.AlbertForSequenceClassification(config).save_pretrained(folder)
+
+
+def _transformers() -> Any:
+    """transformers, quiet: seconds to import, and only tasks that use it do."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    return transformers
