@@ -29,6 +29,7 @@ from fl_bench.federation.local import CONFIG, Trainer
 from fl_bench.federation.rounds import Rounds
 from fl_bench.machine import describe
 from fl_bench.results import flower_log
+from fl_bench.results.album import Album
 from fl_bench.results.console import Reporter, summary
 from fl_bench.results.recorder import Recorder
 from fl_bench.tasks.base import Task
@@ -86,7 +87,8 @@ def run(cfg: DictConfig, folder: Path, scratch: Path, show: Callable[[Any], None
             reporter.show(row)
             show(row)
 
-        rounds = Rounds(cfg, strategy, trainer, Recorder(folder), report)
+        album = Album(folder / "figures") if cfg.figures else None
+        rounds = Rounds(cfg, strategy, trainer, Recorder(folder), album, report)
 
         def server(grid: Grid, num_nodes: int, interrupted: Callable[[], bool]) -> None:
             result.append(rounds.run(_make_fleet(cfg, grid, num_nodes, scratch, trainer, interrupted)))
@@ -99,10 +101,11 @@ def run(cfg: DictConfig, folder: Path, scratch: Path, show: Callable[[Any], None
     trainer.flat.reset(torch.from_numpy(result[0]))
     state = {name: tensor.detach().cpu().clone() for name, tensor in trainer.flat.model.state_dict().items()}
     save_file(state, folder / "model.safetensors")
-    if cfg.figures:
+    if album is not None:
         from fl_bench.results import figures  # matplotlib takes a second to import
 
         figures.draw(folder)
+        album.bind()
         trainer.task.figures(trainer.flat.model, trainer.data, folder / "figures")
 
 

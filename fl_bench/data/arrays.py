@@ -36,7 +36,24 @@ class Ragged:
         return np.where(inside, self.flat[np.where(inside, places, 0)], PADDING).astype(np.int64)
 
 
-Columns = Mapping[str, Any]  # NDArray or Ragged; a row is an example: images uint8 [N, ...], labels int64 [N], ...
+@dataclass(frozen=True)
+class Lookup:
+    """Rows that share large values: row i is table[index[i]]."""
+
+    table: NDArray
+    index: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, rows: NDArray) -> NDArray:
+        found: NDArray = self.table[self.index[rows]]
+        return found
+
+
+KINDS: tuple[type[Ragged] | type[Lookup], ...] = (Ragged, Lookup)
+Column = NDArray | Ragged | Lookup
+Columns = Mapping[str, Any]  # of Column; a row is an example: images uint8 [N, ...], labels int64 [N], ...
 
 
 @dataclass(frozen=True)
@@ -45,7 +62,7 @@ class FederatedData:
 
     train: Columns
     test: Columns
-    classes: tuple[str, ...] = ()  # the names of the values of column "y", where the task has labels
+    classes: tuple[str, ...]  # the names of the values of column "y"; a single one where there are no labels
     folder: Path = Path()  # where it was opened from; a task may keep a pretrained model there too
 
     @property
@@ -53,30 +70,28 @@ class FederatedData:
         return len(next(iter(self.train.values())))
 
     def save(self, folder: Path) -> None:
-        """Write every column to `folder`, but for those that already live there (see `new_column`)."""
+        """Write every array to `folder`, but for those that already live there (see `new_column`)."""
         for split, columns in (("train", self.train), ("test", self.test)):
             for name, column in columns.items():
-                if isinstance(column, Ragged):
-                    np.save(folder / f"{split}.{name}.flat.npy", column.flat)
-                    np.save(folder / f"{split}.{name}.offsets.npy", column.offsets)
-                elif not isinstance(column, np.memmap):
-                    np.save(folder / f"{split}.{name}.npy", column)
+                for part, array in vars(column).items() if isinstance(column, KINDS) else [("", column)]:
+                    if not isinstance(array, np.memmap):
+                        np.save(folder / f"{split}.{name}.{part}.npy", array)
         (folder / "classes.json").write_text(json.dumps(self.classes))
 
     @classmethod
     def open(cls, folder: Path) -> "FederatedData":
         """The columns of `folder`, mapped read-only: pages are shared by all processes and read on demand."""
-        splits: dict[str, dict[str, Any]] = {"train": {}, "test": {}}
+        parts: dict[tuple[str, str], dict[str, NDArray]] = {}
         for file in sorted(folder.glob("t*.*.npy")):
-            split, name, *part = file.stem.split(".")
-            if part == ["flat"]:
-                offsets = np.load(folder / f"{split}.{name}.offsets.npy", mmap_mode="r")
-                splits[split][name] = Ragged(np.load(file, mmap_mode="r"), offsets)
-            elif not part:
-                splits[split][name] = np.load(file, mmap_mode="r")
+            split, name, part = file.stem.split(".")
+            parts.setdefault((split, name), {})[part] = np.load(file, mmap_mode="r")
+        splits: dict[str, dict[str, Column]] = {"train": {}, "test": {}}
+        for (split, name), arrays in parts.items():
+            kinds = [kind for kind in KINDS if kind.__dataclass_fields__.keys() == arrays.keys()]
+            splits[split][name] = kinds[0](**arrays) if kinds else arrays[""]
         return cls(**splits, classes=tuple(json.loads((folder / "classes.json").read_text())), folder=folder)
 
 
-def new_column(folder: Path, split: str, name: str, shape: tuple[int, ...], dtype: type) -> NDArray:
-    """An empty column on disk, to be filled piece by piece where the whole would not fit in memory."""
-    return np.lib.format.open_memmap(folder / f"{split}.{name}.npy", mode="w+", dtype=dtype, shape=shape)
+def new_column(folder: Path, split: str, name: str, shape: tuple[int, ...], dtype: type, part: str = "") -> NDArray:
+    """An empty column, or part of one, on disk: filled piece by piece where the whole would not fit in memory."""
+    return np.lib.format.open_memmap(folder / f"{split}.{name}.{part}.npy", mode="w+", dtype=dtype, shape=shape)

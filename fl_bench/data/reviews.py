@@ -2,16 +2,12 @@
 
 import hashlib
 import io
-import subprocess
-import sys
 import tarfile
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from fl_bench.data.sources import CACHE
-from fl_bench.errors import ConfigError
+from fl_bench.data.fetch import package_file, refuse_changed
 
 LABELS = ("negative", "positive")
 
@@ -80,32 +76,20 @@ def rated() -> Rated:
     They come in the source package of vaderSentiment 3.3.2, which pip downloads on first use.
     """
     result = Rated([], [], [])
-    with tarfile.open(_sdist()) as outer:
+    file = package_file("reviews", "vaderSentiment==3.3.2", SDIST, "--no-binary=:all:")
+    refuse_changed("reviews", file, hashlib.sha256(file.read_bytes()).hexdigest(), SHA256)
+    with tarfile.open(file) as outer:
         inner = outer.extractfile(INNER)
         assert inner is not None
         with tarfile.open(fileobj=io.BytesIO(inner.read())) as archive:
             for number, source in enumerate(SOURCES):
                 (name,) = (n for n in archive.getnames() if n.endswith(f"/{source}_GroundTruth.txt"))
-                file = archive.extractfile(name)
-                assert file is not None
-                for line in file.read().decode(errors="replace").splitlines():
+                ratings = archive.extractfile(name)
+                assert ratings is not None
+                for line in ratings.read().decode(errors="replace").splitlines():
                     _, score, text = line.split("\t", 2)
                     if abs(float(score)) > CLEAR:
                         result.texts.append(text)
                         result.labels.append(int(float(score) > 0))
                         result.sources.append(number)
     return result
-
-
-def _sdist() -> Path:
-    """The source package, from the cache or by pip; refused unless its bytes are those that were checked."""
-    file = CACHE / SDIST
-    if not file.exists():
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary=:all:"]
-        done = subprocess.run([*command, "--dest", str(CACHE), "vaderSentiment==3.3.2"], capture_output=True, text=True)
-        if done.returncode:
-            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise ConfigError(f"data=reviews: pip cannot download vaderSentiment 3.3.2 ({reason}); use data=embedded")
-    if (digest := hashlib.sha256(file.read_bytes()).hexdigest()) != SHA256:
-        raise ConfigError(f"data=reviews: {file} is not the file that was checked (sha256 {digest}); delete it")
-    return file

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_bench.data.arrays import FederatedData, new_column
+from fl_bench.data.fetch import CACHE
 from fl_bench.errors import ConfigError
 
 DIGITS = tuple("0123456789")
-CACHE = Path.home() / ".cache" / "fl-bench"
 TRAIN_PHOTOS = [f"skimage/data/{name}" for name in ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg")]
 TEST_PHOTOS = [f"sklearn/datasets/images/{name}" for name in ("china.jpg", "flower.jpg")]
 
@@ -43,7 +43,7 @@ def digits_on_photos(copies: int) -> FederatedData:
     def composite(columns: dict[str, NDArray], copies: int, photos: Sequence[str]) -> dict[str, NDArray]:
         glyphs = np.pad(np.repeat(columns["x"][:, 0], copies, axis=0), ((0, 0), (2, 2), (2, 2))).astype(np.int16)
         patches = np.empty((len(glyphs), 32, 32, 3), dtype=np.int16)
-        images = [_photo(name) for name in photos]
+        images = [photo(name) for name in photos]
         for patch, index in zip(patches, rng.integers(len(images), size=len(patches)), strict=True):
             image = images[index]
             top, left = (rng.integers(size - 31) for size in image.shape[:2])
@@ -92,6 +92,26 @@ def torchvision_images(name: str, root: str | None) -> FederatedData:
     return FederatedData(columns[0], columns[1], tuple(train.classes))
 
 
+def image_folder(root: str, size: int) -> FederatedData:
+    """All images below the folder `root`, cut to a square in the middle and resized; a random tenth to test."""
+    from PIL import Image, ImageOps
+
+    images = []
+    for file in sorted(Path(root).rglob("*")):
+        if file.suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp", ".webp"):
+            try:
+                images.append(np.asarray(ImageOps.fit(Image.open(file).convert("RGB"), (size, size))))
+            except OSError as error:
+                raise ConfigError(f"data.root={root}: {file.name} is not a readable image ({error})") from error
+    if len(images) < 2:
+        raise ConfigError(f"data.root={root}: holds {len(images)} images; give a folder with more, or data=embedded")
+    pixels = np.stack(images).transpose(0, 3, 1, 2)
+    order = np.random.default_rng(0).permutation(len(images))
+    cut = max(1, len(images) // 10)
+    train, test = ({"x": pixels[part], "y": np.zeros(len(part), np.int64)} for part in (order[cut:], order[:cut]))
+    return FederatedData(train, test, ("image",))
+
+
 def _torchvision_columns(dataset: object, transposed: bool) -> dict[str, NDArray]:
     images, labels = np.asarray(dataset.data), np.asarray(dataset.targets, dtype=np.int64)  # type: ignore[attr-defined]
     if len(images) != len(labels) or not len(labels):
@@ -100,7 +120,8 @@ def _torchvision_columns(dataset: object, transposed: bool) -> dict[str, NDArray
     return {"x": np.ascontiguousarray(images.swapaxes(2, 3) if transposed else images), "y": labels}
 
 
-def _photo(name: str) -> NDArray:
+def photo(name: str) -> NDArray:
+    """A photo inside an installed package, as int16 [height, width, 3]."""
     from PIL import Image
 
     return np.asarray(Image.open(_package_file(name)).convert("RGB"), dtype=np.int16)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import torch
 from flwr.app import ConfigRecord, MetricRecord
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from fl_bench.federation.fleet import Fleet, metrics_of
 from fl_bench.federation.local import Trainer
 from fl_bench.machine import peak_memory_mb
 from fl_bench.mean import merge
+from fl_bench.results.album import Album
 from fl_bench.results.flower_log import flower_says
 from fl_bench.results.recorder import Recorder
 
@@ -36,12 +38,14 @@ class Rounds:
         strategy: Strategy,
         trainer: Trainer,
         recorder: Recorder,
+        album: Album | None,
         report: Callable[[Mapping[str, Any]], None],
     ) -> None:
         self.cfg = cfg
         self.strategy = strategy
         self.trainer = trainer
         self.recorder = recorder
+        self.album = album
         self.report = report
         self.seconds: dict[str, float] = {}
 
@@ -50,14 +54,24 @@ class Rounds:
         vector = self.trainer.flat.vector.cpu().numpy().copy()
         rows: dict[int, Row] = {}
         self._write(0, self._evaluate(0, vector, fleet, rows), rows, fleet)
+        self._picture(0, vector)
         for round in range(1, self.cfg.num_rounds + 1):
             fleet.round = round
             vector, row, rows = self._train(round, vector, fleet)
             if round % self.cfg.evaluate.every == 0 or round == self.cfg.num_rounds:
                 row |= self._evaluate(round, vector, fleet, rows)
             self._write(round, row, rows, fleet)
+            self._picture(round, vector)
             _check_finite(round, row)
         return vector
+
+    def _picture(self, round: int, vector: Vector) -> None:
+        """Keep what the task shows of the model, about ten times in a run."""
+        every = max(1, self.cfg.num_rounds // 10)
+        if self.album is not None and (round % every == 0 or round == self.cfg.num_rounds):
+            trainer = self.trainer
+            trainer.flat.reset(torch.from_numpy(vector))
+            self.album.add(round, trainer.task.picture(trainer.flat.model, trainer.data))
 
     def _train(self, round: int, vector: Vector, fleet: Fleet) -> tuple[Vector, Row, dict[int, Row]]:
         """One round of training: the new model, its row of metrics.csv, and those of clients.csv by client."""
@@ -90,7 +104,7 @@ class Rounds:
     def _evaluate(self, round: int, vector: Vector, fleet: Fleet, rows: dict[int, Row]) -> Row:
         """The test metrics of the model, and those on clients' held-out data, which are added to `rows`."""
         with self._timed("test"):
-            row = {f"test_{name}": mean.value for name, mean in self.trainer.evaluate_test(vector).items()}
+            row = {f"test_{name}": value for name, value in self.trainer.evaluate_test(vector).items()}
         if not self.cfg.evaluate.clients:
             return row
         with self._timed("evaluate_clients"):

@@ -27,6 +27,15 @@ def gather(columns: Columns, rows: NDArray, device: torch.device | str = "cpu") 
     return {name: torch.from_numpy(column[rows]).to(device) for name, column in columns.items()}
 
 
+def transformers_quietly() -> Any:
+    """The package transformers: seconds to import, so only the tasks that use it do, when they do."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    return transformers
+
+
 class Task(ABC):
     """Built from `conf/task/*.yaml` in the driver and once in every worker."""
 
@@ -75,6 +84,14 @@ class Task(ABC):
     def shared(self, model: nn.Module) -> list[str]:
         """The names of the tensors that travel and are averaged; integer buffers are counters and stay behind."""
         return [name for name, tensor in model.state_dict().items() if tensor.is_floating_point()]
+
+    def measure(self, model: nn.Module, data: FederatedData) -> dict[str, float]:
+        """Metrics of the global model that do not add up over examples; written as test metrics each time."""
+        return {}
+
+    def picture(self, model: nn.Module, data: FederatedData) -> NDArray[np.uint8] | None:
+        """What the model does, as an image [H, W, 3] of the same size each time; drawn every few rounds."""
+        return None
 
     def figures(self, model: nn.Module, data: FederatedData, folder: Path) -> None:
         """Draw what the final model does into PNG files in `folder`."""

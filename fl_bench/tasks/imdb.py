@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fl_bench.data import reviews
 from fl_bench.data.arrays import FederatedData, Ragged
 from fl_bench.errors import ConfigError
-from fl_bench.tasks.base import Batch, Classifier
+from fl_bench.tasks.base import Batch, Classifier, transformers_quietly
 
 HUB = "albert/albert-base-v2"
 PRETRAINED = "pretrained"  # the tokenizer and the model, beside the data, where every worker reads them
@@ -24,7 +24,7 @@ class Imdb(Classifier):
         self.max_length = max_length
 
     def model(self, data: FederatedData) -> nn.Module:
-        transformers = _transformers()
+        transformers = transformers_quietly()
         model: nn.Module = transformers.AutoModelForSequenceClassification.from_pretrained(data.folder / PRETRAINED)
         return model
 
@@ -76,7 +76,7 @@ class Imdb(Classifier):
     def figures(self, model: nn.Module, data: FederatedData, folder: Path) -> None:
         from fl_bench.results import pictures
 
-        tokenizer = _transformers().AutoTokenizer.from_pretrained(data.folder / PRETRAINED)
+        tokenizer = transformers_quietly().AutoTokenizer.from_pretrained(data.folder / PRETRAINED)
         rows = np.linspace(0, len(data.test["y"]) - 1, 16).astype(int)
         texts = [tokenizer.decode(data.test["tokens"][np.array([row])][0], skip_special_tokens=True) for row in rows]
         pictures.sentences(folder, data, rows, texts, self.predict(model, data))
@@ -85,7 +85,7 @@ class Imdb(Classifier):
         self, folder: Path, train: Sequence[Sequence[Any]], test: Sequence[Sequence[Any]], path: str | None
     ) -> FederatedData:
         """Texts and labels as columns; the tokenizer and the model stay beside them in `folder`."""
-        transformers = _transformers()
+        transformers = transformers_quietly()
         try:
             if path is None:
                 _make_tiny(folder / PRETRAINED, train[0])
@@ -113,7 +113,7 @@ def _make_tiny(folder: Path, texts: Iterable[str]) -> None:
     """A tokenizer of the words of these texts and a small ALBERT with random weights, as a folder in the usual form."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
-    transformers = _transformers()
+    transformers = transformers_quietly()
     specials = ["<pad>", "<unk>", "[CLS]", "[SEP]"]
     words = Tokenizer(models.WordLevel(unk_token="<unk>"))
     words.normalizer = normalizers.Lowercase()
@@ -132,12 +132,3 @@ def _make_tiny(folder: Path, texts: Iterable[str]) -> None:
         classifier_dropout_prob=0.0, pad_token_id=0, bos_token_id=2, eos_token_id=3,
     )  # fmt: skip
     transformers.AlbertForSequenceClassification(config).save_pretrained(folder)
-
-
-def _transformers() -> Any:
-    """transformers, quiet: seconds to import, and only tasks that use it do."""
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    return transformers

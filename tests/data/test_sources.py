@@ -25,7 +25,7 @@ def test_the_digits_are_split_by_class() -> None:
 
 
 def test_composites_are_the_difference_of_photo_and_digit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "_photo", lambda name: np.full((40, 50, 3), 100, dtype=np.int16))
+    monkeypatch.setattr(sources, "photo", lambda name: np.full((40, 50, 3), 100, dtype=np.int16))
     data, plain = sources.digits_on_photos(copies=2), sources.digits()
     assert (data.train["x"].shape, data.test["x"].shape) == ((8000, 3, 32, 32), (1000, 3, 32, 32))
     assert (data.train["y"][::2] == plain.train["y"]).all()

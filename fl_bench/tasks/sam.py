@@ -1,0 +1,193 @@
+"""Segment Anything (Kirillov et al. 2023, arXiv:2304.02643), fine-tuned to find an object from a box around it."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fl_bench.data import shapes
+from fl_bench.data.arrays import FederatedData, Lookup, new_column
+from fl_bench.data.shapes import Scene
+from fl_bench.data.sources import TEST_PHOTOS, TRAIN_PHOTOS
+from fl_bench.errors import ConfigError
+from fl_bench.mean import Mean
+from fl_bench.tasks.base import Batch, Metrics, Task, gather, transformers_quietly
+
+HUB = "facebook/sam-vit-base"
+TINY = Path(__file__).parent / "sam_tiny"  # made by scripts/make_sam_checkpoint.py
+PRETRAINED = "pretrained"  # a link to the model's folder, beside the data
+SHOWN = "shown.npy"  # the test images that the pictures show
+
+
+class Sam(Task):
+    """A row is an object: "box" [4], "mask" uint8 [size, size], and "pixels" or "embedding" of the image it is in.
+
+    With `train=mask_decoder` the image encoder is frozen, so each image goes through it once, when the data is
+    loaded; what is frozen is neither sent nor averaged.
+    """
+
+    def __init__(self, path: str | None, train: Literal["mask_decoder", "all"]) -> None:
+        self.path = path
+        self.train = train
+
+    def model(self, data: FederatedData) -> nn.Module:
+        model: nn.Module = transformers_quietly().SamModel.from_pretrained(data.folder / PRETRAINED)
+        if self.train == "mask_decoder":
+            model.requires_grad_(False)
+            model.get_submodule("mask_decoder").requires_grad_(True)
+        return model
+
+    def shared(self, model: nn.Module) -> list[str]:
+        return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+    def load_embedded(self, folder: Path) -> FederatedData:
+        """Generated shapes on real photos, 1,200 to train and 300 to test; the photos of the two are different."""
+        rng = np.random.default_rng(0)
+        train, test = shapes.generated(1200, TRAIN_PHOTOS, rng), shapes.generated(300, TEST_PHOTOS, rng)
+        return self._load(folder, train, test, shapes.KINDS, self.path or str(TINY))
+
+    def load_nuclei(self, folder: Path) -> FederatedData:
+        """125 real nuclei, 100 to train and 25 to test."""
+        scenes = shapes.nuclei()
+        order = np.random.default_rng(0).permutation(len(scenes))
+        train, test = ([scenes[i] for i in part] for part in (order[25:], order[:25]))
+        return self._load(folder, train, test, ("nucleus",), self.path or str(TINY))
+
+    def load_full(self, folder: Path, root: str | None, dataset: str | None) -> FederatedData:
+        """The images and masks in `data.root`, a random tenth of the images to test, for SAM itself."""
+        if root is None:
+            raise ConfigError("data.root=null: give a folder with images/ and masks/, or use data=embedded")
+        scenes = list(shapes.from_folder(root))
+        order = np.random.default_rng(0).permutation(len(scenes))
+        cut = max(1, len(scenes) // 10)
+        train, test = ([scenes[i] for i in part] for part in (order[cut:], order[:cut]))
+        if not sum(len(scene.boxes) for scene in train) or not sum(len(scene.boxes) for scene in test):
+            raise ConfigError(f"data.root={root}: needs masks with objects in at least two images")
+        return self._load(folder, train, test, ("object",), self.path or HUB)
+
+    def objective(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Metrics]:
+        """Dice loss + cross-entropy; IoU and Dice of the mask, each the mean over objects."""
+        logits, target = self._logits(model, batch), batch["mask"].float()
+        loss = dice_loss(logits, target) + functional.binary_cross_entropy_with_logits(logits, target)
+        iou, dice = overlap(logits.detach() > 0, target > 0)
+        count = len(target)
+        return loss, {
+            "loss": Mean(loss.detach().double() * count, count),
+            "iou": Mean(iou.sum(), count),
+            "dice": Mean(dice.sum(), count),
+        }
+
+    def score(self, model: nn.Module, batch: Batch) -> Metrics:
+        """Also `box_iou`, of the box filled in: what a model must beat to be of use."""
+        size = batch["mask"].shape[-1]
+        left, top, right, bottom = (side[:, None, None] for side in batch["box"].unbind(dim=1))
+        at = torch.arange(size, device=batch["box"].device)
+        filled = (at >= left) & (at <= right) & (at[:, None] >= top) & (at[:, None] <= bottom)
+        iou, _ = overlap(filled, batch["mask"] > 0)
+        return super().score(model, batch) | {"box_iou": Mean(iou.sum(), len(iou))}
+
+    @torch.no_grad()
+    def picture(self, model: nn.Module, data: FederatedData) -> NDArray[np.uint8]:
+        """The first test objects: image and box, the model's mask, the true mask."""
+        model.eval()
+        images = np.load(data.folder / SHOWN)
+        device = next(model.parameters()).device
+        batch = gather(data.test, np.arange(len(images)), device)
+        guesses = (self._logits(model, batch) > 0).cpu().numpy()
+        strips = []
+        for image, box, *masks in zip(images, data.test["box"], guesses, data.test["mask"], strict=False):
+            left, top, right, bottom = np.clip(box, 0, image.shape[0] - 1).astype(int)
+            framed = image.copy()
+            framed[[top, bottom], left : right + 1] = framed[top : bottom + 1, [left, right]] = (255, 220, 0)
+            strips.append(
+                np.concatenate([framed, *(np.where(mask[..., None] > 0, image, image // 5) for mask in masks)])
+            )
+        return np.concatenate(strips, axis=1)
+
+    @staticmethod
+    def _logits(model: nn.Module, batch: Batch) -> Tensor:
+        """One mask for each box, as logits at the size of the true masks [B, size, size]."""
+        images = {"image_embeddings": batch["embedding"]} if "embedding" in batch else {"pixel_values": batch["pixels"]}
+        output = model(**images, input_boxes=batch["box"][:, None], multimask_output=False)
+        return functional.interpolate(output.pred_masks[:, 0], batch["mask"].shape[-2:], mode="bilinear")[:, 0]
+
+    def _load(
+        self, folder: Path, train: Sequence[Scene], test: Sequence[Scene], classes: tuple[str, ...], path: str
+    ) -> FederatedData:
+        transformers = transformers_quietly()
+        try:
+            if not Path(path).exists():
+                path = transformers.utils.hub.snapshot_download(path)
+            (folder / PRETRAINED).symlink_to(Path(path).resolve())
+            processor = transformers.SamProcessor.from_pretrained(path)
+            model = transformers.SamModel.from_pretrained(path)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise ConfigError(
+                f"model.path={path}: cannot be loaded ({reason}); give model.path=FOLDER, or use data=embedded"
+            ) from error
+        columns = [
+            self._columns(folder, split, scenes, processor, model)
+            for split, scenes in (("train", train), ("test", test))
+        ]
+        return FederatedData(columns[0], columns[1], classes)
+
+    @torch.no_grad()
+    def _columns(self, folder: Path, split: str, scenes: Sequence[Scene], processor: Any, model: Any) -> dict[str, Any]:
+        """Rows of objects, each image processed, and where the encoder is frozen also encoded, once."""
+        size = model.config.vision_config.image_size
+        frame = {"mask_size": {"longest_edge": size}, "mask_pad_size": {"height": size, "width": size}}
+        counts = [len(scene.boxes) for scene in scenes]
+        masks = new_column(folder, split, "mask", (sum(counts), size, size), np.uint8)
+        boxes, table, shown = np.empty((sum(counts), 4), dtype=np.float32), None, []
+        for number, (scene, end) in enumerate(zip(scenes, itertools.accumulate(counts), strict=True)):
+            inputs = processor(
+                scene.image, segmentation_maps=scene.objects, input_boxes=[scene.boxes], return_tensors="pt", **frame
+            )
+            image = inputs["pixel_values"]
+            if self.train == "mask_decoder":
+                image = model.get_image_embeddings(image)
+            if table is None:
+                name = "embedding" if self.train == "mask_decoder" else "pixels"
+                table = new_column(folder, split, name, (len(scenes), *image.shape[1:]), np.float32, part="table")
+            table[number] = image[0]
+            objects = inputs["labels"][0].numpy()
+            for index, box in enumerate(inputs["input_boxes"][0]):
+                row = end - counts[number] + index
+                boxes[row], masks[row] = box, objects == index + 1
+                if split == "test" and len(shown) < 8:
+                    shown.append(np.asarray(_display(inputs["pixel_values"][0])))
+        if split == "test":
+            np.save(folder / SHOWN, np.stack(shown))
+        index = np.repeat(np.arange(len(scenes)), counts)
+        kinds = np.concatenate([np.array(scene.kinds, dtype=np.int64) for scene in scenes])
+        return {name: Lookup(table, index), "box": boxes, "mask": masks, "y": kinds}
+
+
+def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """1 - 2 |P T| / (|P| + |T|), smoothed by one pixel, of probabilities; the mean over objects."""
+    probability = logits.sigmoid()
+    both = (probability * target).sum(dim=(1, 2))
+    return (1 - (2 * both + 1) / (probability.sum(dim=(1, 2)) + target.sum(dim=(1, 2)) + 1)).mean()
+
+
+def overlap(guess: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """IoU and Dice of boolean masks [B, H, W], each [B]; two empty masks agree fully."""
+    both = (guess & truth).sum(dim=(1, 2)).double()
+    sizes = (guess.sum(dim=(1, 2)) + truth.sum(dim=(1, 2))).double()
+    union = sizes - both
+    return torch.where(union > 0, both / union.clamp(min=1), 1.0), torch.where(
+        sizes > 0, 2 * both / sizes.clamp(min=1), 1.0
+    )
+
+
+def _display(pixels: Tensor) -> NDArray[np.uint8]:
+    """Normalised pixels [3, H, W] as an image again [H, W, 3]."""
+    low, high = pixels.min(), pixels.max()
+    return ((pixels - low) / (high - low) * 255).byte().permute(1, 2, 0).numpy()
