@@ -73,6 +73,7 @@ def execute(cfg: DictConfig, folder: Path, scratch: Path) -> int:
 def run(cfg: DictConfig, folder: Path, scratch: Path, show: Callable[[Any], None]) -> None:
     """Everything from the data to the figures; `show` gets each round's row."""
     flower_log.quieten()
+    torch.set_num_threads(cfg.engine.threads)
     resolve_gpus(cfg.engine)
     engine = find_target(cfg.engine)
     task: Task = build(cfg.task)

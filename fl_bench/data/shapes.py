@@ -47,10 +47,10 @@ def generated(
 
     scenes = []
     for _ in range(count):
-        kind = KINDS.index(kinds[rng.integers(len(kinds))])
+        kind = KINDS.index(kinds[int(rng.integers(len(kinds)))])
         picture, mask = patch().copy(), _shape(kind, size, rng)
         if rng.random() < 0.5:
-            distractor = _shape(KINDS.index(kinds[rng.integers(len(kinds))]), size, rng)
+            distractor = _shape(KINDS.index(kinds[int(rng.integers(len(kinds)))]), size, rng)
             picture[distractor] = patch()[distractor]
         picture[mask] = patch()[mask]
         box = [float(np.clip(side + rng.integers(-jitter, jitter + 1), 0, size - 1)) for side in bounding_box(mask)]

@@ -102,6 +102,7 @@ class Trainer:
     @torch.no_grad()
     def _evaluate(self, start: NDArray[np.float32], columns: Columns, rows: NDArray) -> dict[str, Mean]:
         self.flat.reset(torch.from_numpy(start))
+        torch.manual_seed(rng.integer(self.seed, "evaluate"))  # some tasks draw noise to be scored on
         self.flat.model.eval()
         parts = np.split(rows, range(self.batch_size, len(rows), self.batch_size))
         return merge(self.task.score(self.flat.model, gather(columns, part, self.device)) for part in parts)

@@ -61,7 +61,7 @@ class Task(ABC):
     def objective(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Metrics]:
         """The loss to minimise, a scalar, and the metrics of this batch as sums and counts, "loss" among them."""
 
-    def step(self, model: nn.Module, batch: Batch, optimizer: Optimizer, correct: Callable[[], None]) -> Metrics:
+    def step(self, model: nn.Module, batch: Batch, optimizer: Any, correct: Callable[[], None]) -> Metrics:
         """One optimiser step; `correct` lets the strategy change the gradients before it is taken."""
         optimizer.zero_grad()
         loss, metrics = self.objective(model, batch)
@@ -74,8 +74,8 @@ class Task(ABC):
         """The metrics of a model in evaluation mode on one batch."""
         return self.objective(model, batch)[1]
 
-    def optimizer(self, model: nn.Module, local: Mapping[str, Any]) -> Optimizer:
-        """A fresh optimiser for one client's turn, from `local.optimizer` and `local.lr`."""
+    def optimizer(self, model: nn.Module, local: Mapping[str, Any]) -> Any:
+        """A fresh optimiser for one client's turn, from `local.optimizer` and `local.lr`: what `step` is given."""
         options = dict(local["optimizer"])
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         made: Optimizer = getattr(torch.optim, options.pop("name"))(trained, lr=local["lr"], **options)

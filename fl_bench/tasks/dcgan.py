@@ -1,12 +1,14 @@
 """A federated DCGAN (Radford et al. 2016, arXiv:1511.06434): a generator and a discriminator play at every client."""
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
@@ -30,9 +32,9 @@ class Gan(nn.Module):
         wide = [width * 2**k for k in range(steps)]
         up: list[nn.Module] = [nn.ConvTranspose2d(latent, wide[-1], 4, bias=False), nn.BatchNorm2d(wide[-1]), nn.ReLU()]
         down: list[nn.Module] = [nn.Conv2d(channels, wide[0], 4, 2, 1), nn.LeakyReLU(0.2)]
-        for small, large in zip(wide, wide[1:], strict=False):
+        for small, large in pairwise(wide):
             down += [nn.Conv2d(small, large, 4, 2, 1, bias=False), nn.BatchNorm2d(large), nn.LeakyReLU(0.2)]
-        for large, small in zip(wide[::-1], wide[-2::-1], strict=False):
+        for large, small in pairwise(wide[::-1]):
             up += [nn.ConvTranspose2d(large, small, 4, 2, 1, bias=False), nn.BatchNorm2d(small), nn.ReLU()]
         self.generator = nn.Sequential(*up, nn.ConvTranspose2d(wide[0], channels, 4, 2, 1), nn.Tanh())
         self.discriminator = nn.Sequential(*down, nn.Conv2d(wide[-1], 1, 4), nn.Flatten(0))
@@ -49,11 +51,11 @@ class Gan(nn.Module):
         return images
 
 
-class Pair(Optimizer):
+class Pair(NamedTuple):
     """The two optimisers of a GAN; each takes its step when its own network has its gradients."""
 
-    def __init__(self, discriminator: Optimizer, generator: Optimizer) -> None:
-        self.discriminator, self.generator = discriminator, generator
+    discriminator: Optimizer
+    generator: Optimizer
 
 
 class Dcgan(Task):
@@ -89,7 +91,7 @@ class Dcgan(Task):
             raise ConfigError(f"data.dataset={dataset}: task dcgan knows CIFAR10 and folder")
         return self._judged(folder, sources.torchvision_images("CIFAR10", root))
 
-    def optimizer(self, model: nn.Module, local: Mapping[str, Any]) -> Optimizer:
+    def optimizer(self, model: nn.Module, local: Mapping[str, Any]) -> Pair:
         assert isinstance(model, Gan)
         return Pair(super().optimizer(model.discriminator, local), super().optimizer(model.generator, local))
 
@@ -102,10 +104,9 @@ class Dcgan(Task):
         g_loss = generator_loss(model.discriminator(fake))
         return d_loss + g_loss, _metrics(d_loss, g_loss, len(real))
 
-    def step(self, model: nn.Module, batch: Batch, optimizer: Optimizer, correct: Callable[[], None]) -> Metrics:
+    def step(self, model: nn.Module, batch: Batch, optimizer: Any, correct: Callable[[], None]) -> Metrics:
         """One step of the discriminator, then one of the generator against it (Goodfellow et al. 2014, algorithm 1)."""
         assert isinstance(model, Gan)
-        assert isinstance(optimizer, Pair)
         real = _signed(batch["x"])
         fake = model.generate(self._noise(real))
         model.zero_grad()
@@ -125,7 +126,7 @@ class Dcgan(Task):
         """`judge_fd`: the Frechet distance of generated images to test images, in the judge's features (not an FID)."""
         device = next(model.parameters()).device
         judge = _Judge(data.train["x"].shape[1], len(data.classes)).to(device).eval()
-        judge.load_state_dict(torch.load(data.folder / "judge.pt", weights_only=True))
+        judge.load_state_dict(load_file(data.folder / "judge.safetensors"))
         real = _signed(gather({"x": data.test["x"]}, np.arange(len(data.test["x"]))[:JUDGED], device)["x"])
         fake = self._images(model, JUDGED)
         return {"judge_fd": frechet_distance(judge.features(real), judge.features(fake))}
@@ -160,7 +161,7 @@ class Dcgan(Task):
             optimizer.zero_grad()
             functional.cross_entropy(judge(_signed(batch["x"])), batch["y"]).backward()
             optimizer.step()
-        torch.save(judge.state_dict(), folder / "judge.pt")
+        save_file(judge.state_dict(), folder / "judge.safetensors")
         return data
 
     def _resized(self, columns: Columns) -> Columns:

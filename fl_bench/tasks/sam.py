@@ -1,6 +1,5 @@
 """Segment Anything (Kirillov et al. 2023, arXiv:2304.02643), fine-tuned to find an object from a box around it."""
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +21,7 @@ from fl_bench.tasks.base import Batch, Metrics, Task, gather, transformers_quiet
 HUB = "facebook/sam-vit-base"
 TINY = Path(__file__).parent / "sam_tiny"  # made by scripts/make_sam_checkpoint.py
 PRETRAINED = "pretrained"  # a link to the model's folder, beside the data
-SHOWN = "shown.npy"  # the test images that the pictures show
+SHOWN, SHOWN_COUNT = "shown.npy", 8  # the test objects that the pictures show
 
 
 class Sam(Task):
@@ -105,9 +104,8 @@ class Sam(Task):
             left, top, right, bottom = np.clip(box, 0, image.shape[0] - 1).astype(int)
             framed = image.copy()
             framed[[top, bottom], left : right + 1] = framed[top : bottom + 1, [left, right]] = (255, 220, 0)
-            strips.append(
-                np.concatenate([framed, *(np.where(mask[..., None] > 0, image, image // 5) for mask in masks)])
-            )
+            lit = [np.where(mask[..., None] > 0, image, image // 5) for mask in masks]
+            strips.append(np.concatenate([framed, *lit]))
         return np.concatenate(strips, axis=1)
 
     @staticmethod
@@ -132,42 +130,43 @@ class Sam(Task):
             raise ConfigError(
                 f"model.path={path}: cannot be loaded ({reason}); give model.path=FOLDER, or use data=embedded"
             ) from error
-        columns = [
-            self._columns(folder, split, scenes, processor, model)
+        columns = {
+            split: self._columns(folder, split, scenes, processor, model)
             for split, scenes in (("train", train), ("test", test))
-        ]
-        return FederatedData(columns[0], columns[1], classes)
+        }
+        return FederatedData(columns["train"], columns["test"], classes)
 
     @torch.no_grad()
     def _columns(self, folder: Path, split: str, scenes: Sequence[Scene], processor: Any, model: Any) -> dict[str, Any]:
         """Rows of objects, each image processed, and where the encoder is frozen also encoded, once."""
         size = model.config.vision_config.image_size
         frame = {"mask_size": {"longest_edge": size}, "mask_pad_size": {"height": size, "width": size}}
-        counts = [len(scene.boxes) for scene in scenes]
-        masks = new_column(folder, split, "mask", (sum(counts), size, size), np.uint8)
-        boxes, table, shown = np.empty((sum(counts), 4), dtype=np.float32), None, []
-        for number, (scene, end) in enumerate(zip(scenes, itertools.accumulate(counts), strict=True)):
+        frozen = self.train == "mask_decoder"
+        name = "embedding" if frozen else "pixels"
+        images = np.repeat(np.arange(len(scenes)), [len(scene.boxes) for scene in scenes])  # of each object
+        masks = new_column(folder, split, "mask", (len(images), size, size), np.uint8)
+        boxes: list[NDArray[np.float32]] = []
+        shown: list[NDArray[np.uint8]] = []
+        table: NDArray | None = None
+        for number, scene in enumerate(scenes):
             inputs = processor(
                 scene.image, segmentation_maps=scene.objects, input_boxes=[scene.boxes], return_tensors="pt", **frame
             )
-            image = inputs["pixel_values"]
-            if self.train == "mask_decoder":
-                image = model.get_image_embeddings(image)
+            pixels = inputs["pixel_values"]
+            value = model.get_image_embeddings(pixels) if frozen else pixels
             if table is None:
-                name = "embedding" if self.train == "mask_decoder" else "pixels"
-                table = new_column(folder, split, name, (len(scenes), *image.shape[1:]), np.float32, part="table")
-            table[number] = image[0]
-            objects = inputs["labels"][0].numpy()
-            for index, box in enumerate(inputs["input_boxes"][0]):
-                row = end - counts[number] + index
-                boxes[row], masks[row] = box, objects == index + 1
-                if split == "test" and len(shown) < 8:
-                    shown.append(np.asarray(_display(inputs["pixel_values"][0])))
+                table = new_column(folder, split, name, (len(scenes), *value.shape[1:]), np.float32, part="table")
+            table[number] = value[0]
+            for index, box in enumerate(inputs["input_boxes"][0].float().numpy()):
+                masks[len(boxes)] = inputs["labels"][0] == index + 1
+                boxes.append(box)
+                if len(shown) < SHOWN_COUNT:
+                    shown.append(_display(pixels[0]))
         if split == "test":
             np.save(folder / SHOWN, np.stack(shown))
-        index = np.repeat(np.arange(len(scenes)), counts)
+        assert table is not None
         kinds = np.concatenate([np.array(scene.kinds, dtype=np.int64) for scene in scenes])
-        return {name: Lookup(table, index), "box": boxes, "mask": masks, "y": kinds}
+        return {name: Lookup(table, images), "box": np.stack(boxes), "mask": masks, "y": kinds}
 
 
 def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
@@ -182,9 +181,8 @@ def overlap(guess: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     both = (guess & truth).sum(dim=(1, 2)).double()
     sizes = (guess.sum(dim=(1, 2)) + truth.sum(dim=(1, 2))).double()
     union = sizes - both
-    return torch.where(union > 0, both / union.clamp(min=1), 1.0), torch.where(
-        sizes > 0, 2 * both / sizes.clamp(min=1), 1.0
-    )
+    iou, dice = both / union.clamp(min=1), 2 * both / sizes.clamp(min=1)
+    return torch.where(union > 0, iou, 1.0), torch.where(sizes > 0, dice, 1.0)
 
 
 def _display(pixels: Tensor) -> NDArray[np.uint8]:
