@@ -129,7 +129,7 @@ def from_folder(root: str) -> Iterator[Scene]:
         raise ConfigError(f"data.root={root}: has no images/; give a folder with images/ and masks/, or data=embedded")
     for name in names:
         try:
-            image = np.asarray(Image.open(Path(root, "images", name)).convert("RGB"))
+            image = np.array(Image.open(Path(root, "images", name)).convert("RGB"))
             (found,) = Path(root, "masks").glob(f"{Path(name).stem}.*")
             mask = np.asarray(Image.open(found))
         except (OSError, ValueError) as error:

@@ -103,11 +103,11 @@ def image_folder(root: str, size: int) -> FederatedData:
                 images.append(np.asarray(ImageOps.fit(Image.open(file).convert("RGB"), (size, size))))
             except OSError as error:
                 raise ConfigError(f"data.root={root}: {file.name} is not a readable image ({error})") from error
-    if len(images) < 2:
+    if len(images) < 4:
         raise ConfigError(f"data.root={root}: holds {len(images)} images; give a folder with more, or data=embedded")
     pixels = np.stack(images).transpose(0, 3, 1, 2)
     order = np.random.default_rng(0).permutation(len(images))
-    cut = max(1, len(images) // 10)
+    cut = max(2, len(images) // 10)
     train, test = ({"x": pixels[part], "y": np.zeros(len(part), np.int64)} for part in (order[cut:], order[:cut]))
     return FederatedData(train, test, ("image",))
 

@@ -22,20 +22,22 @@ def draw(folder: Path) -> None:
 def _curves(metrics: pd.DataFrame, file: Path) -> None:
     """One panel a metric; its training, test and client values as lines."""
     lines = [c for c in map(str, metrics) if c.startswith(("train_", "test_", "client_"))]
-    names = list(dict.fromkeys(_metric(column) for column in lines))
+    plain = [column.partition("_")[2] for column in lines if not column.startswith("client_")]
+    names = list(dict.fromkeys(_metric(column, plain) for column in lines))
     figure = Figure(figsize=(5.5 * len(names), 4), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         for column in lines:
-            if _metric(column) == name:
+            if _metric(column, plain) == name:
                 metrics[column].dropna().plot(ax=axes, label=column, marker="." if len(metrics) < 40 else None)
         _finish(axes, "round", name)
         axes.legend()
     figure.savefig(file, dpi=120)
 
 
-def _metric(column: str) -> str:
-    """train_loss, test_loss, client_loss_std -> loss"""
-    return column.split("_", 2)[1]
+def _metric(column: str, plain: list[str]) -> str:
+    """train_loss, test_loss, client_loss_std -> loss, as it is one of the `plain` metrics."""
+    rest = column.partition("_")[2]
+    return next((name for name in plain if rest == name or rest.startswith(f"{name}_")), rest)
 
 
 def _client_losses(clients: pd.DataFrame, file: Path) -> None:

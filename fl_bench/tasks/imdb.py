@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fl_bench.data import reviews
 from fl_bench.data.arrays import FederatedData, Ragged
+from fl_bench.data.fetch import WAYS_OUT, use_cache_when_offline
 from fl_bench.errors import ConfigError
 from fl_bench.tasks.base import Batch, Classifier, transformers_quietly
 
@@ -52,6 +53,7 @@ class Imdb(Classifier):
 
     def load_full(self, folder: Path, root: str | None, dataset: str | None) -> FederatedData:
         """IMDB's 25,000 + 25,000 reviews, or any data set of its form, with `model.path` or albert-base-v2."""
+        use_cache_when_offline()
         import datasets
 
         name = dataset or "stanfordnlp/imdb"
@@ -70,7 +72,7 @@ class Imdb(Classifier):
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             where = f"data.root={root}: holds no readable {name}" if root else f"data=full: cannot download {name}"
             reason = str(error).strip().split("\n")[0]
-            raise ConfigError(f"{where} ({reason}); give data.root=FOLDER, or use data=embedded") from error
+            raise ConfigError(f"{where} ({reason}); {WAYS_OUT}") from error
         return self._tokenized(folder, splits[0], splits[1], self.path or HUB)
 
     def figures(self, model: nn.Module, data: FederatedData, folder: Path) -> None:
@@ -85,6 +87,8 @@ class Imdb(Classifier):
         self, folder: Path, train: Sequence[Sequence[Any]], test: Sequence[Sequence[Any]], path: str | None
     ) -> FederatedData:
         """Texts and labels as columns; the tokenizer and the model stay beside them in `folder`."""
+        if path is not None:
+            use_cache_when_offline()
         transformers = transformers_quietly()
         try:
             if path is None:
@@ -97,10 +101,7 @@ class Imdb(Classifier):
                 tokenizer.save_pretrained(folder / PRETRAINED)
         except (OSError, ValueError) as error:
             reason = str(error).strip().split("\n")[0]
-            raise ConfigError(
-                f"model.path={path}: cannot be loaded ({reason}); give model.path=FOLDER, data.root=FOLDER "
-                "for the data, or use data=embedded with model.path=null"
-            ) from error
+            raise ConfigError(f"model.path={path}: cannot be loaded ({reason}); {WAYS_OUT}") from error
 
         def columns(texts: Sequence[str], labels: Sequence[int]) -> dict[str, Any]:
             tokens = tokenizer(list(texts), truncation=True, max_length=self.max_length)["input_ids"]

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from fl_bench.data import shapes
 from fl_bench.data.arrays import FederatedData, Lookup, new_column
+from fl_bench.data.fetch import WAYS_OUT, use_cache_when_offline
 from fl_bench.data.shapes import Scene
 from fl_bench.data.sources import TEST_PHOTOS, TRAIN_PHOTOS
 from fl_bench.errors import ConfigError
@@ -61,7 +62,7 @@ class Sam(Task):
     def load_full(self, folder: Path, root: str | None, dataset: str | None) -> FederatedData:
         """The images and masks in `data.root`, a random tenth of the images to test, for SAM itself."""
         if root is None:
-            raise ConfigError("data.root=null: give a folder with images/ and masks/, or use data=embedded")
+            raise ConfigError(f"data.root=null: the images/ and masks/ must be in a folder; {WAYS_OUT}")
         scenes = list(shapes.from_folder(root))
         order = np.random.default_rng(0).permutation(len(scenes))
         cut = max(1, len(scenes) // 10)
@@ -118,6 +119,8 @@ class Sam(Task):
     def _load(
         self, folder: Path, train: Sequence[Scene], test: Sequence[Scene], classes: tuple[str, ...], path: str
     ) -> FederatedData:
+        if not Path(path).exists():
+            use_cache_when_offline()
         transformers = transformers_quietly()
         try:
             if not Path(path).exists():
@@ -127,9 +130,7 @@ class Sam(Task):
             model = transformers.SamModel.from_pretrained(path)
         except (OSError, ValueError) as error:
             reason = str(error).strip().split("\n")[0]
-            raise ConfigError(
-                f"model.path={path}: cannot be loaded ({reason}); give model.path=FOLDER, or use data=embedded"
-            ) from error
+            raise ConfigError(f"model.path={path}: cannot be loaded ({reason}); {WAYS_OUT}") from error
         columns = {
             split: self._columns(folder, split, scenes, processor, model)
             for split, scenes in (("train", train), ("test", test))

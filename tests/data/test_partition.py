@@ -89,6 +89,17 @@ def test_pathological_clients_hold_just_so_many_classes(classes_per_client: int)
         assert np.ptp(held[held > 0]) <= 1
 
 
+def test_natural_clients_hold_one_source_each() -> None:
+    sources = np.repeat([0, 1, 2], [10, 20, 30])
+    owners = partition.natural({"source": sources}, 5, np.random.default_rng(0))
+    made = Partition.of(owners, 5, 0, np.random.default_rng(0))
+    held = [set(sources[made.train_rows(k)]) for k in range(5)]
+    assert held == [{0}, {1}, {2}, {0}, {1}]
+    assert made.train_sizes.tolist() == [5, 10, 30, 5, 10]
+    with pytest.raises(ConfigError, match="num_clients=2: must be at least the 3 sources"):
+        partition.natural({"source": sources}, 2, np.random.default_rng(0))
+
+
 def test_dirichlet_has_the_variance_of_its_distribution() -> None:
     # a share of Dirichlet(alpha) over K clients has mean 1/K and variance (K - 1) / (K^2 (K alpha + 1))
     labels = np.repeat(np.arange(50), 2000)

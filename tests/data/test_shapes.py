@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fl_bench.data import shapes
+from fl_bench.data.sources import TEST_PHOTOS
+from fl_bench.errors import ConfigError
+
+
+def test_a_bounding_box_by_hand() -> None:
+    mask = np.zeros((5, 6), dtype=bool)
+    mask[1, 4] = mask[3, 2] = True
+    assert shapes.bounding_box(mask) == (2, 1, 4, 3)
+
+
+@pytest.mark.parametrize("jitter", [0, 5])
+def test_a_box_is_off_by_the_jitter_at_most(jitter: int) -> None:
+    for scene in shapes.generated(50, TEST_PHOTOS, np.random.default_rng(0), jitter=jitter):
+        exact = np.array(shapes.bounding_box(scene.objects == 1))
+        assert np.abs(exact - scene.boxes[0]).max() <= jitter
+        assert scene.image.shape == (64, 64, 3)
+
+
+def write(root: Path, mask: np.ndarray) -> None:
+    for name in ("images", "masks"):
+        (root / name).mkdir(exist_ok=True)
+    Image.fromarray(np.zeros((*mask.shape, 3), dtype=np.uint8)).save(root / "images" / "a.jpg")
+    Image.fromarray(mask).save(root / "masks" / "a.png")
+
+
+def test_each_value_of_a_mask_is_an_object_with_a_box(tmp_path: Path) -> None:
+    mask = np.zeros((40, 60), dtype=np.uint8)
+    mask[5:15, 5:20] = 7
+    mask[20:35, 30:50] = 200
+    write(tmp_path, mask)
+    (scene,) = shapes.from_folder(str(tmp_path))
+    assert scene.boxes == [[5, 5, 19, 14], [30, 20, 49, 34]]
+    assert [int((scene.objects == k).sum()) for k in (0, 1, 2)] == [40 * 60 - 450, 150, 300]
+
+
+def test_a_folder_that_does_not_fit_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has no images/"):
+        list(shapes.from_folder(str(tmp_path)))
+    write(tmp_path, np.ones((4, 4), dtype=np.uint8))
+    Image.fromarray(np.ones((5, 5), dtype=np.uint8)).save(tmp_path / "masks" / "a.png")
+    with pytest.raises(ConfigError, match=r"the mask of a.jpg has shape \(5, 5\), not \(4, 4\)"):
+        list(shapes.from_folder(str(tmp_path)))
+    (tmp_path / "masks" / "a.png").unlink()
+    with pytest.raises(ConfigError, match=r"no readable image and mask named a\.jpg"):
+        list(shapes.from_folder(str(tmp_path)))
