@@ -1,10 +1,13 @@
+import hashlib
+import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fl_bench.data import shapes
+from fl_bench.data import fetch, shapes
 from fl_bench.data.sources import TEST_PHOTOS
 from fl_bench.errors import ConfigError
 
@@ -50,3 +53,23 @@ def test_a_folder_that_does_not_fit_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "masks" / "a.png").unlink()
     with pytest.raises(ConfigError, match=r"no readable image and mask named a\.jpg"):
         list(shapes.from_folder(str(tmp_path)))
+
+
+def test_nuclei_are_windows_of_the_image_in_the_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.random.default_rng(0).integers(1000, size=(200, 150)).astype(np.uint16)
+    mask = np.zeros((200, 150), dtype=np.uint16)
+    mask[100:110, 70:90], mask[0:5, 0:8] = 1, 2  # one in the middle, one in the corner
+    digests = {}
+    with zipfile.ZipFile(tmp_path / "stardist-0.9.2-py3-none-any.whl", "w") as wheel:
+        for name, array in (("img2d", image), ("mask2d", mask)):
+            content = io.BytesIO()
+            Image.fromarray(array).save(content, format="TIFF")
+            wheel.writestr(f"stardist/data/images/{name}.tif", content.getvalue())
+            digests[name] = hashlib.sha256(content.getvalue()).hexdigest()
+    monkeypatch.setattr(fetch, "CACHE", tmp_path)
+    monkeypatch.setattr(shapes, "NUCLEI", digests)
+    middle, corner = shapes.nuclei()
+    assert middle.boxes == [[22, 27, 41, 36]]  # 64 x 64 around (79.5, 104.5)
+    assert corner.boxes == [[0, 0, 7, 4]]
+    assert [int(scene.objects.sum()) for scene in (middle, corner)] == [200, 40]
+    assert middle.image.shape == (64, 64, 3)
