@@ -69,7 +69,7 @@ def test_nuclei_are_windows_of_the_image_in_the_wheel(tmp_path: Path, monkeypatc
     monkeypatch.setattr(fetch, "CACHE", tmp_path)
     monkeypatch.setattr(shapes, "NUCLEI", digests)
     middle, corner = shapes.nuclei()
-    assert middle.boxes == [[22, 27, 41, 36]]  # 64 x 64 around (79.5, 104.5)
+    assert middle.boxes == [[23, 28, 42, 37]]  # the window begins at floor((70 + 89 - 64) / 2) = 47, and at 72
     assert corner.boxes == [[0, 0, 7, 4]]
     assert [int(scene.objects.sum()) for scene in (middle, corner)] == [200, 40]
     assert middle.image.shape == (64, 64, 3)
