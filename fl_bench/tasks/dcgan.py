@@ -61,8 +61,8 @@ class Pair(NamedTuple):
 class Dcgan(Task):
     """Images as column "x", uint8 [N, channels, size, size]; losses of both networks, and `judge_fd`."""
 
-    def __init__(self, size: int, width: int, latent: int, share: Literal["both", "generator"]) -> None:
-        if size < 8 or size & (size - 1):
+    def __init__(self, size: int | None, width: int, latent: int, share: Literal["both", "generator"]) -> None:
+        if size is not None and (size < 8 or size & (size - 1)):
             raise ConfigError(f"model.size={size}: must be a power of two from 8")
         for name, value in (("width", width), ("latent", latent)):
             if value < 1:
@@ -70,26 +70,29 @@ class Dcgan(Task):
         self.size, self.width, self.latent, self.share = size, width, latent, share
 
     def model(self, data: FederatedData) -> nn.Module:
-        return Gan(self.size, data.train["x"].shape[1], self.width, self.latent)
+        channels, size = data.train["x"].shape[1:3]
+        return Gan(size, channels, self.width, self.latent)
 
     def shared(self, model: nn.Module) -> list[str]:
         return [name for name in super().shared(model) if self.share == "both" or name.startswith("generator.")]
 
     def load_embedded(self, folder: Path) -> FederatedData:
-        return self._judged(folder, sources.digits())
+        return self._judged(folder, sources.digits(), self.size or 16)
 
     def load_synthetic(self, folder: Path, num_samples: int) -> FederatedData:
-        return self._judged(folder, sources.synthetic(folder, num_samples, (1, self.size, self.size)))
+        size = self.size or 16
+        return self._judged(folder, sources.synthetic(folder, num_samples, (1, size, size)), size)
 
     def load_full(self, folder: Path, root: str | None, dataset: str | None) -> FederatedData:
         """CIFAR-10, or with `data.dataset=folder` the images of any folder `data.root`."""
+        size = self.size or 64
         if dataset == "folder":
             if root is None:
                 raise ConfigError("data.root=null: give the folder of images that data.dataset=folder reads")
-            return self._judged(folder, sources.image_folder(root, self.size))
+            return self._judged(folder, sources.image_folder(root, size), size)
         if dataset not in (None, "CIFAR10"):
             raise ConfigError(f"data.dataset={dataset}: task dcgan knows CIFAR10 and folder")
-        return self._judged(folder, sources.torchvision_images("CIFAR10", root))
+        return self._judged(folder, sources.torchvision_images("CIFAR10", root), size)
 
     def optimizer(self, model: nn.Module, local: Mapping[str, Any]) -> Pair:
         assert isinstance(model, Gan)
@@ -135,8 +138,8 @@ class Dcgan(Task):
     def picture(self, model: nn.Module, data: FederatedData) -> NDArray[np.uint8]:
         """A montage of 8 x 8 images, from the same noise each time."""
         images = ((self._images(model, 64) + 1) * 127.5).byte().cpu().numpy()
-        rows = images.reshape(8, 8, *images.shape[1:]).transpose(0, 3, 1, 4, 2)
-        montage = rows.reshape(8 * self.size, 8 * self.size, -1)
+        side, channels = 8 * images.shape[-1], images.shape[1]
+        montage = images.reshape(8, 8, *images.shape[1:]).transpose(0, 3, 1, 4, 2).reshape(side, side, channels)
         return np.broadcast_to(montage, (*montage.shape[:2], 3)).copy()
 
     def _images(self, model: nn.Module, count: int) -> Tensor:
@@ -150,9 +153,9 @@ class Dcgan(Task):
     def _noise(self, real: Tensor) -> Tensor:
         return torch.randn(len(real), self.latent, device=real.device)
 
-    def _judged(self, folder: Path, data: FederatedData) -> FederatedData:
-        """The data at this task's size, and beside it a judge that has been trained on it."""
-        data = FederatedData(self._resized(data.train), self._resized(data.test), data.classes)
+    def _judged(self, folder: Path, data: FederatedData, size: int) -> FederatedData:
+        """The data at this size, and beside it a judge that has been trained on it."""
+        data = FederatedData(_resized(data.train, size), _resized(data.test, size), data.classes)
         judge = _Judge(data.train["x"].shape[1], len(data.classes))
         optimizer = torch.optim.Adam(judge.parameters())
         for _ in range(JUDGE_STEPS):
@@ -164,17 +167,16 @@ class Dcgan(Task):
         save_file(judge.state_dict(), folder / "judge.safetensors")
         return data
 
-    def _resized(self, columns: Columns) -> Columns:
-        images = columns["x"]
-        if images.shape[2:] == (self.size, self.size):
-            return columns
-        parts = [
-            functional.interpolate(
-                torch.from_numpy(part).float(), (self.size, self.size), mode="bilinear", antialias=True
-            )
-            for part in np.split(images, range(1000, len(images), 1000))
-        ]
-        return {**columns, "x": np.concatenate([part.round().clamp(0, 255).byte().numpy() for part in parts])}
+
+def _resized(columns: Columns, size: int) -> Columns:
+    images = columns["x"]
+    if images.shape[2:] == (size, size):
+        return columns
+    parts = [
+        functional.interpolate(torch.from_numpy(part).float(), (size, size), mode="bilinear", antialias=True)
+        for part in np.split(images, range(1000, len(images), 1000))
+    ]
+    return {**columns, "x": np.concatenate([part.round().clamp(0, 255).byte().numpy() for part in parts])}
 
 
 class _Judge(nn.Module):

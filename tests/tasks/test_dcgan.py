@@ -54,6 +54,11 @@ def test_a_folder_of_images(launch, tmp_path: Path) -> None:
     for k in range(12):
         Image.fromarray(np.full((30, 20, 3), 20 * k, dtype=np.uint8)).save(tmp_path / f"{k}.png")
     words = ("task=dcgan", "data=full", "data.dataset=folder", f"data.root={tmp_path}", "num_clients=2", "num_rounds=1")
-    folder = launch(*words, "figures=true")
+    folder = launch(*words, "model.width=4", "local.steps=1", "figures=true")
     assert (folder / "figures" / "rounds.gif").exists()
-    assert Image.open(folder / "figures" / "round_0001.png").size == (512, 512)
+    assert Image.open(folder / "figures" / "round_0001.png").size == (512, 512)  # 8 x 8 images of 64 x 64
+
+
+def test_an_impossible_size(launch, capsys) -> None:
+    launch("task=dcgan", "model.size=24", exit_code=2)
+    assert "model.size=24: must be a power of two from 8" in capsys.readouterr().err
