@@ -1,6 +1,7 @@
 """How tests run experiments: composed as shipped, made small, in this process or through the real command."""
 
 import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -48,6 +49,19 @@ def launch(tmp_path: Path) -> Callable[..., Path]:
 
 
 def fl_bench(*words: str, cwd: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    """The console command, for real."""
+    """The console command, for real, in a folder whose modules can be imported."""
     command = [str(Path(sys.executable).with_name("fl-bench")), *words]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout)
+    environment = os.environ | {"PYTHONPATH": str(cwd)}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Processes that still run in `folder`."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cwd"):
+        try:
+            if os.readlink(entry).startswith(str(folder)):
+                found.append((entry.parent / "cmdline").read_text())
+        except OSError:  # it has just ended
+            continue
+    return found

@@ -1,7 +1,6 @@
 """What a user may type: every mistake is one line and exit code 2."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -9,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import fl_bench
+from conftest import fl_bench, leftovers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -210,15 +209,3 @@ def test_an_interrupted_run_keeps_its_rows_and_leaves_nothing_running(
     rows = metrics.read_text().splitlines()
     assert [row.split(",")[0] for row in rows[1:]] == [str(k) for k in range(len(rows) - 1)]
     assert not leftovers(tmp_path)
-
-
-def leftovers(folder: Path) -> list[str]:
-    """Processes that still run in `folder`."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/cwd"):
-        try:
-            if os.readlink(entry).startswith(str(folder)):
-                found.append((entry.parent / "cmdline").read_text())
-        except OSError:  # it has just ended
-            continue
-    return found

@@ -7,6 +7,7 @@ them in the order of the clients. What it returns depends neither on the number 
 
 import heapq
 import json
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -155,7 +156,7 @@ class Fleet(Grid):
             pack, exact = self._sent.pop(reply.metadata.reply_to_message_id)
             if reply.has_error():
                 clients = ", ".join(str(message.metadata.dst_node_id) for message in pack)
-                reason = " ".join(str(reply.error.reason).split())
+                reason = textwrap.shorten(str(reply.error.reason), 300, placeholder=" ...")
                 raise RunError(f"round {self.round}: the worker of clients {clients} died: {reason}")
             originals |= {message.metadata.dst_node_id: message for message in pack}
             answer: dict[str, Any] = dict(reply.content.config_records[JOB])
