@@ -17,6 +17,7 @@ def test_the_wheel_works_from_any_folder(tmp_path: Path) -> None:
     conf = {str(file.relative_to(ROOT / "conf")) for file in (ROOT / "conf").rglob("*.yaml")}
     inside = tmp_path / "site" / "fl_bench" / "conf"
     assert {str(file.relative_to(inside)) for file in inside.rglob("*.yaml")} == conf
+    assert (tmp_path / "site" / "fl_bench" / "tasks" / "sam_tiny" / "model.safetensors").exists()
     program = "import sys, fl_bench.cli as cli; assert 'site' in cli.__file__, cli.__file__; cli.main()"
     command = [sys.executable, "-c", program, "engine=inline", "num_rounds=1", "figures=false", "hydra.run.dir=run"]
     result = subprocess.run(
