@@ -34,7 +34,7 @@ BAD = [
     ("+foo=1", "foo: unknown key; known: clients_per_round, data,"),
     ("strategy=fedavgg", "strategy=fedavgg: did you mean fedavg?"),
     ("task=mnst", "task=mnst: did you mean mnist?"),
-    ("data=nothing", "data=nothing: known: embedded, full, synthetic"),
+    ("data=nothing", "data=nothing: known: embedded, full, nuclei, reviews, synthetic"),
     ("num_rounds=abc", "num_rounds: Value 'abc' of type 'str' could not be converted to Integer"),
     ("num_rounds=1.5", "num_rounds: Value '1.5' of type 'float' could not be converted to Integer"),
     ("num_rounds=null", "num_rounds: "),
@@ -120,7 +120,7 @@ WRONG = st.one_of(
 )
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(WRONG, min_size=1, max_size=3))
 def test_no_wrong_override_ends_in_a_traceback(words, wrong: list[str]) -> None:
     code, lines = words(*wrong)

@@ -41,17 +41,17 @@ def test_the_bytes_of_every_run_are_those_of_the_first(inline: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("strategy", ["dp_server_fixed", "fedavg_custom_metrics"])
-def test_strategies_that_need_each_client(tmp_path: Path, strategy: str) -> None:
+def test_strategies_that_need_each_client(launch, tmp_path: Path, strategy: str) -> None:
     words = (f"strategy={strategy}", "num_rounds=2", "figures=false")
     simulated = run(tmp_path, "simulated", *words)
-    assert digests(simulated) == digests(run(tmp_path, "inline", "engine=inline", *words))
+    assert digests(simulated) == digests(launch(*words))
     assert json.loads((simulated / "run.json").read_text())["status"] == "done"
 
 
 @pytest.mark.parametrize("task", ["imdb", "sam", "dcgan"])
-def test_the_larger_tasks(tmp_path: Path, task: str) -> None:
+def test_the_larger_tasks(launch, tmp_path: Path, task: str) -> None:
     words = (f"task={task}", "num_rounds=2", "local.steps=2", "clients_per_round=4", "figures=false")
-    assert digests(run(tmp_path, "simulated", *words)) == digests(run(tmp_path, "inline", "engine=inline", *words))
+    assert digests(run(tmp_path, "simulated", *words)) == digests(launch(*words))
 
 
 def test_another_seed_has_other_bytes(inline: Path, tmp_path: Path) -> None:
