@@ -1,5 +1,14 @@
 """The errors a user sees: one line each, and the exit code of the command."""
 
+import traceback
+from pathlib import Path
+
+
+def in_one_line(error: Exception) -> str:
+    """What an unexpected exception says, and where it was raised."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return " ".join(f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})".split())
+
 
 class FlBenchError(Exception):
     """The run ends with `exit_code`, and the message is the one line printed."""

@@ -22,7 +22,7 @@ from fl_bench import rng
 from fl_bench.build import build, call, find_target
 from fl_bench.data.partition import Partition
 from fl_bench.engines.resources import resolve_gpus
-from fl_bench.errors import ConfigError, FlBenchError, Interrupted
+from fl_bench.errors import ConfigError, FlBenchError, Interrupted, in_one_line
 from fl_bench.federation.client import trainer_in
 from fl_bench.federation.fleet import Fleet
 from fl_bench.federation.local import CONFIG, Trainer
@@ -48,7 +48,6 @@ def execute(cfg: DictConfig, folder: Path, scratch: Path) -> int:
         (folder / "run.json").write_text(json.dumps(record, indent=2) + "\n")
 
     save()
-    debug = bool(os.environ.get("FL_BENCH_DEBUG"))
     try:
         run(cfg, folder, scratch, record["final"].update)
         code = 0
@@ -56,10 +55,8 @@ def execute(cfg: DictConfig, folder: Path, scratch: Path) -> int:
         known = error if isinstance(error, FlBenchError) else Interrupted("stopped by Ctrl-C")
         code, record["error"] = known.exit_code, str(known)
     except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        code = 1
-        record["error"] = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
-        if debug:
+        code, record["error"] = 1, in_one_line(error)
+        if os.environ.get("FL_BENCH_DEBUG"):
             traceback.print_exc()
     record |= {"status": STATUS[code], "exit_code": code}
     save()

@@ -5,8 +5,7 @@ as JSON, and the models: summed up, or each on its own where the strategy needs 
 """
 
 import json
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,11 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordD
 from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
+from fl_bench.errors import in_one_line
 from fl_bench.federation.local import Diverged, Trainer
 from fl_bench.federation.update import ExactMean, Update
 from fl_bench.machine import peak_memory_mb
+from fl_bench.mean import Mean
 
 JOB = "fl-bench"
 Row = dict[str, Any]
@@ -43,7 +44,7 @@ def train(message: Message, context: Context) -> Message:
             models[str(client)] = Array(trained.parameters)
         else:
             total = exact.add(total, Update(trained.parameters, trained.num_examples))
-        metrics = {name: [float(mean.total), mean.count] for name, mean in trained.metrics.items()}
+        metrics = to_pairs(trained.metrics)
         return {"status": "ok", "num_examples": trained.num_examples, "metrics": metrics, "reply": trained.reply}
 
     rows = [_attempt(turn, client) for client in job["clients"]]
@@ -57,10 +58,18 @@ def evaluate(message: Message, context: Context) -> Message:
     trainer, start, _, job = _unpack(message)
 
     def turn(client: int) -> Row:
-        metrics = trainer.evaluate_client(client, start)
-        return {"status": "evaluated", "metrics": {name: [float(m.total), m.count] for name, m in metrics.items()}}
+        return {"status": "evaluated", "metrics": to_pairs(trainer.evaluate_client(client, start))}
 
     return _reply(message, [_attempt(turn, client) for client in job["clients"]], {}, 0)
+
+
+def to_pairs(metrics: Mapping[str, Mean]) -> dict[str, list[float]]:
+    """Means as a row carries them, [total, count]; `metrics_of` is the way back."""
+    return {name: [float(mean.total), mean.count] for name, mean in metrics.items()}
+
+
+def metrics_of(row: Row) -> dict[str, Mean]:
+    return {name: Mean(total, count) for name, (total, count) in row["metrics"].items()}
 
 
 def _unpack(message: Message) -> tuple[Trainer, NDArray[np.float32], dict[str, Any], dict[str, Any]]:
@@ -80,9 +89,7 @@ def _attempt(turn: Callable[[int], Row], client: int) -> Row:
     except Diverged as error:
         return {"client": client, "status": "diverged", "why": str(error)}
     except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        why = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
-        return {"client": client, "status": "failed", "why": " ".join(why.split())}
+        return {"client": client, "status": "failed", "why": in_one_line(error)}
 
 
 def _reply(message: Message, rows: list[Row], models: dict[str, Array], weight: int) -> Message:

@@ -20,7 +20,7 @@ from flwr.supercore.run import Run
 from numpy.typing import NDArray
 
 from fl_bench.errors import Interrupted, RunError
-from fl_bench.federation.client import JOB, Row
+from fl_bench.federation.client import JOB, Row, metrics_of, to_pairs
 from fl_bench.federation.parameters import Layout
 from fl_bench.federation.update import ExactMean, Update
 from fl_bench.mean import Mean, merge
@@ -183,7 +183,7 @@ class Fleet(Grid):
             )
             merged = {
                 "num_examples": total.weight,
-                "metrics": {name: [m.total, m.count] for name, m in merge(map(metrics_of, answered)).items()},
+                "metrics": to_pairs(merge(map(metrics_of, answered))),
                 "reply": {name: mean.value for name, mean in merge(weighted).items()},
             }
             models = {answered[0]["client"]: self.layout.to_record(exact.mean(total))}
@@ -204,7 +204,3 @@ class Fleet(Grid):
         weight = row["num_examples"] if is_train else means["loss"].count
         content["metrics"] = MetricRecord({"num-examples": weight} | numbers)
         return Message(content, reply_to=original)
-
-
-def metrics_of(row: Row) -> dict[str, Mean]:
-    return {name: Mean(total, count) for name, (total, count) in row["metrics"].items()}

@@ -15,8 +15,8 @@ from omegaconf import DictConfig
 
 from fl_bench import rng
 from fl_bench.errors import RunError
-from fl_bench.federation.client import Row
-from fl_bench.federation.fleet import Fleet, metrics_of
+from fl_bench.federation.client import Row, metrics_of
+from fl_bench.federation.fleet import Fleet
 from fl_bench.federation.local import Trainer
 from fl_bench.machine import peak_memory_mb
 from fl_bench.mean import merge

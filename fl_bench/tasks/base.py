@@ -21,10 +21,17 @@ from fl_bench.mean import Mean
 Batch = Mapping[str, Tensor]
 Metrics = dict[str, Mean]
 
+PRETRAINED = "pretrained"  # the folder or link beside the data where every worker finds a pretrained model
+
 
 def gather(columns: Columns, rows: NDArray, device: torch.device | str = "cpu") -> Batch:
     """The examples of these rows as tensors."""
     return {name: torch.from_numpy(column[rows]).to(device) for name, column in columns.items()}
+
+
+def batch_mean(value: Tensor, count: int) -> Mean:
+    """A value that is already the mean over a batch of `count` examples, as a sum that adds up."""
+    return Mean(value.detach().double() * count, count)
 
 
 def transformers_quietly() -> Any:
@@ -109,7 +116,7 @@ class Classifier(Task):
         loss = functional.cross_entropy(logits, labels)
         correct = (logits.detach().argmax(dim=1) == labels).sum()
         count = len(labels)
-        return loss, {"loss": Mean(loss.detach().double() * count, count), "accuracy": Mean(correct, count)}
+        return loss, {"loss": batch_mean(loss, count), "accuracy": Mean(correct, count)}
 
     @torch.no_grad()
     def predict(self, model: nn.Module, data: FederatedData) -> NDArray:

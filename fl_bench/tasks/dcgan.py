@@ -16,8 +16,7 @@ from torch.optim import Optimizer
 from fl_bench.data import sources
 from fl_bench.data.arrays import Columns, FederatedData
 from fl_bench.errors import ConfigError
-from fl_bench.mean import Mean
-from fl_bench.tasks.base import Batch, Metrics, Task, gather
+from fl_bench.tasks.base import Batch, Metrics, Task, batch_mean, gather
 
 JUDGED = 1000  # images that the judge sees of each kind
 JUDGE_STEPS, JUDGE_FEATURES = 400, 64
@@ -228,4 +227,4 @@ def _signed(pixels: Tensor) -> Tensor:
 
 def _metrics(d_loss: Tensor, g_loss: Tensor, count: int) -> Metrics:
     losses = {"loss": d_loss + g_loss, "d_loss": d_loss, "g_loss": g_loss}
-    return {name: Mean(loss.detach().double() * count, count) for name, loss in losses.items()}
+    return {name: batch_mean(loss, count) for name, loss in losses.items()}

@@ -11,10 +11,9 @@ from fl_bench.data import reviews
 from fl_bench.data.arrays import FederatedData, Ragged
 from fl_bench.data.fetch import WAYS_OUT, use_cache_when_offline
 from fl_bench.errors import ConfigError
-from fl_bench.tasks.base import Batch, Classifier, transformers_quietly
+from fl_bench.tasks.base import PRETRAINED, Batch, Classifier, transformers_quietly
 
 HUB = "albert/albert-base-v2"
-PRETRAINED = "pretrained"  # the tokenizer and the model, beside the data, where every worker reads them
 
 
 class Imdb(Classifier):
@@ -58,16 +57,11 @@ class Imdb(Classifier):
 
         name = dataset or "stanfordnlp/imdb"
         try:
-            if root is None:
-                loaded = datasets.load_dataset(name)
-            elif files := {
-                split: sorted(map(str, Path(root).rglob(f"*{split}*.parquet"))) for split in ("train", "test")
-            }:
-                loaded = (
-                    datasets.load_dataset("parquet", data_files=files)
-                    if all(files.values())
-                    else datasets.load_dataset(root)
-                )
+            files = {s: sorted(map(str, Path(root or "").rglob(f"*{s}*.parquet"))) for s in ("train", "test") if root}
+            if files and all(files.values()):
+                loaded = datasets.load_dataset("parquet", data_files=files)
+            else:
+                loaded = datasets.load_dataset(root or name)
             splits = [(list(loaded[split]["text"]), list(loaded[split]["label"])) for split in ("train", "test")]
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             where = f"data.root={root}: holds no readable {name}" if root else f"data=full: cannot download {name}"

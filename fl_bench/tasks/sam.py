@@ -17,11 +17,10 @@ from fl_bench.data.shapes import Scene
 from fl_bench.data.sources import TEST_PHOTOS, TRAIN_PHOTOS
 from fl_bench.errors import ConfigError
 from fl_bench.mean import Mean
-from fl_bench.tasks.base import Batch, Metrics, Task, gather, transformers_quietly
+from fl_bench.tasks.base import PRETRAINED, Batch, Metrics, Task, batch_mean, gather, transformers_quietly
 
 HUB = "facebook/sam-vit-base"
 TINY = Path(__file__).parent / "sam_tiny"  # made by scripts/make_sam_checkpoint.py
-PRETRAINED = "pretrained"  # a link to the model's folder, beside the data
 SHOWN, SHOWN_COUNT = "shown.npy", 8  # the test objects that the pictures show
 
 
@@ -78,7 +77,7 @@ class Sam(Task):
         iou, dice = overlap(logits.detach() > 0, target > 0)
         count = len(target)
         return loss, {
-            "loss": Mean(loss.detach().double() * count, count),
+            "loss": batch_mean(loss, count),
             "iou": Mean(iou.sum(), count),
             "dice": Mean(dice.sum(), count),
         }

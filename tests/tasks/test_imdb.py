@@ -6,7 +6,8 @@ import pytest
 import torch
 from conftest import compose
 
-from fl_bench.tasks.imdb import PRETRAINED, Imdb, _make_tiny
+from fl_bench.tasks.base import PRETRAINED
+from fl_bench.tasks.imdb import Imdb, _make_tiny
 
 TEXTS = ["a good film", "a bad film , not good", "the plot was fine", "a good plot"] * 10
 
