@@ -27,6 +27,7 @@ class Evaluate:
     every: int = MISSING
     clients: bool = MISSING
     batch_size: int = MISSING
+    adapt_steps: int = MISSING
 
 
 @dataclass
@@ -94,6 +95,7 @@ RULES: list[Rule] = [
     ("local.lr", lambda value, _: 0 < value < math.inf, "must be a positive number"),
     _at_least("evaluate.every", 1),
     _at_least("evaluate.batch_size", 1),
+    _at_least("evaluate.adapt_steps", 0),
     _at_least("engine.threads", 1),
     (
         "engine.client_resources.num_cpus",

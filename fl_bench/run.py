@@ -27,11 +27,13 @@ from fl_bench.federation.client import trainer_in
 from fl_bench.federation.fleet import Fleet
 from fl_bench.federation.local import CONFIG, Trainer
 from fl_bench.federation.rounds import Rounds
+from fl_bench.federation.state import ClientStates
 from fl_bench.machine import describe
 from fl_bench.results import flower_log
 from fl_bench.results.album import Album
 from fl_bench.results.console import Reporter, summary
 from fl_bench.results.recorder import Recorder
+from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.tasks.base import Task
 
 STATUS = {0: "done", 1: "failed", 2: "invalid", 130: "interrupted"}
@@ -77,6 +79,8 @@ def run(cfg: DictConfig, folder: Path, scratch: Path, show: Callable[[Any], None
     strategy = _make_strategy(cfg.strategy.server)
     trainer = _prepare(cfg, task, scratch)
     _try_out(cfg, trainer, strategy)
+    if note := _note(trainer):
+        print(f"fl-bench: note: {note}", file=sys.stderr)
     _write_partition(trainer, folder)
     result: list[NDArray[np.float32]] = []
     with Reporter(f"{type(task).__name__} {type(strategy).__name__}", cfg.num_rounds) as reporter:
@@ -86,25 +90,27 @@ def run(cfg: DictConfig, folder: Path, scratch: Path, show: Callable[[Any], None
             show(row)
 
         album = Album(folder / "figures") if cfg.figures else None
-        rounds = Rounds(cfg, strategy, trainer, Recorder(folder), album, report)
+        states = ClientStates(folder / "state")
+        rounds = Rounds(cfg, strategy, trainer, states, Recorder(folder), album, report)
 
         def server(grid: Grid, num_nodes: int, interrupted: Callable[[], bool]) -> None:
-            result.append(rounds.run(_make_fleet(cfg, grid, num_nodes, scratch, trainer, interrupted)))
+            result.append(rounds.run(_make_fleet(cfg, grid, num_nodes, scratch, states, trainer, interrupted)))
 
         gc.freeze()  # some of Flower's strategies collect garbage for every client: not all of torch each time
         try:
             engine(cfg.engine, cfg.clients_per_round, server)
         finally:
             gc.unfreeze()
-    trainer.flat.reset(torch.from_numpy(result[0]))
-    state = {name: tensor.detach().cpu().clone() for name, tensor in trainer.flat.model.state_dict().items()}
-    save_file(state, folder / "model.safetensors")
+    trainer.load(result[0])
+    tensors = {name: t.detach().cpu().clone() for name, t in trainer.flat.model.state_dict().items()}
+    save_file({name: t for name, t in tensors.items() if name not in trainer.private}, folder / "model.safetensors")
     if album is not None:
         from fl_bench.results import figures  # matplotlib takes a second to import
 
         figures.draw(folder)
         album.bind()
-        trainer.task.figures(trainer.flat.model, trainer.data, folder / "figures")
+        if not trainer.personal:
+            trainer.task.figures(trainer.flat.model, trainer.data, folder / "figures")
 
 
 def _prepare(cfg: DictConfig, task: Task, scratch: Path) -> Trainer:
@@ -138,7 +144,13 @@ def _make_strategy(server: DictConfig) -> Strategy:
 
 
 def _make_fleet(
-    cfg: DictConfig, grid: Grid, num_nodes: int, scratch: Path, trainer: Trainer, interrupted: Callable[[], bool]
+    cfg: DictConfig,
+    grid: Grid,
+    num_nodes: int,
+    scratch: Path,
+    states: ClientStates,
+    trainer: Trainer,
+    interrupted: Callable[[], bool],
 ) -> Fleet:
     sizes, local = trainer.partition.train_sizes, cfg.local
 
@@ -147,7 +159,7 @@ def _make_fleet(
         return int(local.steps or local.epochs * -(-sizes[client] // local.batch_size))
 
     return Fleet(
-        grid, num_nodes, scratch, trainer.flat.layout, sizes, cost,
+        grid, num_nodes, scratch, states.folder, trainer.layout, sizes, cost,
         packing=cfg.engine.packing, each=cfg.strategy.needs_each_client, interrupted=interrupted,
     )  # fmt: skip
 
@@ -167,6 +179,16 @@ def _try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
         for name in wanted:
             if name not in known:
                 raise ConfigError(f"strategy.metrics: clients do not report {name}; they report {', '.join(known)}")
+
+
+def _note(trainer: Trainer) -> str | None:
+    """What a user should know of a strategy that keeps layers at the clients, where the model hardly lets it."""
+    strategy = type(trainer.algorithm).__name__
+    if type(trainer.algorithm).private is not LocalAlgorithm.private and not trainer.personal:
+        return f"{strategy} finds no layer of this model to keep at the clients: the same as without it"
+    if trainer.personal and not trainer.layout.size:
+        return f"{strategy} keeps every layer of this model at the clients: they train alone"
+    return None
 
 
 def _write_partition(trainer: Trainer, folder: Path) -> None:

@@ -4,17 +4,24 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import hydra
 import pytest
 import torch
 from omegaconf import DictConfig
+from torch import nn
 
 from fl_bench.cli import CONF
 from fl_bench.config import check
+from fl_bench.data.arrays import FederatedData
+from fl_bench.federation.parameters import FlatModel
 from fl_bench.run import execute
+from fl_bench.strategies.base import Turn
+from fl_bench.tasks.base import Batch, Metrics, Task, batch_mean
 
 DETERMINISTIC = ("metrics.csv", "clients.csv", "partition.csv", "model.safetensors")
 
@@ -31,6 +38,32 @@ def compose(*overrides: str) -> DictConfig:
 
 def digests(folder: Path) -> dict[str, str]:
     return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in DETERMINISTIC}
+
+
+class Toy(Task):
+    """Mean squared error of whatever model a test makes: batches are {"x": ..., "y": ...}."""
+
+    def model(self, data: FederatedData) -> nn.Module:
+        raise NotImplementedError("tests give the model")
+
+    def objective(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, Metrics]:
+        loss = (model(batch["x"]) - batch["y"]).square().mean()
+        return loss, {"loss": batch_mean(loss, len(batch["x"]))}
+
+
+def make_turn(model: nn.Module, batches: Sequence[Batch] = (), start: torch.Tensor | None = None, **given: Any) -> Turn:
+    """A turn of client 0 on `batches`, over and over, by SGD; the model is where it is, `start` there or elsewhere."""
+    flat = FlatModel(model, list(model.state_dict()), "cpu")
+    options = {
+        "local": {"steps": len(batches), "epochs": 1, "batch_size": 1, "lr": 0.1, "optimizer": {"name": "SGD"}},
+        "config": {},
+        "stream": lambda purpose: cycle(batches),
+        "batches_per_epoch": len(batches),
+    }
+    return Turn(
+        client=0, round=1, task=Toy(), model=model, parameters=flat.vector, split=flat.layout.split,
+        start=flat.vector.clone() if start is None else start, **(options | given),
+    )  # fmt: skip
 
 
 @pytest.fixture

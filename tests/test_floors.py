@@ -19,7 +19,7 @@ FLOORS = [
     ["data"],
     ["config", "process"],
     ["build"],
-    ["errors", "machine", "mean", "rng"],
+    ["errors", "machine", "mean", "rng", "spread"],
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fl_bench.errors import in_one_line
 from fl_bench.federation.local import Diverged, Trainer
+from fl_bench.federation.state import ClientStates
 from fl_bench.federation.update import ExactMean, Update
 from fl_bench.machine import peak_memory_mb
 from fl_bench.mean import Mean
@@ -31,19 +32,21 @@ trainer_in = lru_cache(maxsize=1)(Trainer)  # one experiment at a time in a proc
 @app.train()
 def train(message: Message, context: Context) -> Message:
     trainer, start, config, job = _unpack(message)
+    round, states = job["round"], ClientStates(Path(job["states"]))
     exact = ExactMean(start, job["weight_bound"])
     models: dict[str, Array] = {}
     total: Update | None = None
 
     def turn(client: int) -> Row:
         nonlocal total
-        if not len(trainer.partition.train_rows(client)):
+        if not len(trainer.rows(client)):
             return {"status": "empty"}
-        trained = trainer.train(client, job["round"], start, config)
+        trained = trainer.train(client, round, start, config, states.read(client, before=round))
+        states.write(client, round, trained.state)
         if job["each"]:
-            models[str(client)] = Array(trained.parameters)
+            models[str(client)] = Array(trained.payload)
         else:
-            total = exact.add(total, Update(trained.parameters, trained.num_examples))
+            total = exact.add(total, Update(trained.payload, trained.num_examples))
         metrics = to_pairs(trained.metrics)
         return {"status": "ok", "num_examples": trained.num_examples, "metrics": metrics, "reply": trained.reply}
 
@@ -55,10 +58,12 @@ def train(message: Message, context: Context) -> Message:
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    trainer, start, _, job = _unpack(message)
+    trainer, start, config, job = _unpack(message)
+    round, states = job["round"], ClientStates(Path(job["states"]))
 
     def turn(client: int) -> Row:
-        return {"status": "evaluated", "metrics": to_pairs(trainer.evaluate_client(client, start))}
+        metrics = trainer.evaluate_client(client, round, start, config, states.read(client, before=round + 1))
+        return {"status": "evaluated", "metrics": to_pairs(metrics)}
 
     return _reply(message, [_attempt(turn, client) for client in job["clients"]], {}, 0)
 
@@ -73,13 +78,13 @@ def metrics_of(row: Row) -> dict[str, Mean]:
 
 
 def _unpack(message: Message) -> tuple[Trainer, NDArray[np.float32], dict[str, Any], dict[str, Any]]:
-    """This process's trainer, the server's model as a flat vector, what the strategy sent along, and our job."""
+    """This process's trainer, what the server sends as a flat vector, what the strategy sent along, and our job."""
     records = {name: dict(record) for name, record in message.content.config_records.items()}
     job: dict[str, Any] = records.pop(JOB)
     trainer = trainer_in(Path(job["folder"]))
     arrays = next(iter(message.content.array_records.values()))
     config = {key: value for record in records.values() for key, value in record.items()}
-    return trainer, trainer.flat.layout.from_record(arrays), config, job
+    return trainer, trainer.layout.from_record(arrays), config, job
 
 
 def _attempt(turn: Callable[[int], Row], client: int) -> Row:

@@ -24,6 +24,7 @@ from fl_bench.federation.client import JOB, Row, metrics_of, to_pairs
 from fl_bench.federation.parameters import Layout
 from fl_bench.federation.update import ExactMean, Update
 from fl_bench.mean import Mean, merge
+from fl_bench.strategies.base import CLIENTS
 
 POLL_SECONDS = 0.002
 CLIENT_FAILED = 1  # the code of the Error that a strategy sees for a client without an answer
@@ -37,6 +38,7 @@ class Fleet(Grid):
         grid: Grid,
         num_nodes: int,
         folder: Path,
+        states: Path,
         layout: Layout,
         weights: NDArray[np.int64],
         cost: Callable[[int], int],
@@ -46,6 +48,7 @@ class Fleet(Grid):
     ) -> None:
         self.grid = grid
         self.folder = folder
+        self.states = states
         self.layout = layout
         self.weights = weights  # [num_clients]: training examples
         self.cost = cost  # a client's share of a worker's time, in steps
@@ -93,6 +96,7 @@ class Fleet(Grid):
                 exact[id(content)] = ExactMean(self.layout.from_record(arrays), bound)
             job: dict[str, Any] = {
                 "folder": str(self.folder),
+                "states": str(self.states),
                 "round": self.round,
                 "clients": [message.metadata.dst_node_id for message in pack],
                 "weight_bound": bound,
@@ -173,7 +177,7 @@ class Fleet(Grid):
             for row in self.rows
             if "why" in row
         ]
-        answered = [row for row in self.rows if row["status"] in ("ok", "evaluated")]
+        answered = [row | {"ids": [row["client"]]} for row in self.rows if row["status"] in ("ok", "evaluated")]
         if not answered:
             return errors
         if total is not None:
@@ -182,6 +186,7 @@ class Fleet(Grid):
                 for row in answered
             )
             merged = {
+                "ids": [row["client"] for row in answered],
                 "num_examples": total.weight,
                 "metrics": to_pairs(merge(map(metrics_of, answered))),
                 "reply": {name: mean.value for name, mean in merge(weighted).items()},
@@ -202,5 +207,6 @@ class Fleet(Grid):
             numbers = {name: mean.value for name, mean in means.items()}
             content = RecordDict()
         weight = row["num_examples"] if is_train else means["loss"].count
+        content[CLIENTS] = ConfigRecord({"ids": row["ids"]})
         content["metrics"] = MetricRecord({"num-examples": weight} | numbers)
         return Message(content, reply_to=original)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +9,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from fl_bench import rng
 from fl_bench.build import build
 from fl_bench.data.arrays import Columns, FederatedData
 from fl_bench.data.partition import Partition
 from fl_bench.federation.parameters import FlatModel
+from fl_bench.federation.state import State
 from fl_bench.federation.update import LARGEST
 from fl_bench.mean import Mean, merge
 from fl_bench.strategies.base import LocalAlgorithm, Turn
-from fl_bench.tasks.base import Task, gather
+from fl_bench.tasks.base import Batch, Task, gather
+
+Vector = NDArray[np.float32]
 
 CONFIG = "config.yaml"  # the resolved config, in the folder that the workers read
+PRIVATE = "model."  # before the names of a client's private tensors in its state
 
 
 class Diverged(FloatingPointError):
@@ -32,14 +36,18 @@ class Diverged(FloatingPointError):
 class Trained:
     """What a client reports after training."""
 
-    parameters: NDArray[np.float32]  # [P]
+    payload: Vector  # the model [P], then each of the algorithm's extras [P]
     num_examples: int
     metrics: dict[str, Mean]
     reply: dict[str, float]
+    state: State  # to be kept by the client
 
 
 class Trainer:
-    """One process's model and data: any client's turn can be taken here. `folder` holds the config and the arrays."""
+    """One process's model and data: any client's turn can be taken here. `folder` holds the config and the arrays.
+
+    What travels is a payload: the model as a flat vector [P], and after it the extras of the algorithm, [P] each.
+    """
 
     def __init__(self, folder: Path) -> None:
         cfg = OmegaConf.load(folder / CONFIG)
@@ -49,6 +57,7 @@ class Trainer:
         self.seed: int = cfg.seed
         self.local: Mapping[str, Any] = OmegaConf.to_container(cfg.local)  # type: ignore[assignment]
         self.batch_size: int = cfg.evaluate.batch_size
+        self.adapt_steps: int = cfg.evaluate.adapt_steps
         self.device = "cuda" if cfg.engine.client_resources.num_gpus else "cpu"
         self.data = FederatedData.open(folder)
         self.partition = Partition.open(folder)
@@ -56,65 +65,111 @@ class Trainer:
         self.algorithm: LocalAlgorithm = build(cfg.strategy.client)
         torch.manual_seed(rng.integer(self.seed, "model"))
         model = self.task.model(self.data)
-        self.flat = FlatModel(model, self.task.shared(model), self.device)
+        shared = self.task.shared(model)
+        self.personal = self.algorithm.private(model) & set(shared)  # what the strategy keeps at the clients
+        private = self.personal | self.task.private(model)
+        self.flat = FlatModel(model, [name for name in shared if name not in private], self.device)
+        self.layout = self.flat.layout.with_extras(self.algorithm.extras)
+        tensors = self.flat.model.state_dict()
+        self.private = {name: tensors[name] for name in sorted(private)}
 
-    def train(self, client: int, round: int, start: NDArray[np.float32], config: Mapping[str, Any]) -> Trained:
-        """One client's turn from the parameters `start` [P]. Raises Diverged when its numbers are not finite."""
-        rows = self.partition.train_rows(client)
-        flat = self.flat
-        origin = torch.from_numpy(start).to(self.device)
-        flat.reset(origin)
-        torch.manual_seed(rng.integer(self.seed, "torch", round, client))
-        turn = Turn(client, round, flat.model, flat.vector, origin, flat.layout.split, config)
-        optimizer = self.task.optimizer(flat.model, self.local)
-        flat.model.train()
+    def rows(self, client: int) -> NDArray:
+        """The rows that the client's training works on."""
+        return self.algorithm.rows(self.partition, client)
+
+    def untrained(self) -> Vector:
+        """The payload before the first round: the model as it was made, and zeros."""
+        model = self.flat.vector.cpu().numpy()
+        return np.concatenate([model, np.zeros(self.layout.size - len(model), np.float32)])
+
+    def train(self, client: int, round: int, payload: Vector, config: Mapping[str, Any], state: State) -> Trained:
+        """One client's turn from what the server sent. Raises Diverged when its numbers are not finite."""
+        start = torch.from_numpy(payload).to(self.device)
+        turn = self._turn("", client, round, start, config, state)
+        self.flat.model.train()
         self.algorithm.begin(turn)
-        steps = [
-            self.task.step(
-                flat.model, gather(self.data.train, part, self.device), optimizer, lambda: self.algorithm.correct(turn)
-            )
-            for part in batches(rows, self.local, rng.generator(self.seed, "batches", round, client))
-        ]
+        steps = self.algorithm.train(turn)
         with torch.no_grad():
             self.algorithm.finish(turn)
-            largest = float((flat.vector - origin).abs().max())
+        end = torch.cat([turn.parameters, *(turn.extras[name] for name in self.algorithm.extras)])
         metrics = merge(steps)
         if not np.isfinite(metrics["loss"].value):
             raise Diverged(f"its training loss is {metrics['loss'].value}")
+        largest = float((end - start).abs().max()) if len(end) else 0.0
         if not largest < LARGEST:
             raise Diverged(f"its largest change of a weight is {largest}")
-        return Trained(flat.vector.cpu().numpy().copy(), len(rows), metrics, turn.reply)
+        kept = {PRIVATE + name: tensor for name, tensor in self.private.items()} | turn.state
+        return Trained(
+            end.cpu().numpy(),
+            len(self.rows(client)),
+            metrics,
+            turn.reply,
+            {name: tensor.detach().cpu().clone() for name, tensor in kept.items()},
+        )
 
-    def evaluate_client(self, client: int, start: NDArray[np.float32]) -> dict[str, Mean]:
-        """The metrics of the model `start` [P] on the rows that this client holds out."""
-        return self._evaluate(start, self.data.train, self.partition.heldout_rows(client))
+    def evaluate_client(
+        self, client: int, round: int, payload: Vector, config: Mapping[str, Any], state: State
+    ) -> dict[str, Mean]:
+        """The metrics of the model that this client would use, on the rows that it holds out."""
+        turn = self._turn("adapt ", client, round, torch.from_numpy(payload).to(self.device), config, state)
+        self.flat.model.train()
+        self.algorithm.personalize(turn)
+        for _ in range(self.adapt_steps):
+            turn.step(turn.draw("adapt"))
+        return self._score(self.data.train, self.partition.heldout_rows(client))
 
-    def evaluate_test(self, start: NDArray[np.float32]) -> dict[str, float]:
-        """The metrics of the model `start` [P] on the central test set."""
-        means = self._evaluate(start, self.data.test, np.arange(len(next(iter(self.data.test.values())))))
+    def evaluate_test(self, payload: Vector) -> dict[str, float]:
+        """The metrics of the server's model on the central test set; none where parts of it are the clients' own."""
+        if self.personal:
+            return {}
+        self.load(payload)
+        means = self._score(self.data.test, np.arange(len(next(iter(self.data.test.values())))))
         return {name: mean.value for name, mean in means.items()} | self.task.measure(self.flat.model, self.data)
+
+    def load(self, payload: Vector) -> None:
+        """Turn the model into the server's."""
+        self.flat.reset(torch.from_numpy(payload[: self.flat.layout.size]))
 
     def metric_names(self) -> list[str]:
         """What the task measures."""
         batch = gather(self.data.test, np.arange(1), self.device)
         return list(self.task.score(self.flat.model.eval(), batch))
 
+    def _turn(
+        self, prefix: str, client: int, round: int, payload: Tensor, config: Mapping[str, Any], state: State
+    ) -> Turn:
+        """A turn of this client with the model as it begins; `prefix` keeps its random numbers from those of others."""
+        size, extras = self.flat.layout.size, self.algorithm.extras
+        self.flat.reset(payload[:size])
+        state = {name: tensor.to(self.device) for name, tensor in state.items()}
+        for name, tensor in self.private.items():
+            if PRIVATE + name in state:
+                tensor.copy_(state.pop(PRIVATE + name))
+        rows = self.rows(client)
+        torch.manual_seed(rng.integer(self.seed, prefix + "torch", round, client))
+
+        def stream(purpose: str) -> Iterator[Batch]:
+            generator = rng.generator(self.seed, prefix + purpose, round, client)
+            parts = batches(rows, self.local["batch_size"], generator)
+            return (gather(self.data.train, part, self.device) for part in parts)
+
+        return Turn(
+            client=client, round=round, task=self.task, local=self.local, model=self.flat.model,
+            parameters=self.flat.vector, start=payload[:size], split=self.flat.layout.split, config=config,
+            stream=stream, batches_per_epoch=-(-len(rows) // self.local["batch_size"]), state=state,
+            extras=dict(zip(extras, payload[size:].clone().view(len(extras), size), strict=True)),
+        )  # fmt: skip
+
     @torch.no_grad()
-    def _evaluate(self, start: NDArray[np.float32], columns: Columns, rows: NDArray) -> dict[str, Mean]:
-        self.flat.reset(torch.from_numpy(start))
+    def _score(self, columns: Columns, rows: NDArray) -> dict[str, Mean]:
         torch.manual_seed(rng.integer(self.seed, "evaluate"))  # some tasks draw noise to be scored on
         self.flat.model.eval()
         parts = np.split(rows, range(self.batch_size, len(rows), self.batch_size))
         return merge(self.task.score(self.flat.model, gather(columns, part, self.device)) for part in parts)
 
 
-def batches(rows: NDArray, local: Mapping[str, Any], generator: np.random.Generator) -> Iterator[NDArray]:
-    """`local.steps` batches of rows, or those of `local.epochs` epochs; each epoch is shuffled anew."""
-    size = local["batch_size"]
-
-    def endless() -> Iterator[NDArray]:
-        while True:
-            order = generator.permutation(rows)
-            yield from np.split(order, range(size, len(order), size))
-
-    return islice(endless(), local["steps"] or local["epochs"] * -(-len(rows) // size))
+def batches(rows: NDArray, size: int, generator: np.random.Generator) -> Iterator[NDArray]:
+    """Batches of rows without end; each epoch is shuffled anew, and its last batch may be short."""
+    while True:
+        order = generator.permutation(rows)
+        yield from np.split(order, range(size, len(order), size))

@@ -1,6 +1,6 @@
 """What travels, as one flat vector: resetting, subtracting and summing models are single passes over memory."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TypeVar
@@ -34,14 +34,18 @@ class Layout:
             start += prod(shape)
         return views
 
+    def with_extras(self, names: Sequence[str]) -> "Layout":
+        """This layout, followed by one like it for each of `names`."""
+        extras = {f"{extra}/{name}": shape for extra in names for name, shape in self.shapes.items()}
+        return Layout({**self.shapes, **extras})
+
     def to_record(self, vector: NDArray[np.float32]) -> ArrayRecord:
         return ArrayRecord({name: Array(view) for name, view in self.split(vector).items()})
 
     def from_record(self, record: ArrayRecord) -> NDArray[np.float32]:
         """The vector [P] as float32; some of Flower's strategies return float64."""
-        return np.concatenate(
-            [record[name].numpy().ravel() for name in self.shapes], dtype=np.float32, casting="same_kind"
-        )
+        parts = [record[name].numpy().ravel() for name in self.shapes] or [np.empty(0)]  # all may stay at the clients
+        return np.concatenate(parts, dtype=np.float32, casting="same_kind")
 
 
 class FlatModel:

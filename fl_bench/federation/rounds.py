@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import torch
 from flwr.app import ConfigRecord, MetricRecord
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
@@ -18,14 +17,17 @@ from fl_bench.errors import RunError
 from fl_bench.federation.client import Row, metrics_of
 from fl_bench.federation.fleet import Fleet
 from fl_bench.federation.local import Trainer
+from fl_bench.federation.state import ClientStates
 from fl_bench.machine import peak_memory_mb
 from fl_bench.mean import merge
 from fl_bench.results.album import Album
 from fl_bench.results.flower_log import flower_says
 from fl_bench.results.recorder import Recorder
+from fl_bench.spread import FUNCTIONS, best_first
 
 Vector = NDArray[np.float32]
 FLOAT_BYTES = 4
+SPREADS = ("std", "worst_decile", "best_decile", "min")  # of each metric over the clients
 PHASES = ("train", "aggregate", "test", "evaluate_clients")  # of a round, as timing.csv has them
 
 
@@ -37,6 +39,7 @@ class Rounds:
         cfg: DictConfig,
         strategy: Strategy,
         trainer: Trainer,
+        states: ClientStates,
         recorder: Recorder,
         album: Album | None,
         report: Callable[[Mapping[str, Any]], None],
@@ -44,6 +47,7 @@ class Rounds:
         self.cfg = cfg
         self.strategy = strategy
         self.trainer = trainer
+        self.states = states
         self.recorder = recorder
         self.album = album
         self.report = report
@@ -51,7 +55,7 @@ class Rounds:
 
     def run(self, fleet: Fleet) -> Vector:
         """All rounds, from the untrained model to the final one [P]."""
-        vector = self.trainer.flat.vector.cpu().numpy().copy()
+        vector = self.trainer.untrained()
         rows: dict[int, Row] = {}
         self._write(0, self._evaluate(0, vector, fleet, rows), rows, fleet)
         self._picture(0, vector)
@@ -68,9 +72,9 @@ class Rounds:
     def _picture(self, round: int, vector: Vector) -> None:
         """Keep what the task shows of the model, about ten times in a run."""
         every = max(1, self.cfg.num_rounds // 10)
-        if self.album is not None and (round % every == 0 or round == self.cfg.num_rounds):
-            trainer = self.trainer
-            trainer.flat.reset(torch.from_numpy(vector))
+        trainer = self.trainer
+        if self.album is not None and not trainer.personal and (round % every == 0 or round == self.cfg.num_rounds):
+            trainer.load(vector)
             self.album.add(round, trainer.task.picture(trainer.flat.model, trainer.data))
 
     def _train(self, round: int, vector: Vector, fleet: Fleet) -> tuple[Vector, Row, dict[int, Row]]:
@@ -92,6 +96,7 @@ class Rounds:
         with self._timed("aggregate"):
             rng.seed_globals(seed, "aggregate_train", round)
             record, extra = self.strategy.aggregate_train(round, replies)
+        self.states.commit(round, [row["client"] for row in answered], fleet.cohort)
         if record is not None:
             vector = fleet.layout.from_record(record)
         elif len(answered) == len(fleet.cohort):
@@ -120,7 +125,12 @@ class Rounds:
                 mine |= {f"client_{name}": mean.value for name, mean in metrics_of(answer).items()}
             else:
                 raise RunError(f"round {round}: evaluating client {answer['client']}: {answer['why']}")
-        row |= {f"client_{name}": mean.value for name, mean in merge(map(metrics_of, fleet.rows)).items()}
+        by_client = list(map(metrics_of, fleet.rows))
+        for name, mean in merge(by_client).items():
+            each = [metrics[name] for metrics in by_client]
+            ordered = best_first(name, [one.value for one in each], [one.count for one in each])
+            row[f"client_{name}"] = mean.value
+            row |= {f"client_{name}_{spread}": FUNCTIONS[spread](*ordered) for spread in SPREADS}
         return row | {name: value for name, value in _prefixed("client_", extra).items() if name not in row}
 
     def _check_clients(self, round: int, answers: list[Row], answered: list[Row], rows: dict[int, Row]) -> None:

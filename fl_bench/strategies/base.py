@@ -1,34 +1,173 @@
 """The client half of a strategy. The base class is plain local training, as FedAvg wants it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
 from typing import Any
 
+import torch
+from flwr.app import Message
+from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from fl_bench.data.partition import Partition
+from fl_bench.errors import ConfigError
+from fl_bench.tasks.base import Batch, Metrics, Task
+
+CLIENTS = "clients"  # the ConfigRecord of a reply whose "ids" say for which clients it stands
 
 
 @dataclass
 class Turn:
-    """One client's turn in one round, as its algorithm sees it."""
+    """One client's turn in one round, as its algorithm sees it: the model, the client's data, and what it keeps."""
 
     client: int
     round: int
+    task: Task
+    local: Mapping[str, Any]  # the node `local` of the config
     model: nn.Module  # being trained, in place
-    parameters: Tensor  # the shared tensors of `model`, as one flat view [P]
+    parameters: Tensor  # the tensors of `model` that travel, as one flat view [P]
     start: Tensor  # what the server sent, flat [P]
     split: Callable[[Tensor], dict[str, Tensor]]  # a flat vector [P] as views by tensor name
     config: Mapping[str, Any]  # what the strategy's server half sent along
+    stream: Callable[[str], Iterator[Batch]]  # for a purpose: batches without end, each epoch shuffled anew
+    batches_per_epoch: int
+    state: dict[str, Tensor] = field(default_factory=dict)  # this client's own; what is here at the end is kept
+    extras: dict[str, Tensor] = field(default_factory=dict)  # [P] each: see LocalAlgorithm.extras
     reply: dict[str, float] = field(default_factory=dict)  # numbers for the server half, beside the task's metrics
+
+    def __post_init__(self) -> None:
+        self._streams: dict[str, Iterator[Batch]] = {}
+
+    @cached_property
+    def optimizer(self) -> Any:
+        return self.new_optimizer()
+
+    @cached_property
+    def _named(self) -> dict[str, nn.Parameter]:
+        return dict(self.model.named_parameters())
+
+    def new_optimizer(self) -> Any:
+        return self.task.optimizer(self.model, self.local)
+
+    @property
+    def amount(self) -> int:
+        """How much a client trains in a turn: local epochs, or local steps where those are set."""
+        return int(self.local["steps"] or self.local["epochs"])
+
+    def batches(self, amount: int | None = None, purpose: str = "batches") -> Iterator[Batch]:
+        """The next batches of `amount` local epochs, or steps where those are set; by default, of a whole turn.
+
+        Each purpose has an order of its own, so that what an algorithm does besides leaves its main training as it is.
+        """
+        per_unit = 1 if self.local["steps"] else self.batches_per_epoch
+        return islice(self._endless(purpose), (self.amount if amount is None else amount) * per_unit)
+
+    def draw(self, purpose: str) -> Batch:
+        """The next batch of this purpose."""
+        return next(self._endless(purpose))
+
+    def step(self, batch: Batch, correct: Callable[[], None] = lambda: None, optimizer: Any = None) -> Metrics:
+        """One step of the task; `correct` is called between the backward pass and the optimiser's step."""
+        return self.task.step(self.model, batch, optimizer or self.optimizer, correct)
+
+    def gradient(self, batch: Batch) -> Tensor:
+        """The gradient [P] of the task's loss where the model is now; `grad` stays as it is."""
+        trained = {name: p for name, p in self._named.items() if p.requires_grad}
+        loss, _ = self.task.objective(self.model, batch)
+        parts = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
+        return self._flat(dict(zip(trained, parts, strict=True)))
+
+    @property
+    def grad(self) -> Tensor:
+        """The gradients of the last backward pass as one new vector [P], 0 where there are none."""
+        return self._flat({name: p.grad for name, p in self._named.items()})
+
+    @grad.setter
+    def grad(self, vector: Tensor) -> None:
+        for name, part in self.split(vector).items():
+            parameter = self._named.get(name)
+            if parameter is not None and parameter.grad is not None:
+                parameter.grad.copy_(part)
+
+    def _endless(self, purpose: str) -> Iterator[Batch]:
+        if purpose not in self._streams:
+            self._streams[purpose] = self.stream(purpose)
+        return self._streams[purpose]
+
+    def _flat(self, gradients: Mapping[str, Tensor | None]) -> Tensor:
+        flat = torch.zeros_like(self.parameters)
+        for name, part in self.split(flat).items():
+            gradient = gradients.get(name)
+            if gradient is not None:
+                part.copy_(gradient)
+        return flat
 
 
 class LocalAlgorithm:
     """Local training by the task's own optimiser; a subclass overrides the moments where it differs."""
 
+    extras: Sequence[str] = ()  # names of vectors [P] that travel beside the model, there and back; at first zero
+
+    def private(self, model: nn.Module) -> set[str]:
+        """The names of the tensors of `model` that stay with the client and are kept for its next turn."""
+        return set()
+
+    def rows(self, partition: Partition, client: int) -> NDArray:
+        """The training rows that a client's turn works on."""
+        return partition.train_rows(client)
+
     def begin(self, turn: Turn) -> None:
-        """Before the first step: the model is the server's."""
+        """Before the first step: the model is the server's, with this client's private tensors."""
+
+    def train(self, turn: Turn) -> list[Metrics]:
+        """The client's local training; returns the metrics of its steps."""
+        return [self.step(turn, batch) for batch in turn.batches()]
+
+    def step(self, turn: Turn, batch: Batch) -> Metrics:
+        return turn.step(batch, lambda: self.correct(turn))
 
     def correct(self, turn: Turn) -> None:
         """After each backward pass: the gradients may be changed before the optimiser takes its step."""
 
     def finish(self, turn: Turn) -> None:
         """After the last step: `turn.parameters` is what the client will send, and may be changed."""
+
+    def personalize(self, turn: Turn) -> None:
+        """Before the client is evaluated on its own data: turn the server's model into the one that it would use."""
+
+
+def layers(model: nn.Module) -> dict[str, set[str]]:
+    """The layers of a model in their order: by name, the names of their own parameters and buffers."""
+    found = {}
+    for name, module in model.named_modules():
+        parameters = dict(module.named_parameters(recurse=False))
+        if parameters:
+            keys = [*parameters, *dict(module.named_buffers(recurse=False))]
+            found[name] = {f"{name}.{key}" if name else key for key in keys}
+    return found
+
+
+def last_layers(model: nn.Module, wanted: int | Sequence[str]) -> set[str]:
+    """The names of the tensors of the last `wanted` layers, or of those whose names begin with one of `wanted`."""
+    known = layers(model)
+    if isinstance(wanted, int):
+        chosen = list(known)[max(0, len(known) - wanted) :]
+    else:
+        chosen = [name for name in known if name.startswith(tuple(wanted))]
+        for start in wanted:
+            if not any(name.startswith(start) for name in known):
+                raise ConfigError(f"strategy.personal_layers: {start} is no layer; the model has {', '.join(known)}")
+    return set().union(*(known[name] for name in chosen))
+
+
+def is_statistic(name: str) -> bool:
+    """Whether a tensor is what BatchNorm has counted: a mean of such is right, an extrapolation may be impossible."""
+    return name.endswith(("running_mean", "running_var"))
+
+
+def num_clients_in(replies: Sequence[Message]) -> int:
+    """How many clients the models of these replies come from: one reply may stand for many."""
+    records = [reply.content.config_records[CLIENTS] for reply in replies if not reply.has_error()]
+    return sum(len(record["ids"]) for record in records)  # type: ignore[arg-type, misc]

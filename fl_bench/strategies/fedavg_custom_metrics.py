@@ -1,43 +1,20 @@
 """FedAvg (McMahan et al. 2017, arXiv:1602.05629) that aggregates the clients' metrics by more than their mean."""
 
-import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from flwr.app import MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
 from fl_bench.build import nearest
-
-Values = Sequence[float]
-
-
-def _decile(values: Values) -> float:
-    """The mean of the first tenth of sorted values, of one value at least."""
-    return statistics.fmean(values[: max(1, len(values) // 10)])
-
-
-def _weighted_mean(values: Values, weights: Values) -> float:
-    return statistics.fmean(values, weights)
-
-
-# From the clients' values, best first, and their numbers of examples.
-FUNCTIONS: dict[str, Callable[[Values, Values], float]] = {
-    "mean": _weighted_mean,
-    "median": lambda values, _: statistics.median(values),
-    "std": lambda values, _: statistics.pstdev(values),
-    "min": lambda values, _: min(values),
-    "max": lambda values, _: max(values),
-    "worst_decile": lambda values, _: _decile(values[::-1]),
-    "best_decile": lambda values, _: _decile(values),
-}
+from fl_bench.spread import FUNCTIONS, best_first
 
 
 class FedAvgCustomMetrics(FedAvg):
     """`metrics` names `<metric>_<function>`: a metric that clients report on their held-out data, one of FUNCTIONS.
 
     Each becomes a column `client_<metric>_<function>`. The mean is weighted by the numbers of examples; the others
-    count every client once. Of a metric whose name holds "loss" the lowest values are the best.
+    count every client once (see fl_bench/spread.py).
     """
 
     def __init__(self, metrics: Sequence[str], **options: Any) -> None:
@@ -57,7 +34,6 @@ class FedAvgCustomMetrics(FedAvg):
         records = [next(iter(content.metric_records.values())) for content in contents]
         aggregated = MetricRecord()
         for metric, function in self.wanted:
-            pairs = [(float(r[metric]), float(r[weighted_by_key])) for r in records]  # type: ignore[arg-type]
-            values, weights = zip(*sorted(pairs, reverse="loss" not in metric), strict=True)
-            aggregated[f"{metric}_{function}"] = FUNCTIONS[function](values, weights)
+            values, weights = ([float(r[key]) for r in records] for key in (metric, weighted_by_key))  # type: ignore[arg-type]
+            aggregated[f"{metric}_{function}"] = FUNCTIONS[function](*best_first(metric, values, weights))
         return aggregated

@@ -51,12 +51,5 @@ class FedProx(flower.FedProx):
 class Proximal(LocalAlgorithm):
     """The client half: adds mu * (w - w_global), the gradient of the proximal term."""
 
-    def begin(self, turn: Turn) -> None:
-        starts = turn.split(turn.start)
-        self.mu = float(turn.config["proximal-mu"])
-        self.pairs = [(p, starts[name]) for name, p in turn.model.named_parameters() if name in starts]
-
     def correct(self, turn: Turn) -> None:
-        for parameter, start in self.pairs:
-            if parameter.grad is not None:
-                parameter.grad.add_(parameter.detach() - start, alpha=self.mu)
+        turn.grad += float(turn.config["proximal-mu"]) * (turn.parameters - turn.start)

@@ -92,6 +92,10 @@ class Task(ABC):
         """The names of the tensors that travel and are averaged; integer buffers are counters and stay behind."""
         return [name for name, tensor in model.state_dict().items() if tensor.is_floating_point()]
 
+    def private(self, model: nn.Module) -> set[str]:
+        """The names of tensors that stay with each client, whatever the strategy."""
+        return set()
+
     def measure(self, model: nn.Module, data: FederatedData) -> dict[str, float]:
         """Metrics of the global model that do not add up over examples; written as test metrics each time."""
         return {}

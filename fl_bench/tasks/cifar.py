@@ -1,6 +1,8 @@
 """Small colour images by the CNN of PyTorch's 60-minute blitz (conv 3-6-16 with kernels of 5, then 120-84-10)."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from torch import nn
 
@@ -9,15 +11,24 @@ from fl_bench.data.arrays import FederatedData
 from fl_bench.errors import ConfigError
 from fl_bench.tasks.base import ImageClassifier
 
+NORMS: dict[str | None, Callable[[int], list[nn.Module]]] = {
+    None: lambda channels: [],
+    "batch": lambda channels: [nn.BatchNorm2d(channels)],
+    "group": lambda channels: [nn.GroupNorm(2, channels)],
+}
+
 
 class Cifar(ImageClassifier):
     mean = 0.5
     std = 0.5
 
+    def __init__(self, norm: Literal["batch", "group"] | None) -> None:
+        self.norm = NORMS[norm]
+
     def model(self, data: FederatedData) -> nn.Module:
         return nn.Sequential(
-            nn.Conv2d(3, 6, 5), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(3, 6, 5), *self.norm(6), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(6, 16, 5), *self.norm(16), nn.ReLU(), nn.MaxPool2d(2),
             nn.Flatten(), nn.Linear(16 * 5 * 5, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(),
             nn.Linear(84, len(data.classes)),
         )  # fmt: skip

@@ -72,8 +72,8 @@ class Dcgan(Task):
         channels, size = data.train["x"].shape[1:3]
         return Gan(size, channels, self.width, self.latent)
 
-    def shared(self, model: nn.Module) -> list[str]:
-        return [name for name in super().shared(model) if self.share == "both" or name.startswith("generator.")]
+    def private(self, model: nn.Module) -> set[str]:
+        return {name for name in self.shared(model) if self.share == "generator" and name.startswith("discriminator.")}
 
     def load_embedded(self, folder: Path) -> FederatedData:
         return self._judged(folder, sources.digits(), self.size or 16)

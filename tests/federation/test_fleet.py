@@ -14,9 +14,11 @@ from fl_bench.build import build
 from fl_bench.cli import CONF
 from fl_bench.engines.inline import InlineGrid
 from fl_bench.errors import RunError
+from fl_bench.federation.state import ClientStates, State
 from fl_bench.run import _make_fleet, _make_strategy, _prepare
 
-STRATEGIES = sorted(file.stem for file in (CONF / "strategy").glob("*.yaml"))
+NOTHING_TRAVELS = {"local_only", "fedper", "fedrep"}  # of a model with a single layer
+STRATEGIES = sorted({file.stem for file in (CONF / "strategy").glob("*.yaml")} - NOTHING_TRAVELS)
 
 
 class Plain(InlineGrid):
@@ -35,9 +37,9 @@ def start(tmp_path: Path, strategy: str):
 def through_fleet(tmp_path: Path, name: str, rounds: int) -> list[np.ndarray]:
     cfg, trainer = start(tmp_path, name)
     strategy = _make_strategy(cfg.strategy.server)
-    fleet = _make_fleet(cfg, InlineGrid(), 1, tmp_path, trainer, lambda: False)
+    fleet = _make_fleet(cfg, InlineGrid(), 1, tmp_path, ClientStates(tmp_path), trainer, lambda: False)
     fleet.cohort = list(range(10))
-    vector, seen = trainer.flat.vector.numpy().copy(), []
+    vector, seen = trainer.untrained(), []
     for number in range(1, rounds + 1):
         fleet.round = number
         messages = strategy.configure_train(number, fleet.layout.to_record(vector), ConfigRecord(), fleet)
@@ -51,20 +53,24 @@ def through_fleet(tmp_path: Path, name: str, rounds: int) -> list[np.ndarray]:
 def directly(tmp_path: Path, name: str, rounds: int) -> list[np.ndarray]:
     cfg, trainer = start(tmp_path, name)
     strategy = _make_strategy(cfg.strategy.server)
-    layout = trainer.flat.layout
-    vector, seen = trainer.flat.vector.numpy().copy(), []
+    layout = trainer.layout
+    states: dict[int, State] = {}
+    vector, seen = trainer.untrained(), []
     for number in range(1, rounds + 1):
         messages = strategy.configure_train(number, layout.to_record(vector), ConfigRecord(), Plain())
         replies = []
         for message in sorted(messages, key=lambda message: message.metadata.dst_node_id):
             sent = layout.from_record(next(iter(message.content.array_records.values())))
             config = {k: v for record in message.content.config_records.values() for k, v in record.items()}
-            trained = trainer.train(message.metadata.dst_node_id, number, sent, config)
+            client = message.metadata.dst_node_id
+            trained = trainer.train(client, number, sent, config, states.get(client, {}))
+            states[client] = trained.state
             metrics = {
                 "num-examples": trained.num_examples,
                 "train_loss": trained.metrics["loss"].value,
             } | trained.reply
-            content = RecordDict({"arrays": layout.to_record(trained.parameters), "metrics": MetricRecord(metrics)})
+            content = RecordDict({"arrays": layout.to_record(trained.payload), "metrics": MetricRecord(metrics)})
+            content["clients"] = ConfigRecord({"ids": [client]})
             replies.append(Message(content, reply_to=message))
         rng.seed_globals(0, "aggregate", number)
         vector = layout.from_record(strategy.aggregate_train(number, replies)[0])
@@ -102,9 +108,9 @@ def sent(tmp_path: Path, *overrides: str) -> list[list[int]]:
     cfg = compose("num_clients=6", "partition=linear", "local.steps=null", *overrides)
     trainer = _prepare(cfg, build(cfg.task), tmp_path)
     wire = Wire()
-    fleet = _make_fleet(cfg, wire, 3, tmp_path, trainer, lambda: False)
+    fleet = _make_fleet(cfg, wire, 3, tmp_path, ClientStates(tmp_path), trainer, lambda: False)
     fleet.cohort = list(range(6))
-    arrays = fleet.layout.to_record(trainer.flat.vector.numpy().copy())
+    arrays = fleet.layout.to_record(trainer.untrained())
     fleet.send_and_receive(_make_strategy(cfg.strategy.server).configure_train(1, arrays, ConfigRecord(), fleet))
     assert [row["client"] for row in fleet.rows] == list(range(6))
     return wire.sent
@@ -122,9 +128,9 @@ def test_without_packing_each_client_has_a_message(tmp_path: Path) -> None:
 def prepared(tmp_path: Path, *overrides: str):
     cfg = compose(*overrides)
     trainer = _prepare(cfg, build(cfg.task), tmp_path)
-    fleet = _make_fleet(cfg, InlineGrid(), 1, tmp_path, trainer, lambda: False)
+    fleet = _make_fleet(cfg, InlineGrid(), 1, tmp_path, ClientStates(tmp_path), trainer, lambda: False)
     fleet.cohort = [0, 1]
-    return fleet, trainer.flat.vector.numpy().copy()
+    return fleet, trainer.untrained()
 
 
 def different_messages(fleet, vector: np.ndarray) -> list[Message]:

@@ -1,6 +1,7 @@
 """Known equivalences: federated training against plain PyTorch written out here."""
 
 import csv
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,14 @@ from torch.nn import functional
 from fl_bench import rng
 from fl_bench.data.partition import Partition, iid
 from fl_bench.data.sources import digits
-from fl_bench.federation.local import batches
+from fl_bench.federation.local import batches as endless
+
+
+def batches(rows, local, generator):
+    """`local.steps` batches, or those of `local.epochs` epochs."""
+    count = local["steps"] or local["epochs"] * -(-len(rows) // local["batch_size"])
+    return islice(endless(rows, local["batch_size"], generator), count)
+
 
 SMALL = ("num_rounds=3", "partition.holdout=0")
 
@@ -85,7 +93,10 @@ def test_the_tables_are_as_promised(launch) -> None:
     folder = launch("num_rounds=4", "clients_per_round=3", "evaluate.every=3", "evaluate.clients=true")
     metrics, clients, partition = (table(folder, name) for name in ("metrics", "clients", "partition"))
     assert list(metrics[0]) == [
-        "round", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "client_loss", "client_accuracy",
+        "round", "train_loss", "train_accuracy", "test_loss", "test_accuracy",
+        "client_loss", "client_loss_std", "client_loss_worst_decile", "client_loss_best_decile", "client_loss_min",
+        "client_accuracy", "client_accuracy_std", "client_accuracy_worst_decile", "client_accuracy_best_decile",
+        "client_accuracy_min",
         "clients_sampled", "clients_ok", "clients_failed", "clients_dropped", "bytes_down", "bytes_up",
     ]  # fmt: skip
     assert [row["round"] for row in metrics] == list("01234")

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from conftest import make_turn
 from flwr.supercore.differential_privacy import compute_clip_model_update
 from torch import nn
 
@@ -7,10 +8,16 @@ from fl_bench.strategies.base import Turn
 from fl_bench.strategies.clipping import Clipping
 
 
+def turn_at(end: list[float], start: torch.Tensor, norm: float) -> Turn:
+    model = nn.Linear(len(end), 1, bias=False)
+    turn = make_turn(model, start=start, config={"clipping_norm": norm})
+    turn.parameters.copy_(torch.tensor(end))
+    return turn
+
+
 @pytest.mark.parametrize(("norm", "end", "bit"), [(10.0, [4.0, 5.0], 0), (2.5, [2.5, 3.0], 1)])
 def test_an_update_of_norm_five_by_hand(norm: float, end: list[float], bit: int) -> None:
-    start = torch.tensor([1.0, 1.0])
-    turn = Turn(0, 1, nn.Identity(), torch.tensor([4.0, 5.0]), start, lambda v: {}, {"clipping_norm": norm})
+    turn = turn_at([4.0, 5.0], torch.tensor([1.0, 1.0]), norm)
     Clipping().finish(turn)
     assert turn.parameters.tolist() == end
     assert turn.reply == {"norm_bit": bit}
@@ -21,6 +28,6 @@ def test_it_clips_as_flowers_own_client_does() -> None:
     start, end = torch.randn(50), torch.randn(50)
     expected = [end.numpy().copy()]
     compute_clip_model_update(expected, [start.numpy()], clipping_norm=1.5)
-    turn = Turn(0, 1, nn.Identity(), end.clone(), start, lambda v: {}, {"clipping_norm": 1.5})
+    turn = turn_at(end.tolist(), start, 1.5)
     Clipping().finish(turn)
     assert torch.allclose(turn.parameters, torch.from_numpy(expected[0]), atol=1e-6)

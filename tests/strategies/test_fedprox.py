@@ -1,26 +1,24 @@
 import numpy as np
 import pytest
 import torch
+from conftest import make_turn
 from torch import nn
 
-from fl_bench.federation.parameters import FlatModel
 from fl_bench.strategies.base import Turn
 from fl_bench.strategies.fedprox import FedProx, Proximal
 
 
-def make_turn(mu: float) -> Turn:
+def turn_with(mu: float) -> Turn:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
-    flat = FlatModel(model, list(model.state_dict()), "cpu")
-    start = flat.vector.clone()
-    with torch.no_grad():
-        flat.vector.add_(torch.randn_like(start))
-    return Turn(0, 1, model, flat.vector, start, flat.layout.split, {"proximal-mu": mu})
+    turn = make_turn(model, config={"proximal-mu": mu})
+    turn.parameters.add_(torch.randn_like(turn.start))
+    return turn
 
 
 @pytest.mark.parametrize("mu", [0.0, 0.01, 3.0])
 def test_the_correction_is_the_gradient_of_the_proximal_term(mu: float) -> None:
-    turn, x = make_turn(mu), torch.randn(5, 3)
+    turn, x = turn_with(mu), torch.randn(5, 3)
     starts = turn.split(turn.start)
     loss = turn.model(x).square().mean()
     distance = sum((p - starts[name]).square().sum() for name, p in turn.model.named_parameters())

@@ -1,0 +1,38 @@
+"""How a metric is spread over clients: functions of the clients' values, best first, and their numbers of examples."""
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+
+Values = Sequence[float]
+
+
+def _decile(values: Values) -> float:
+    """The mean of the first tenth of sorted values, of one value at least."""
+    return statistics.fmean(values[: max(1, len(values) // 10)])
+
+
+def _weighted_mean(values: Values, weights: Values) -> float:
+    return statistics.fmean(values, weights)
+
+
+def _std(values: Values, _: Values) -> float:
+    mean = statistics.fmean(values)
+    return math.sqrt(statistics.fmean((value - mean) ** 2 for value in values))  # statistics.pstdev refuses NaN
+
+
+FUNCTIONS: dict[str, Callable[[Values, Values], float]] = {
+    "mean": _weighted_mean,
+    "median": lambda values, _: statistics.median(values),
+    "std": _std,
+    "min": lambda values, _: min(values),
+    "max": lambda values, _: max(values),
+    "worst_decile": lambda values, _: _decile(values[::-1]),
+    "best_decile": lambda values, _: _decile(values),
+}
+
+
+def best_first(metric: str, values: Sequence[float], weights: Sequence[float]) -> tuple[Values, Values]:
+    """Values and weights of a metric as FUNCTIONS want them: of one whose name holds "loss" the lowest are the best."""
+    pairs = sorted(zip(values, weights, strict=True), reverse="loss" not in metric)
+    return [value for value, _ in pairs], [weight for _, weight in pairs]

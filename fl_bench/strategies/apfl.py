@@ -1,0 +1,56 @@
+"""APFL: Deng et al. 2020, "Adaptive Personalized Federated Learning", arXiv:2003.13461, algorithm 1 and section 4.2.
+
+Each client uses a mixture alpha * v + (1 - alpha) * w of a model of its own, v, and the federated one, w, which is
+trained as by FedAvg. v is trained for the loss of the mixture, and so may alpha be.
+"""
+
+import torch
+
+from fl_bench.strategies.base import LocalAlgorithm, Turn
+from fl_bench.tasks.base import Batch, Metrics
+
+PERSONAL, ALPHA = "personal", "alpha"
+
+
+class Mixture(LocalAlgorithm):
+    """`alpha`: where it begins; with `adaptive` it takes a gradient step at the first batch of each round."""
+
+    def __init__(self, alpha: float, adaptive: bool) -> None:
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"alpha={alpha}: must be from 0 to 1")
+        self.alpha, self.adaptive = alpha, adaptive
+
+    def begin(self, turn: Turn) -> None:
+        self.mine = turn.state.get(PERSONAL, turn.start).clone()
+        self.share = float(turn.state.get(ALPHA, self.alpha))
+        self.optimizer = turn.new_optimizer()
+        self.first = self.adaptive
+
+    def step(self, turn: Turn, batch: Batch) -> Metrics:
+        before = turn.parameters.clone()
+        metrics = super().step(turn, batch)
+        after = turn.parameters.clone()
+        share = self.share
+
+        def correct() -> None:  # the gradient is that of the mixture; the step is v's
+            gradient = turn.grad
+            if self.first:
+                slope = float(((self.mine - before) * gradient).double().sum())
+                self.share = min(1.0, max(0.0, share - turn.local["lr"] * slope))
+                self.first = False
+            turn.grad = share * gradient
+            turn.parameters.copy_(self.mine)
+
+        turn.parameters.copy_(share * self.mine + (1 - share) * before)
+        turn.step(batch, correct, self.optimizer)
+        self.mine.copy_(turn.parameters)
+        turn.parameters.copy_(after)
+        return metrics
+
+    def finish(self, turn: Turn) -> None:
+        turn.state |= {PERSONAL: self.mine, ALPHA: torch.tensor(self.share, dtype=torch.float64)}
+        turn.reply["alpha"] = self.share
+
+    def personalize(self, turn: Turn) -> None:
+        share = float(turn.state.get(ALPHA, self.alpha))
+        turn.parameters.copy_(share * turn.state.get(PERSONAL, turn.start) + (1 - share) * turn.start)

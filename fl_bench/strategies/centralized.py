@@ -1,0 +1,33 @@
+"""No federation: all training data in one place, as the ceiling for what clients can reach together.
+
+One turn a round, on the training rows of all clients, with as many local epochs as each client would have, or as many
+steps as all of them together. The data that clients hold out stays held out, so that `evaluate.clients` compares.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from flwr.app import Message
+from flwr.serverapp.strategy import FedAvg
+from numpy.typing import NDArray
+
+from fl_bench.data.partition import Partition
+from fl_bench.strategies.base import LocalAlgorithm, Turn
+from fl_bench.tasks.base import Metrics
+
+
+class Central(FedAvg):
+    def configure_train(self, *arguments: Any) -> Iterable[Message]:
+        """Of the cohort's turns, the first: it has everybody's data."""
+        return list(super().configure_train(*arguments))[:1]
+
+
+class Everything(LocalAlgorithm):
+    def rows(self, partition: Partition, client: int) -> NDArray:
+        self.num_clients = len(partition.ends)
+        return np.concatenate([partition.train_rows(k) for k in range(self.num_clients)])
+
+    def train(self, turn: Turn) -> list[Metrics]:
+        amount = turn.amount * (self.num_clients if turn.local["steps"] else 1)
+        return [self.step(turn, batch) for batch in turn.batches(amount)]

@@ -1,0 +1,36 @@
+"""Ditto: Li et al. 2021, "Fair and Robust Federated Learning Through Personalization", arXiv:2012.04221, algorithm 1.
+
+Beside its part in FedAvg, each client trains a model of its own that is pulled to the global one, by
+lambda/2 |v - w_global|^2.
+"""
+
+from fl_bench.strategies.base import LocalAlgorithm, Turn
+from fl_bench.tasks.base import Metrics
+
+PERSONAL = "personal"
+
+
+class Ditto(LocalAlgorithm):
+    """`lam`: lambda; 0 is training alone, and the larger it is, the nearer to the global model."""
+
+    def __init__(self, lam: float) -> None:
+        if not 0 <= lam < float("inf"):
+            raise ValueError(f"lambda={lam}: must be a number from 0")
+        self.lam = lam
+
+    def train(self, turn: Turn) -> list[Metrics]:
+        metrics = super().train(turn)
+        federated = turn.parameters.clone()
+        self.personalize(turn)
+        optimizer = turn.new_optimizer()
+        for batch in turn.batches(purpose=PERSONAL):
+            turn.step(batch, lambda: self._pull(turn), optimizer)
+        turn.state[PERSONAL] = turn.parameters.clone()
+        turn.parameters.copy_(federated)
+        return metrics
+
+    def personalize(self, turn: Turn) -> None:
+        turn.parameters.copy_(turn.state.get(PERSONAL, turn.start))
+
+    def _pull(self, turn: Turn) -> None:
+        turn.grad += self.lam * (turn.parameters - turn.start)

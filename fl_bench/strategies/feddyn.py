@@ -1,0 +1,67 @@
+"""FedDyn: Acar et al. 2021, "Federated Learning Based on Dynamic Regularization", arXiv:2111.04263, algorithm 1.
+
+Each client adds -<g_i, w> + alpha/2 |w - w_global|^2 to its loss, where g_i is its gradient at the model it found last
+time: the minima of all clients then meet in a minimum of the whole.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
+
+from fl_bench.strategies.base import LocalAlgorithm, Turn, is_statistic, num_clients_in
+
+GRADIENT = "gradient"
+
+
+class FedDyn(FedAvg):
+    """w = mean of the clients' models - h / alpha, with h = h - alpha * |cohort| / num_clients * mean of (w_i - w).
+
+    What is kept here is -h / alpha, `drift`. alpha = 0 regularises nothing, and then the server adds nothing either.
+    """
+
+    def __init__(self, num_clients: int, alpha: float, **options: Any) -> None:
+        if not 0 <= alpha < float("inf"):
+            raise ValueError(f"alpha={alpha}: must be a number from 0")
+        super().__init__(**options)
+        self.num_clients, self.alpha = num_clients, alpha
+        self.drift: dict[str, Any] = {}
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        self.sent = arrays
+        config["alpha"] = self.alpha
+        return super().configure_train(server_round, arrays, config, grid)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        replies = list(replies)
+        means, metrics = super().aggregate_train(server_round, replies)
+        if means is None or not self.alpha:
+            return means, metrics
+        part = num_clients_in(replies) / self.num_clients
+        moved = {}
+        for name, mean in means.items():
+            if is_statistic(name):
+                moved[name] = mean
+                continue
+            new = mean.numpy()
+            self.drift[name] = self.drift.get(name, 0) + part * (new - self.sent[name].numpy())
+            moved[name] = Array(new + self.drift[name])
+        return ArrayRecord(moved), metrics
+
+
+class DynamicRegularization(LocalAlgorithm):
+    def begin(self, turn: Turn) -> None:
+        self.alpha = float(turn.config["alpha"])
+        self.gradient = turn.state.get(GRADIENT, turn.parameters.new_zeros(len(turn.parameters)))
+
+    def correct(self, turn: Turn) -> None:
+        turn.grad += self.alpha * (turn.parameters - turn.start) - self.gradient
+
+    def finish(self, turn: Turn) -> None:
+        turn.state[GRADIENT] = self.gradient - self.alpha * (turn.parameters - turn.start)

@@ -1,0 +1,41 @@
+"""FedRep: Collins et al. 2021, "Exploiting Shared Representations for Personalized FL", arXiv:2102.07078, algorithm 1.
+
+As in FedPer the last layers stay with the client, but it trains them first, on the representation that the server
+sent, and only then the representation, for the head it has found.
+"""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from fl_bench.strategies.base import LocalAlgorithm, Turn, last_layers
+from fl_bench.tasks.base import Metrics
+
+
+class Alternating(LocalAlgorithm):
+    """`head_passes`: how long the head is trained, in turns of `local.epochs` or `local.steps`; the base takes one."""
+
+    def __init__(self, personal_layers: int | Sequence[str], head_passes: int) -> None:
+        if head_passes < 0:
+            raise ValueError(f"head_passes={head_passes}: must be 0 or more")
+        self.personal_layers, self.head_passes = personal_layers, head_passes
+
+    def private(self, model: nn.Module) -> set[str]:
+        return last_layers(model, self.personal_layers)
+
+    def begin(self, turn: Turn) -> None:
+        head = self.private(turn.model)
+        named = turn.model.named_parameters()
+        self.parts: dict[bool, list[nn.Parameter]] = {True: [], False: []}  # is it of the head?
+        for name, parameter in named:
+            self.parts[name in head].append(parameter)
+
+    def train(self, turn: Turn) -> list[Metrics]:
+        head_optimizer = turn.new_optimizer()
+        head_batches = turn.batches(self.head_passes * turn.amount, "head")
+        metrics = [turn.step(batch, lambda: self._freeze(head=False), head_optimizer) for batch in head_batches]
+        return metrics + [turn.step(batch, lambda: self._freeze(head=True)) for batch in turn.batches()]
+
+    def _freeze(self, head: bool) -> None:
+        for parameter in self.parts[head]:
+            parameter.grad = None  # an optimiser passes over it

@@ -1,0 +1,73 @@
+"""MOON: Li et al. 2021, "Model-Contrastive Federated Learning", arXiv:2103.16257, equation 3 and algorithm 1.
+
+What the model sees in a batch, its representation, is pulled towards what the global model sees in it, and pushed away
+from what this client's model of last time saw, by a contrastive term beside the loss.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fl_bench.strategies.base import LocalAlgorithm, Turn, layers
+from fl_bench.tasks.base import Batch, Metrics
+
+PREVIOUS = "previous"
+
+
+class Contrastive(LocalAlgorithm):
+    """The representation is what enters the model's last layer (the paper puts a projection head before it).
+
+    With a single layer that is the data itself, which nothing can pull: then this is FedAvg.
+    """
+
+    def __init__(self, mu: float, temperature: float) -> None:
+        if not 0 <= mu < float("inf"):
+            raise ValueError(f"mu={mu}: must be a number from 0")
+        if not temperature > 0:
+            raise ValueError(f"temperature={temperature}: must be a positive number")
+        self.mu, self.temperature = mu, temperature
+
+    def begin(self, turn: Turn) -> None:
+        self.previous = turn.state.get(PREVIOUS, turn.start)
+        self.last_layer = turn.model.get_submodule(list(layers(turn.model))[-1])
+
+    def step(self, turn: Turn, batch: Batch) -> Metrics:
+        glob, previous = (self._representation(turn, vector, batch) for vector in (turn.start, self.previous))
+
+        def contrast(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if inputs[0].requires_grad:
+                term = self.mu * contrastive_gradient(inputs[0], glob, previous, self.temperature)
+                inputs[0].register_hook(lambda gradient: gradient + term)
+
+        # In the task's own backward pass: neither its loss nor its step needs to know.
+        with self.last_layer.register_forward_pre_hook(contrast):
+            return super().step(turn, batch)
+
+    def finish(self, turn: Turn) -> None:
+        turn.state[PREVIOUS] = turn.parameters.clone()
+
+    @torch.no_grad()
+    def _representation(self, turn: Turn, vector: Tensor, batch: Batch) -> Tensor:
+        """What enters the last layer of the model with these parameters [P], in evaluation mode: [B, ...]."""
+        seen: list[Tensor] = []
+        here = turn.parameters.clone()
+        turn.parameters.copy_(vector)
+        turn.model.eval()
+        with self.last_layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0])):
+            turn.task.score(turn.model, batch)
+        turn.model.train()
+        turn.parameters.copy_(here)
+        return seen[0]
+
+
+def contrastive_loss(z: Tensor, glob: Tensor, previous: Tensor, temperature: float) -> Tensor:
+    """-log(e^(cos(z, glob) / t) / (e^(cos(z, glob) / t) + e^(cos(z, previous) / t))), the mean over a batch."""
+    towards, away = (functional.cosine_similarity(z.flatten(1), other.flatten(1)) for other in (glob, previous))
+    return functional.softplus((away - towards) / temperature).mean()
+
+
+def contrastive_gradient(z: Tensor, glob: Tensor, previous: Tensor, temperature: float) -> Tensor:
+    """The gradient of `contrastive_loss` with respect to z."""
+    z = z.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(contrastive_loss(z, glob, previous, temperature), z)
+    return gradient

@@ -1,0 +1,43 @@
+"""Per-FedAvg: Fallah et al. 2020, "Personalized Federated Learning: A Meta-Learning Approach", arXiv:2002.07948.
+
+MAML (Finn et al. 2017, arXiv:1703.03400) as a federation: clients look for a model that is good not as it is but after
+one step of gradient descent on their own data, w - alpha * grad f(w). A client is evaluated after such a step.
+"""
+
+from typing import Literal
+
+from fl_bench.strategies.base import LocalAlgorithm, Turn
+from fl_bench.tasks.base import Batch, Metrics
+
+
+class Meta(LocalAlgorithm):
+    """`order`: "first" leaves out second derivatives (FO), "hessian_free" takes them by differences of `delta` (HF).
+
+    The outer step is the task's own, by `local.lr` (the paper's beta). Each inner step has a batch of its own.
+    """
+
+    def __init__(self, alpha: float, order: Literal["first", "hessian_free"], delta: float) -> None:
+        if alpha < 0:
+            raise ValueError(f"alpha={alpha}: must be 0 or more")
+        if delta <= 0:
+            raise ValueError(f"delta={delta}: must be a positive number")
+        self.alpha, self.order, self.delta = alpha, order, delta
+
+    def step(self, turn: Turn, batch: Batch) -> Metrics:
+        here = turn.parameters.clone()
+        self.personalize(turn)
+
+        def correct() -> None:  # the gradient is that of the adapted model; the step is taken from `here`
+            outer = turn.grad
+            if self.order == "hessian_free":
+                third = turn.draw("hessian")
+                turn.parameters.copy_(here + self.delta * outer)
+                ahead = turn.gradient(third)
+                turn.parameters.copy_(here - self.delta * outer)
+                turn.grad = outer - self.alpha * (ahead - turn.gradient(third)) / (2 * self.delta)
+            turn.parameters.copy_(here)
+
+        return turn.step(batch, correct)
+
+    def personalize(self, turn: Turn) -> None:
+        turn.parameters.sub_(self.alpha * turn.gradient(turn.draw("inner")))

@@ -1,0 +1,43 @@
+"""pFedMe: Dinh et al. 2020, "Personalized Federated Learning with Moreau Envelopes", arXiv:2006.08848, algorithm 1.
+
+For each batch the client finds a personal model, theta, that minimises its loss plus lambda/2 |theta - w|^2, in a few
+steps; then its copy of the global model, w, moves a little towards it: w - lr * lambda * (w - theta).
+"""
+
+from fl_bench.strategies.base import LocalAlgorithm, Turn
+from fl_bench.tasks.base import Batch, Metrics
+
+PERSONAL = "personal"
+
+
+class MoreauEnvelope(LocalAlgorithm):
+    """`inner_steps`: the paper's K, by the task's optimiser; `rate`: lr * lambda, w's way to theta at each batch."""
+
+    def __init__(self, lam: float, inner_steps: int, rate: float) -> None:
+        if not 0 <= lam < float("inf"):
+            raise ValueError(f"lambda={lam}: must be a number from 0")
+        if inner_steps < 1:
+            raise ValueError(f"inner_steps={inner_steps}: must be 1 or more")
+        if not 0 < rate <= 1:
+            raise ValueError(f"rate={rate}: must be above 0 and at most 1")
+        self.lam, self.inner_steps, self.rate = lam, inner_steps, rate
+
+    def begin(self, turn: Turn) -> None:
+        self.local = turn.start.clone()  # w
+
+    def step(self, turn: Turn, batch: Batch) -> Metrics:
+        first = super().step(turn, batch)
+        for _ in range(self.inner_steps - 1):
+            super().step(turn, batch)
+        self.local.lerp_(turn.parameters, self.rate)
+        return first
+
+    def correct(self, turn: Turn) -> None:
+        turn.grad += self.lam * (turn.parameters - self.local)
+
+    def finish(self, turn: Turn) -> None:
+        turn.state[PERSONAL] = turn.parameters.clone()
+        turn.parameters.copy_(self.local)
+
+    def personalize(self, turn: Turn) -> None:
+        turn.parameters.copy_(turn.state.get(PERSONAL, turn.start))

@@ -1,0 +1,73 @@
+"""SCAFFOLD: Karimireddy et al. 2020, "Stochastic Controlled Averaging for Federated Learning", arXiv:1910.06378.
+
+Every client keeps a control variate c_i, an estimate of its own gradient, and the server their mean c. Adding c - c_i
+to each local gradient takes away what makes clients drift apart.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
+
+from fl_bench.strategies.base import LocalAlgorithm, Turn, num_clients_in
+
+VARIATE = "variate"
+
+
+class Scaffold(FedAvg):
+    """x moves by `server_lr` to the mean of the clients' models, c by their part of all clients to that of theirs."""
+
+    def __init__(self, num_clients: int, server_lr: float, **options: Any) -> None:
+        if not server_lr > 0:
+            raise ValueError(f"server_lr={server_lr}: must be a positive number")
+        super().__init__(**options)
+        self.num_clients, self.server_lr = num_clients, server_lr
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        self.sent = arrays
+        return super().configure_train(server_round, arrays, config, grid)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        replies = list(replies)
+        means, metrics = super().aggregate_train(server_round, replies)
+        if means is None:
+            return means, metrics
+        part = num_clients_in(replies) / self.num_clients
+        moved = {}
+        for name, mean in means.items():
+            old, new = self.sent[name].numpy(), mean.numpy()
+            rate = part if name.startswith(f"{VARIATE}/") else self.server_lr
+            moved[name] = Array(new if rate == 1 else old + rate * (new - old))
+        return ArrayRecord(moved), metrics
+
+
+class ControlVariates(LocalAlgorithm):
+    """c_i becomes the mean of the gradients of the client's steps.
+
+    That is the paper's option II, (x - y_i) / (K lr) - c + c_i, where the steps are those of plain SGD; unlike it,
+    it is a gradient with momentum or Adam too.
+    """
+
+    extras = (VARIATE,)
+
+    def begin(self, turn: Turn) -> None:
+        ours, mine = turn.extras[VARIATE], turn.state.get(VARIATE)
+        self.correction = ours - mine if mine is not None else ours.clone()
+        self.sum, self.steps = turn.parameters.new_zeros(len(turn.parameters)), 0
+
+    def correct(self, turn: Turn) -> None:
+        gradient = turn.grad
+        self.sum += gradient
+        self.steps += 1
+        turn.grad = gradient + self.correction
+
+    def finish(self, turn: Turn) -> None:
+        turn.state[VARIATE] = self.sum / self.steps
+        # The server takes a mean of what is sent: c + (c_i' - c_i), to have c and the mean of the differences.
+        turn.extras[VARIATE] = turn.state[VARIATE] + self.correction
