@@ -1,7 +1,9 @@
-"""The words of the command line: `fl-bench key=value ...` runs, `fl-bench list` lists."""
+"""The words of the command line: `fl-bench key=value ...` runs, `fl-bench list` lists, `fl-bench check` checks."""
 
+import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -27,6 +29,8 @@ def main() -> None:
     if sys.argv[1:] == ["list"]:
         print(_list())
         return
+    if sys.argv[1:2] == ["check"]:
+        sys.exit(_check(sys.argv[2:]))
     sys.exit(_hydra())
 
 
@@ -69,6 +73,41 @@ def _run(cfg: DictConfig, folder: Path) -> int:
             return execute(cfg, folder, Path(scratch))
 
         return in_own_process(execute) if cfg.engine.own_process else execute()
+
+
+def _check(words: list[str]) -> int:
+    """`fl-bench check strategy=NAME|all [key=value ...]`: 0 where every check holds."""
+    parser = argparse.ArgumentParser("fl-bench check", description="Put a strategy to the checks of fl_bench/check.py.")
+    parser.add_argument("strategy", help="strategy=NAME, or strategy=all")
+    parser.add_argument("overrides", nargs="*", help="key=value words for the runs, such as task=imdb")
+    parser.add_argument("--config-dir", type=Path, help="a folder with more options, such as strategy/mine.yaml")
+    given = parser.parse_args(words)
+    folders = [CONF] + ([given.config_dir.absolute()] if given.config_dir else [])
+    known = sorted({file.stem for folder in folders for file in (folder / "strategy").glob("*.yaml")})
+    name = given.strategy.removeprefix("strategy=")
+    if name not in [*known, "all"]:
+        return _refuse(f"strategy={name}: {nearest(name, known)}")
+    search = f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders[1:])}]"
+
+    from fl_bench.check import check  # torch and Flower
+
+    def compose(words: Sequence[str]) -> DictConfig:
+        return hydra.compose("config", [*words, search])
+
+    failed = 0
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            for strategy in known if name == "all" else [name]:
+                print(strategy, flush=True)
+                for title, outcome, text in check(strategy, compose, given.overrides):
+                    print(f"  {title:<11} {outcome:<7} {text}", flush=True)
+                    failed += outcome == "FAILED"
+    except (HydraException, OmegaConfBaseException) as error:
+        return _refuse(_explain(error))
+    except ConfigError as error:
+        return _refuse(str(error))
+    print(f"{failed} failed" if failed else "all hold")
+    return 1 if failed else 0
 
 
 def _refuse(line: str) -> int:

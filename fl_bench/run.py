@@ -183,11 +183,10 @@ def _try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
 
 def _note(trainer: Trainer) -> str | None:
     """What a user should know of a strategy that keeps layers at the clients, where the model hardly lets it."""
-    strategy = type(trainer.algorithm).__name__
-    if type(trainer.algorithm).private is not LocalAlgorithm.private and not trainer.personal:
-        return f"{strategy} finds no layer of this model to keep at the clients: the same as without it"
+    if trainer.algorithm.private.__func__ is not LocalAlgorithm.private and not trainer.personal:  # type: ignore[attr-defined]
+        return "the strategy finds no layer of this model to keep at the clients: it is the same as without"
     if trainer.personal and not trainer.layout.size:
-        return f"{strategy} keeps every layer of this model at the clients: they train alone"
+        return "the strategy keeps every layer of this model at the clients: they train alone"
     return None
 
 

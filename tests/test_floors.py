@@ -10,6 +10,7 @@ import fl_bench
 PACKAGE = Path(fl_bench.__file__).parent
 FLOORS = [
     ["cli"],
+    ["check"],
     ["run"],
     ["engines"],
     ["federation"],

@@ -15,11 +15,11 @@ NODE = 1
 
 
 class InlineGrid(Grid):
-    """A Grid of one node, which does its work while the message is being pushed."""
+    """A Grid of one node, which does its work when the answer is asked for."""
 
     def __init__(self) -> None:
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, NODE  # messages bear it
-        self._replies: dict[str, Message] = {}
+        self._pushed: dict[str, Message] = {}
 
     def get_node_ids(self) -> Iterable[int]:
         return [NODE]
@@ -28,13 +28,18 @@ class InlineGrid(Grid):
         ids = []
         for message in messages:
             message.metadata.__dict__["_message_id"] = str(uuid.uuid4())  # as Flower's own grids do
-            context = Context(run_id=1, node_id=NODE, node_config={}, state=RecordDict(), run_config={})
             ids.append(message.metadata.message_id)
-            self._replies[ids[-1]] = app(message, context)
+            self._pushed[ids[-1]] = message
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        return [self._replies.pop(message_id) for message_id in message_ids]
+        context = Context(run_id=1, node_id=NODE, node_config={}, state=RecordDict(), run_config={})
+        return [app(self._pushed.pop(message_id), context) for message_id in self.order(message_ids)]
+
+    def order(self, message_ids: Iterable[str]) -> list[str]:
+        """These messages as they were pushed."""
+        wanted = set(message_ids)
+        return [message_id for message_id in self._pushed if message_id in wanted]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         return self.pull_messages(self.push_messages(messages))

@@ -53,12 +53,13 @@ class Trainer:
         cfg = OmegaConf.load(folder / CONFIG)
         assert isinstance(cfg, DictConfig)
         torch.set_num_threads(cfg.engine.threads)
-        torch.use_deterministic_algorithms(True, warn_only=True)  # some CUDA kernels have no deterministic form
         self.seed: int = cfg.seed
         self.local: Mapping[str, Any] = OmegaConf.to_container(cfg.local)  # type: ignore[assignment]
         self.batch_size: int = cfg.evaluate.batch_size
         self.adapt_steps: int = cfg.evaluate.adapt_steps
         self.device = "cuda" if cfg.engine.client_resources.num_gpus else "cpu"
+        if self.device == "cuda":  # on the CPU they are deterministic as they are, and this imports for two seconds
+            torch.use_deterministic_algorithms(True, warn_only=True)  # some kernels have no deterministic form
         self.data = FederatedData.open(folder)
         self.partition = Partition.open(folder)
         self.task: Task = build(cfg.task)

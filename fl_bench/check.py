@@ -1,0 +1,221 @@
+"""Checks that any strategy can be put to: `fl-bench check strategy=NAME`.
+
+A strategy's yaml says under `check` with which words it is FedAvg (`neutral`; `fedavg` are those that FedAvg then
+needs), where its idea must show (`effect`), and which checks it cannot satisfy, and why (`impossible`).
+"""
+
+import contextlib
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pandas as pd
+import torch
+from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import load_file
+from torch import Tensor
+
+from fl_bench import config, rng
+from fl_bench.engines.inline import InlineGrid
+from fl_bench.errors import FlBenchError
+from fl_bench.federation.local import PRIVATE, Trainer, batches
+from fl_bench.run import run
+from fl_bench.strategies.base import Turn
+from fl_bench.tasks.base import gather
+
+Compose = Callable[[Sequence[str]], DictConfig]  # from words of the command line to the config
+
+SMALL = (
+    "engine=inline", "task=cifar", "data=synthetic", "data.num_samples=200", "num_clients=4", "num_rounds=2",
+    "local.steps=2", "figures=false",
+)  # fmt: skip
+TELLING = (
+    "engine=inline", "task=mnist", "partition=pathological", "evaluate.clients=true", "num_rounds=5", "figures=false",
+)  # fmt: skip
+ROUNDING = 1e-6  # how far apart two models may be that differ by float32's rounding only
+FAILS = 1  # the client that does, where one must
+
+
+class Failed(Exception):
+    """A check that did not hold: the message says what was found."""
+
+
+class Kit:
+    """One strategy, and the runs that its checks need, each in a folder of its own below `folder`."""
+
+    def __init__(self, strategy: str, compose: Compose, words: Sequence[str], folder: Path) -> None:
+        self.strategy, self.words, self.folder = strategy, words, folder
+        self._compose = compose
+        self.about: dict[str, Any] = OmegaConf.to_container(compose([f"strategy={strategy}"]).strategy.check)  # type: ignore[assignment]
+        self._count = 0
+
+    def compose(self, *words: str, base: Sequence[str] = SMALL) -> DictConfig:
+        """The config of a run of this strategy."""
+        return self._checked([f"strategy={self.strategy}", *base, *self.words, *words])
+
+    def compose_fedavg(self, *words: str, base: Sequence[str] = SMALL) -> DictConfig:
+        """The same for FedAvg, which leaves out what only this strategy knows."""
+        known = [word for word in (*base, *self.words, *words) if not word.startswith("strategy.")]
+        return self._checked(["strategy=fedavg", *known])
+
+    def _checked(self, words: Sequence[str]) -> DictConfig:
+        cfg = self._compose(words)
+        config.check(cfg)
+        return cfg
+
+    def run(self, cfg: DictConfig) -> Path:
+        """The folder of a run; the workers' own is beside it."""
+        self._count += 1
+        folder, scratch = (self.folder / f"{kind}{self._count}" for kind in ("run", "scratch"))
+        folder.mkdir()
+        scratch.mkdir()
+        try:
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                run(cfg, folder, scratch, lambda row: None)
+        except FlBenchError as error:
+            raise Failed(str(error)) from error
+        return folder
+
+
+def neutral(kit: Kit) -> str:
+    """With its neutral setting it is FedAvg."""
+    ours = kit.run(kit.compose(*kit.about["neutral"]))
+    fedavg = kit.run(kit.compose_fedavg(*kit.about["fedavg"]))
+    return _same(_model(ours), _model(fedavg), "FedAvg's model")
+
+
+def one_client(kit: Kit) -> str:
+    """With its neutral setting and one client it is plain training."""
+    ours = kit.run(kit.compose(*(kit.about["neutral"] or ()), "num_clients=1"))
+    cfg = kit.compose_fedavg(*kit.about["fedavg"], "num_clients=1")
+    plain = kit.run(cfg)
+    trainer = Trainer(plain.with_name(plain.name.replace("run", "scratch")))
+    model, rows = trainer.flat.model.train(), trainer.partition.train_rows(0)
+    count = cfg.local.steps or cfg.local.epochs * -(-len(rows) // cfg.local.batch_size)
+    for round in range(1, cfg.num_rounds + 1):
+        optimizer = trainer.task.optimizer(model, trainer.local)
+        torch.manual_seed(rng.integer(cfg.seed, "torch", round))
+        for part in islice(batches(rows, cfg.local.batch_size, rng.generator(cfg.seed, "batches", round)), count):
+            trainer.task.step(model, gather(trainer.data.train, part), optimizer, lambda: None)
+    return _same(_model(ours), model.state_dict(), "the model of a plain loop")
+
+
+def order(kit: Kit) -> str:
+    """Neither the order of the clients nor how they are grouped changes a bit."""
+    words = (*SMALL, "evaluate.clients=true")
+    one = kit.run(kit.compose(base=words))
+    cfg = kit.compose("engine.packing=false", base=words)
+    cfg.engine._target_ = f"{__name__}.backwards"
+    other = kit.run(cfg)
+    how = "when clients take their turns one by one, the last first"
+    if different := [str(name) for name, _ in _contents(one).items() ^ _contents(other).items()]:
+        raise Failed(f"{min(different)} differs {how}")
+    return f"the same bytes {how}"
+
+
+def dropped(kit: Kit) -> str:
+    """A client that fails keeps the state that it had, and the others' work is what it would have been."""
+    words = (*SMALL, "num_rounds=2")
+    cfg = kit.compose(base=words)
+    whole, before = kit.run(cfg), kit.run(kit.compose("num_rounds=1"))
+    half = OmegaConf.to_container(cfg.strategy.client, resolve=True)
+    cfg.strategy.client = {"_target_": f"{__name__}.Failing", "algorithm": half, "client": FAILS, "round": 2}
+    failed = kit.run(cfg)
+    tables = [pd.read_csv(folder / "clients.csv", dtype=str).query("round == '2'") for folder in (failed, whole)]
+    clients, expected = (table.set_index("client") for table in tables)
+    if clients.status.get(str(FAILS)) != "failed":
+        raise Failed(f"client {FAILS} did not take part in round 2")
+    trained = [name for name in map(str, clients) if not name.startswith("client_")]  # evaluated is the next model
+    if not clients.drop(str(FAILS))[trained].equals(expected.drop(str(FAILS))[trained]):
+        raise Failed("the other clients' rows are not what they were without the failure")
+    states = [file.read_bytes() for folder in (failed, before) for file in (folder / "state" / str(FAILS)).glob("*")]
+    if states and (len(states) != 2 or states[0] != states[1]):
+        raise Failed("its state is not that of the round before")
+    return "it keeps its state" if states else "it has no state to lose"
+
+
+def effect(kit: Kit) -> str:
+    """Where its idea must show, it is on the right side of FedAvg."""
+    about = kit.about["effect"]
+    metric, words = about["metric"], about["where"]
+    base = (*TELLING, *words)
+    ours = kit.run(kit.compose(base=base))
+    fedavg = kit.run(kit.compose_fedavg(*about.get("fedavg", ()), base=base))
+    values = [float(pd.read_csv(folder / "metrics.csv")[metric].iloc[-1]) for folder in (ours, fedavg)]
+    text = f"{metric} {values[0]:.4f}, FedAvg's {values[1]:.4f}"
+    if not {"above": values[0] > values[1], "below": values[0] < values[1]}[about["is"]]:
+        raise Failed(f"{text}, with {' '.join(words) or 'the usual words'}: it should be {about['is']}")
+    return text
+
+
+CHECKS: dict[str, Callable[[Kit], str]] = {f.__name__: f for f in (neutral, one_client, order, dropped, effect)}
+
+
+def check(strategy: str, compose: Compose, words: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """For each check its name, "ok", "FAILED" or "-" (it cannot be satisfied, or there is nothing to), and a text."""
+    with TemporaryDirectory(prefix="fl-bench-check-") as folder:
+        kit = Kit(strategy, compose, words, Path(folder))
+        for name, function in CHECKS.items():
+            if reason := kit.about["impossible"].get(name):
+                yield name, "-", reason
+            elif kit.about.get(name, ()) is None:
+                yield name, "-", f"its yaml has no check.{name}"
+            else:
+                try:
+                    yield name, "ok", function(kit)
+                except Failed as error:
+                    yield name, "FAILED", str(error)
+
+
+class _Backwards(InlineGrid):
+    def order(self, message_ids: Iterable[str]) -> list[str]:
+        return super().order(message_ids)[::-1]
+
+
+def backwards(engine: DictConfig, max_messages: int, server: Callable[..., None]) -> None:
+    """The inline engine with the last message first."""
+    server(_Backwards(), 1, lambda: False)
+
+
+class Failing:
+    """A client half that fails for one client in one round, when all its work is done."""
+
+    def __init__(self, algorithm: Any, client: int, round: int) -> None:
+        self._algorithm, self._when = algorithm, (client, round)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._algorithm, name)
+
+    def finish(self, turn: Turn) -> None:
+        self._algorithm.finish(turn)
+        if (turn.client, turn.round) == self._when:
+            raise RuntimeError("as the check wants it")
+
+
+def _model(folder: Path) -> dict[str, Tensor]:
+    """The final model of a run; where layers stay with the clients, those of client 0."""
+    mine = {
+        name.removeprefix(PRIVATE): tensor
+        for file in (folder / "state" / "0").glob("*")
+        for name, tensor in load_file(file).items()
+        if name.startswith(PRIVATE)
+    }
+    return load_file(folder / "model.safetensors") | mine
+
+
+def _same(a: dict[str, Tensor], b: dict[str, Tensor], whose: str) -> str:
+    if a.keys() != b.keys():
+        raise Failed(f"{', '.join(sorted(a.keys() ^ b.keys()))} is not in both this and {whose}")
+    largest = max(float((a[name].double() - b[name].double()).abs().max()) for name in a)
+    if not largest <= ROUNDING:
+        raise Failed(f"up to {largest:.1e} from {whose}")
+    return f"{whose} {f'but for {largest:.0e}' if largest else 'to the bit'}"
+
+
+def _contents(folder: Path) -> dict[Path, bytes]:
+    """The files that must not depend on anything but the config and the seed."""
+    files = (file for kind in ("*.csv", "*.safetensors") for file in folder.rglob(kind) if file.name != "timing.csv")
+    return {file.relative_to(folder): file.read_bytes() for file in files}

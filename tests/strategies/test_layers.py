@@ -1,0 +1,89 @@
+"""Which layers stay with a client."""
+
+import csv
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from torch import nn
+
+from fl_bench.errors import ConfigError
+from fl_bench.strategies.base import last_layers
+from fl_bench.strategies.fedbn import LocalNormalisation
+
+MODEL = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 4), nn.Linear(4, 2))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "names"),
+    [
+        (0, set()),
+        (1, {"5.weight", "5.bias"}),
+        (["4", "5"], {"4.weight", "4.bias", "5.weight", "5.bias"}),
+        (99, set(MODEL.state_dict())),
+    ],
+)
+def test_the_last_layers_by_number_or_by_name(wanted: int | list[str], names: set[str]) -> None:
+    assert last_layers(MODEL, wanted) == names
+
+
+def test_a_name_that_is_no_layer() -> None:
+    with pytest.raises(ConfigError, match=r"strategy.personal_layers: 7 is no layer; the model has 0, 1, 4, 5"):
+        last_layers(MODEL, ["4", "7"])
+
+
+def test_normalisation_layers_with_their_statistics() -> None:
+    names = {"1.weight", "1.bias", "1.running_mean", "1.running_var", "1.num_batches_tracked"}
+    assert LocalNormalisation().private(MODEL) == names
+
+
+SMALL = ("task=cifar", "data=synthetic", "data.num_samples=200", "num_clients=3", "num_rounds=2", "local.steps=2")
+
+
+@pytest.fixture
+def fedper(launch) -> Path:
+    return launch("strategy=fedper", "evaluate.clients=true", "figures=true", *SMALL)
+
+
+def test_what_stays_does_not_travel_and_is_not_in_the_global_model(fedper: Path) -> None:
+    head = {"11.weight": 84 * 10, "11.bias": 10}
+    assert not head.keys() & load_file(fedper / "model.safetensors").keys()
+    states = [load_file(file) for file in sorted(fedper.glob("state/*/2.safetensors"))]
+    assert [{name: tensor.numel() for name, tensor in state.items()} for state in states] == [
+        {f"model.{name}": size for name, size in head.items()}
+    ] * 3
+    assert not (states[0]["model.11.weight"] == states[1]["model.11.weight"]).all()
+    clients = list(csv.DictReader((fedper / "clients.csv").open()))
+    assert clients[-1]["bytes_up"] == str(4 * (62006 - 850))  # the network has 62,006 parameters
+
+
+def test_a_model_that_is_not_whole_is_not_tested(fedper: Path) -> None:
+    columns = (fedper / "metrics.csv").read_text().split("\n")[0].split(",")
+    assert not [name for name in columns if name.startswith("test_")]
+    assert {"client_accuracy", "client_accuracy_worst_decile", "client_accuracy_std"} <= set(columns)
+    figures = {file.name for file in (fedper / "figures").iterdir()}
+    assert figures == {"curves.png", "client_losses.png", "partition.png"}
+
+
+@pytest.mark.parametrize(
+    ("words", "note"),
+    [
+        (("strategy=local_only",), "keeps every layer of this model at the clients: they train alone"),
+        (("strategy=fedper", "task=mnist"), "keeps every layer of this model at the clients: they train alone"),
+        (("strategy=fedbn",), "finds no layer of this model to keep at the clients: it is the same as without"),
+        (("strategy=fedbn", "model.norm=batch"), ""),
+    ],
+)
+def test_a_user_is_told_where_there_is_nothing_to_keep_or_to_share(launch, capsys, words, note: str) -> None:
+    launch(*SMALL, *words)
+    said = capsys.readouterr().err
+    assert note in said
+    assert bool(said) == bool(note)
+
+
+def test_each_client_keeps_its_discriminator_when_only_the_generator_travels(launch) -> None:
+    words = ("task=dcgan", "data=synthetic", "data.num_samples=60", "num_clients=2", "num_rounds=2", "local.steps=1")
+    folder = launch(*words, "model.share=generator", "model.width=4")
+    for state in map(load_file, folder.glob("state/*/2.safetensors")):
+        assert {name.split(".")[1] for name in state} == {"discriminator"}
+    assert len(list(folder.glob("state/*/*"))) == 2
