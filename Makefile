@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format clean
+.PHONY: help run test results lint format clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,6 +15,9 @@ run: $(READY) ## run the main job to its result: 100 rounds of FedAvg on real ha
 
 test: $(READY) ## run all tests
 	$(BIN)/python -m pytest
+
+results: $(READY) ## make docs/results.md anew: what the papers claim, with three seeds (about TIME)
+	$(BIN)/python scripts/make_results.py
 
 lint: $(READY) ## check style and types
 	$(BIN)/ruff check .

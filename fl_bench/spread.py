@@ -32,6 +32,9 @@ FUNCTIONS: dict[str, Callable[[Values, Values], float]] = {
 }
 
 
+WRITTEN = ("std", "worst_decile", "best_decile", "min")  # of every metric of the clients, into metrics.csv
+
+
 def best_first(metric: str, values: Sequence[float], weights: Sequence[float]) -> tuple[Values, Values]:
     """Values and weights of a metric as FUNCTIONS want them: of one whose name holds "loss" the lowest are the best."""
     pairs = sorted(zip(values, weights, strict=True), reverse="loss" not in metric)

@@ -23,11 +23,10 @@ from fl_bench.mean import merge
 from fl_bench.results.album import Album
 from fl_bench.results.flower_log import flower_says
 from fl_bench.results.recorder import Recorder
-from fl_bench.spread import FUNCTIONS, best_first
+from fl_bench.spread import FUNCTIONS, WRITTEN, best_first
 
 Vector = NDArray[np.float32]
 FLOAT_BYTES = 4
-SPREADS = ("std", "worst_decile", "best_decile", "min")  # of each metric over the clients
 PHASES = ("train", "aggregate", "test", "evaluate_clients")  # of a round, as timing.csv has them
 
 
@@ -130,7 +129,7 @@ class Rounds:
             each = [metrics[name] for metrics in by_client]
             ordered = best_first(name, [one.value for one in each], [one.count for one in each])
             row[f"client_{name}"] = mean.value
-            row |= {f"client_{name}_{spread}": FUNCTIONS[spread](*ordered) for spread in SPREADS}
+            row |= {f"client_{name}_{spread}": FUNCTIONS[spread](*ordered) for spread in WRITTEN}
         return row | {name: value for name, value in _prefixed("client_", extra).items() if name not in row}
 
     def _check_clients(self, round: int, answers: list[Row], answered: list[Row], rows: dict[int, Row]) -> None:

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from fl_bench.spread import WRITTEN
+
 
 class Reporter:
     """A context in which `show` is called with each round's row."""
@@ -42,5 +44,10 @@ class Reporter:
 
 def summary(row: Mapping[str, Any]) -> str:
     """The metrics of a row of metrics.csv in short, the most telling first: a narrow terminal cuts the others off."""
-    names = [name for prefix in ("test_", "client_", "train_") for name in row if name.startswith(prefix)]
+    names = [
+        name
+        for prefix in ("test_", "client_", "train_")
+        for name in row
+        if name.startswith(prefix) and not name.endswith(WRITTEN)  # how they are spread is for the tables
+    ]
     return "  ".join(f"{name}={row[name]:.4f}" for name in names)
