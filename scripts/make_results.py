@@ -174,14 +174,12 @@ def draw(experiment: Experiment, tables: pd.DataFrame) -> None:
     """The mean over the seeds round by round, and the range between the lowest and the highest."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    rounds = (
-        tables.dropna(subset=[experiment.curve]).groupby(["run", "round"])[experiment.curve].agg(["mean", "min", "max"])
-    )
+    known = tables.dropna(subset=[experiment.curve])
+    rounds = known.groupby(["run", "round"])[experiment.curve].agg(["mean", "min", "max"])
     for run in rounds["mean"].groupby("run").last().sort_values(ascending=False).index:
-        (line,) = axes.plot(rounds.loc[run]["mean"], label=run)
-        axes.fill_between(
-            rounds.loc[run].index, rounds.loc[run]["min"], rounds.loc[run]["max"], color=line.get_color(), alpha=0.15
-        )
+        part = rounds.loc[run]
+        (line,) = axes.plot(part["mean"], label=run)
+        axes.fill_between(part.index, part["min"], part["max"], color=line.get_color(), alpha=0.15)
     axes.set_xlabel("round")
     axes.set_ylabel(experiment.curve)
     axes.grid(alpha=0.3)
@@ -193,14 +191,16 @@ def draw(experiment: Experiment, tables: pd.DataFrame) -> None:
 INTRODUCTION = """# Results
 
 What the papers claim, tried on the small embedded tasks: real MNIST digits, and those digits on photos as small colour
-images (`task=cifar`, not CIFAR-10). Made by `make results` from the settings in `conf/experiment/`; it takes about
-TIME on two cores and writes this page and its figures anew. Three seeds, each with another partition, model
-and order of batches; numbers are means over the seeds of the last round, ± their standard deviation. All strategies have
+images (`task=cifar`, not CIFAR-10). Made by `make results` from the settings in `conf/experiment/`, which takes about
+TIME on two cores and writes this page and its figures anew.
+
+Three seeds, each with another partition, model and order of batches. Numbers are means over the seeds at the last
+round, ± their standard deviation; in the figures the range from the lowest to the highest. `client_*` are of the
+clients' own held-out data, by the model that each would use: its own, where the method makes one. All strategies have
 the parameters of their yaml, which were not tuned for these tasks, and equal numbers of rounds, not of steps: for each
 batch pFedMe takes five steps, and Ditto, APFL, FedRep and Per-FedAvg two.
 
-`client_*` are of clients' own held-out data, by the model that each would use: its own, where the method makes one.
-Three seeds on small data show directions, not the papers' numbers.
+Three seeds on small data show directions, not the papers' numbers. Where a claim does not hold here, the table says so.
 """
 
 
