@@ -37,7 +37,8 @@ def compose(*overrides: str) -> DictConfig:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in DETERMINISTIC}
+    files = [*(folder / name for name in DETERMINISTIC), *folder.glob("state/*/*")]
+    return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 class Toy(Task):

@@ -6,6 +6,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fl_bench.spread import WRITTEN
+
 MANY_CLIENTS = 50  # above this, a line or bar for each would be a blur
 
 
@@ -20,8 +22,9 @@ def draw(folder: Path) -> None:
 
 
 def _curves(metrics: pd.DataFrame, file: Path) -> None:
-    """One panel a metric; its training, test and client values as lines."""
-    lines = [c for c in map(str, metrics) if c.startswith(("train_", "test_", "client_"))]
+    """One panel a metric: its training, test and client values as lines, most of the clients as a band."""
+    columns = [c for c in map(str, metrics) if c.startswith(("train_", "test_", "client_"))]
+    lines = [c for c in columns if not c.endswith(WRITTEN)]
     plain = [column.partition("_")[2] for column in lines if not column.startswith("client_")]
     names = list(dict.fromkeys(_metric(column, plain) for column in lines))
     figure = Figure(figsize=(5.5 * len(names), 4), layout="constrained")
@@ -29,6 +32,13 @@ def _curves(metrics: pd.DataFrame, file: Path) -> None:
         for column in lines:
             if _metric(column, plain) == name:
                 metrics[column].dropna().plot(ax=axes, label=column, marker="." if len(metrics) < 40 else None)
+        deciles = [f"client_{name}_{decile}" for decile in ("worst_decile", "best_decile")]
+        if set(deciles) <= set(columns):
+            band = metrics[deciles].dropna()
+            colour = axes.lines[-1].get_color()
+            axes.fill_between(
+                band.index, *band.T.to_numpy(), color=colour, alpha=0.15, label="clients, worst to best decile"
+            )
         _finish(axes, "round", name)
         axes.legend()
     figure.savefig(file, dpi=120)

@@ -48,6 +48,17 @@ def test_strategies_that_need_each_client(launch, tmp_path: Path, strategy: str)
     assert json.loads((simulated / "run.json").read_text())["status"] == "done"
 
 
+@pytest.mark.parametrize("strategy", ["scaffold", "fedrep", "loadaboost"])
+def test_strategies_that_keep_something_at_the_client(launch, tmp_path: Path, strategy: str) -> None:
+    words = (
+        "task=cifar", f"strategy={strategy}", "data=synthetic", "data.num_samples=300", "num_rounds=3", "figures=false",
+        "clients_per_round=6", "partition=pathological", "evaluate.clients=true", "local.steps=2",
+    )  # fmt: skip
+    simulated = digests(run(tmp_path, "simulated", *words))
+    assert simulated == digests(launch(*words))
+    assert any(name.startswith("state/") for name in simulated) == (strategy != "loadaboost")
+
+
 @pytest.mark.parametrize("task", ["imdb", "sam", "dcgan"])
 def test_the_larger_tasks(launch, tmp_path: Path, task: str) -> None:
     words = (f"task={task}", "num_rounds=2", "local.steps=2", "clients_per_round=4", "figures=false")
