@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fl_bench import config, rng
 from fl_bench.engines.inline import InlineGrid
-from fl_bench.errors import FlBenchError
+from fl_bench.errors import ConfigError, FlBenchError, in_one_line
 from fl_bench.federation.local import PRIVATE, Trainer, batches
 from fl_bench.run import run
 from fl_bench.strategies.base import Turn
@@ -29,9 +29,9 @@ from fl_bench.tasks.base import gather
 Compose = Callable[[Sequence[str]], DictConfig]  # from words of the command line to the config
 
 SMALL = (
-    "engine=inline", "task=cifar", "data=synthetic", "data.num_samples=200", "num_clients=4", "num_rounds=2",
-    "local.steps=2", "figures=false",
+    "engine=inline", "num_clients=4", "num_rounds=2", "local.steps=2", "figures=false",
 )  # fmt: skip
+DATA = ("task=cifar", "data=synthetic", "data.num_samples=200")  # unless the user names another task or data
 TELLING = (
     "engine=inline", "task=mnist", "partition=pathological", "evaluate.clients=true", "num_rounds=5", "figures=false",
 )  # fmt: skip
@@ -48,17 +48,18 @@ class Kit:
 
     def __init__(self, strategy: str, compose: Compose, words: Sequence[str], folder: Path) -> None:
         self.strategy, self.words, self.folder = strategy, words, folder
+        self.small = SMALL if any(word.startswith(("task=", "data=")) for word in words) else (*SMALL, *DATA)
         self._compose = compose
         self.about: dict[str, Any] = OmegaConf.to_container(compose([f"strategy={strategy}"]).strategy.check)  # type: ignore[assignment]
         self._count = 0
 
-    def compose(self, *words: str, base: Sequence[str] = SMALL) -> DictConfig:
+    def compose(self, *words: str, base: Sequence[str] = ()) -> DictConfig:
         """The config of a run of this strategy."""
-        return self._checked([f"strategy={self.strategy}", *base, *self.words, *words])
+        return self._checked([f"strategy={self.strategy}", *(base or self.small), *self.words, *words])
 
-    def compose_fedavg(self, *words: str, base: Sequence[str] = SMALL) -> DictConfig:
+    def compose_fedavg(self, *words: str, base: Sequence[str] = ()) -> DictConfig:
         """The same for FedAvg, which leaves out what only this strategy knows."""
-        known = [word for word in (*base, *self.words, *words) if not word.startswith("strategy.")]
+        known = [word for word in (*(base or self.small), *self.words, *words) if not word.startswith("strategy.")]
         return self._checked(["strategy=fedavg", *known])
 
     def _checked(self, words: Sequence[str]) -> DictConfig:
@@ -75,8 +76,10 @@ class Kit:
         try:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
                 run(cfg, folder, scratch, lambda row: None)
-        except FlBenchError as error:
-            raise Failed(str(error)) from error
+        except ConfigError:
+            raise
+        except Exception as error:
+            raise Failed(str(error) if isinstance(error, FlBenchError) else in_one_line(error)) from error
         return folder
 
 
@@ -99,15 +102,14 @@ def one_client(kit: Kit) -> str:
         optimizer = trainer.task.optimizer(model, trainer.local)
         torch.manual_seed(rng.integer(cfg.seed, "torch", round))
         for part in islice(batches(rows, cfg.local.batch_size, rng.generator(cfg.seed, "batches", round)), count):
-            trainer.task.step(model, gather(trainer.data.train, part), optimizer, lambda: None)
-    return _same(_model(ours), model.state_dict(), "the model of a plain loop")
+            trainer.task.step(model, gather(trainer.data.train, part, trainer.device), optimizer, lambda: None)
+    return _same(_model(ours), {k: t.cpu() for k, t in model.state_dict().items()}, "the model of a plain loop")
 
 
 def order(kit: Kit) -> str:
     """Neither the order of the clients nor how they are grouped changes a bit."""
-    words = (*SMALL, "evaluate.clients=true")
-    one = kit.run(kit.compose(base=words))
-    cfg = kit.compose("engine.packing=false", base=words)
+    one = kit.run(kit.compose("evaluate.clients=true"))
+    cfg = kit.compose("evaluate.clients=true", "engine.packing=false")
     cfg.engine._target_ = f"{__name__}.backwards"
     other = kit.run(cfg)
     how = "when clients take their turns one by one, the last first"
@@ -118,8 +120,7 @@ def order(kit: Kit) -> str:
 
 def dropped(kit: Kit) -> str:
     """A client that fails keeps the state that it had, and the others' work is what it would have been."""
-    words = (*SMALL, "num_rounds=2")
-    cfg = kit.compose(base=words)
+    cfg = kit.compose("num_rounds=2")
     whole, before = kit.run(cfg), kit.run(kit.compose("num_rounds=1"))
     half = OmegaConf.to_container(cfg.strategy.client, resolve=True)
     cfg.strategy.client = {"_target_": f"{__name__}.Failing", "algorithm": half, "client": FAILS, "round": 2}
@@ -209,7 +210,8 @@ def _model(folder: Path) -> dict[str, Tensor]:
 def _same(a: dict[str, Tensor], b: dict[str, Tensor], whose: str) -> str:
     if a.keys() != b.keys():
         raise Failed(f"{', '.join(sorted(a.keys() ^ b.keys()))} is not in both this and {whose}")
-    largest = max(float((a[name].double() - b[name].double()).abs().max()) for name in a)
+    numbers = [name for name in a if a[name].is_floating_point()]  # not the counters of BatchNorm, which do not travel
+    largest = max(float((a[name].double() - b[name].double()).abs().max()) for name in numbers)
     if not largest <= ROUNDING:
         raise Failed(f"up to {largest:.1e} from {whose}")
     return f"{whose} {f'but for {largest:.0e}' if largest else 'to the bit'}"

@@ -106,6 +106,8 @@ def _check(words: list[str]) -> int:
         return _refuse(_explain(error))
     except ConfigError as error:
         return _refuse(str(error))
+    except KeyboardInterrupt:
+        return 130
     print(f"{failed} failed" if failed else "all hold")
     return 1 if failed else 0
 

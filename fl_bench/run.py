@@ -83,7 +83,8 @@ def run(cfg: DictConfig, folder: Path, scratch: Path, show: Callable[[Any], None
         print(f"fl-bench: note: {note}", file=sys.stderr)
     _write_partition(trainer, folder)
     result: list[NDArray[np.float32]] = []
-    with Reporter(f"{type(task).__name__} {type(strategy).__name__}", cfg.num_rounds) as reporter:
+    parts = [task, strategy, *([trainer.algorithm] if type(trainer.algorithm) is not LocalAlgorithm else [])]
+    with Reporter(" ".join(type(part).__name__ for part in parts), cfg.num_rounds) as reporter:
 
         def report(row: Mapping[str, Any]) -> None:
             reporter.show(row)
@@ -91,6 +92,7 @@ def run(cfg: DictConfig, folder: Path, scratch: Path, show: Callable[[Any], None
 
         album = Album(folder / "figures") if cfg.figures else None
         states = ClientStates(folder / "state")
+        states.clear()
         rounds = Rounds(cfg, strategy, trainer, states, Recorder(folder), album, report)
 
         def server(grid: Grid, num_nodes: int, interrupted: Callable[[], bool]) -> None:
@@ -166,6 +168,12 @@ def _make_fleet(
 
 def _try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
     """Find what does not fit together while nothing has been started."""
+    trainer.algorithm.check(trainer.task)
+    if trainer.personal and not trainer.learns(trainer.personal):
+        raise ConfigError(
+            f"strategy: the layers that it keeps at the clients, such as {min(trainer.personal)}, take no part in the "
+            f"loss of task {type(trainer.task).__name__}; name others, for example as strategy.personal_layers=[...]"
+        )
     try:
         trainer.task.optimizer(trainer.flat.model, trainer.local)
     except (AttributeError, TypeError, ValueError, KeyError) as error:

@@ -24,7 +24,6 @@ from fl_bench.federation.client import JOB, Row, metrics_of, to_pairs
 from fl_bench.federation.parameters import Layout
 from fl_bench.federation.update import ExactMean, Update
 from fl_bench.mean import Mean, merge
-from fl_bench.strategies.base import CLIENTS
 
 POLL_SECONDS = 0.002
 CLIENT_FAILED = 1  # the code of the Error that a strategy sees for a client without an answer
@@ -177,7 +176,7 @@ class Fleet(Grid):
             for row in self.rows
             if "why" in row
         ]
-        answered = [row | {"ids": [row["client"]]} for row in self.rows if row["status"] in ("ok", "evaluated")]
+        answered = [row for row in self.rows if row["status"] in ("ok", "evaluated")]
         if not answered:
             return errors
         if total is not None:
@@ -186,7 +185,6 @@ class Fleet(Grid):
                 for row in answered
             )
             merged = {
-                "ids": [row["client"] for row in answered],
                 "num_examples": total.weight,
                 "metrics": to_pairs(merge(map(metrics_of, answered))),
                 "reply": {name: mean.value for name, mean in merge(weighted).items()},
@@ -207,6 +205,5 @@ class Fleet(Grid):
             numbers = {name: mean.value for name, mean in means.items()}
             content = RecordDict()
         weight = row["num_examples"] if is_train else means["loss"].count
-        content[CLIENTS] = ConfigRecord({"ids": row["ids"]})
         content["metrics"] = MetricRecord({"num-examples": weight} | numbers)
         return Message(content, reply_to=original)

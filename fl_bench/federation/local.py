@@ -86,7 +86,7 @@ class Trainer:
     def train(self, client: int, round: int, payload: Vector, config: Mapping[str, Any], state: State) -> Trained:
         """One client's turn from what the server sent. Raises Diverged when its numbers are not finite."""
         start = torch.from_numpy(payload).to(self.device)
-        turn = self._turn("", client, round, start, config, state)
+        turn = self._turn("", client, round, self.rows(client), start, config, state)
         self.flat.model.train()
         self.algorithm.begin(turn)
         steps = self.algorithm.train(turn)
@@ -112,7 +112,8 @@ class Trainer:
         self, client: int, round: int, payload: Vector, config: Mapping[str, Any], state: State
     ) -> dict[str, Mean]:
         """The metrics of the model that this client would use, on the rows that it holds out."""
-        turn = self._turn("adapt ", client, round, torch.from_numpy(payload).to(self.device), config, state)
+        start = torch.from_numpy(payload).to(self.device)
+        turn = self._turn("adapt ", client, round, self.partition.train_rows(client), start, config, state)
         self.flat.model.train()
         self.algorithm.personalize(turn)
         for _ in range(self.adapt_steps):
@@ -120,10 +121,15 @@ class Trainer:
         return self._score(self.data.train, self.partition.heldout_rows(client))
 
     def evaluate_test(self, payload: Vector) -> dict[str, float]:
-        """The metrics of the server's model on the central test set; none where parts of it are the clients' own."""
+        """The metrics of the server's model on the central test set; none where parts of it are the clients' own.
+
+        What the task itself leaves with the clients (a discriminator) it can do without in its `measure`.
+        """
         if self.personal:
             return {}
         self.load(payload)
+        if self.private:
+            return self.task.measure(self.flat.model, self.data)
         means = self._score(self.data.test, np.arange(len(next(iter(self.data.test.values())))))
         return {name: mean.value for name, mean in means.items()} | self.task.measure(self.flat.model, self.data)
 
@@ -136,8 +142,22 @@ class Trainer:
         batch = gather(self.data.test, np.arange(1), self.device)
         return list(self.task.score(self.flat.model.eval(), batch))
 
+    def learns(self, names: set[str]) -> bool:
+        """Whether the task's loss depends on any of these parameters."""
+        model = self.flat.model.eval()
+        loss, _ = self.task.objective(model, gather(self.data.train, np.arange(1), self.device))
+        parameters = [p for name, p in model.named_parameters() if name in names and p.requires_grad]
+        return any(part is not None for part in torch.autograd.grad(loss, parameters, allow_unused=True))
+
     def _turn(
-        self, prefix: str, client: int, round: int, payload: Tensor, config: Mapping[str, Any], state: State
+        self,
+        prefix: str,
+        client: int,
+        round: int,
+        rows: NDArray,
+        payload: Tensor,
+        config: Mapping[str, Any],
+        state: State,
     ) -> Turn:
         """A turn of this client with the model as it begins; `prefix` keeps its random numbers from those of others."""
         size, extras = self.flat.layout.size, self.algorithm.extras
@@ -146,7 +166,6 @@ class Trainer:
         for name, tensor in self.private.items():
             if PRIVATE + name in state:
                 tensor.copy_(state.pop(PRIVATE + name))
-        rows = self.rows(client)
         torch.manual_seed(rng.integer(self.seed, prefix + "torch", round, client))
 
         def stream(purpose: str) -> Iterator[Batch]:
@@ -157,8 +176,8 @@ class Trainer:
         return Turn(
             client=client, round=round, task=self.task, local=self.local, model=self.flat.model,
             parameters=self.flat.vector, start=payload[:size], split=self.flat.layout.split, config=config,
-            stream=stream, batches_per_epoch=-(-len(rows) // self.local["batch_size"]), state=state,
-            extras=dict(zip(extras, payload[size:].clone().view(len(extras), size), strict=True)),
+            stream=stream, batches_per_epoch=-(-len(rows) // self.local["batch_size"]), private=self.private,
+            state=state, extras=dict(zip(extras, payload[size:].clone().view(len(extras), size), strict=True)),
         )  # fmt: skip
 
     @torch.no_grad()

@@ -24,6 +24,7 @@ from fl_bench.results.album import Album
 from fl_bench.results.flower_log import flower_says
 from fl_bench.results.recorder import Recorder
 from fl_bench.spread import FUNCTIONS, WRITTEN, best_first
+from fl_bench.strategies.base import ALL_EXAMPLES
 
 Vector = NDArray[np.float32]
 FLOAT_BYTES = 4
@@ -86,7 +87,8 @@ class Rounds:
         with self._timed("train"):
             rng.seed_globals(seed, "configure_train", round)
             arrays = fleet.layout.to_record(vector)
-            messages = self.strategy.configure_train(round, arrays, ConfigRecord(), fleet)
+            config = ConfigRecord({ALL_EXAMPLES: int(fleet.weights.sum())})
+            messages = self.strategy.configure_train(round, arrays, config, fleet)
             replies = fleet.send_and_receive(messages)
         model_bytes = FLOAT_BYTES * fleet.layout.size
         rows = {row["client"]: _client_row(round, row, model_bytes) for row in fleet.rows}

@@ -5,6 +5,7 @@ newest version from before r, so that a round can be repeated; versions that are
 """
 
 import os
+import shutil
 from collections.abc import Collection
 from pathlib import Path
 
@@ -19,6 +20,10 @@ class ClientStates:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    def clear(self) -> None:
+        """Forget what an earlier run in the same folder has left."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def read(self, client: int, before: int) -> State:
         """The client's state as it was before round `before`; empty where it has never kept anything."""

@@ -6,8 +6,8 @@ trained as by FedAvg. v is trained for the loss of the mixture, and so may alpha
 
 import torch
 
-from fl_bench.strategies.base import LocalAlgorithm, Turn
-from fl_bench.tasks.base import Batch, Metrics
+from fl_bench.strategies.base import LocalAlgorithm, Turn, need_one_loss
+from fl_bench.tasks.base import Batch, Metrics, Task
 
 PERSONAL, ALPHA = "personal", "alpha"
 
@@ -19,6 +19,9 @@ class Mixture(LocalAlgorithm):
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha={alpha}: must be from 0 to 1")
         self.alpha, self.adaptive = alpha, adaptive
+
+    def check(self, task: Task) -> None:
+        need_one_loss(self, task)
 
     def begin(self, turn: Turn) -> None:
         self.mine = turn.state.get(PERSONAL, turn.start).clone()
@@ -39,7 +42,7 @@ class Mixture(LocalAlgorithm):
                 self.share = min(1.0, max(0.0, share - turn.local["lr"] * slope))
                 self.first = False
             turn.grad = share * gradient
-            turn.parameters.copy_(self.mine)
+            turn.place(self.mine)
 
         turn.parameters.copy_(share * self.mine + (1 - share) * before)
         turn.step(batch, correct, self.optimizer)

@@ -15,7 +15,7 @@ from fl_bench.data.partition import Partition
 from fl_bench.errors import ConfigError
 from fl_bench.tasks.base import Batch, Metrics, Task
 
-CLIENTS = "clients"  # the ConfigRecord of a reply whose "ids" say for which clients it stands
+ALL_EXAMPLES = "all-examples"  # in the config of every round: how many training examples all clients have together
 
 
 @dataclass
@@ -33,11 +33,13 @@ class Turn:
     config: Mapping[str, Any]  # what the strategy's server half sent along
     stream: Callable[[str], Iterator[Batch]]  # for a purpose: batches without end, each epoch shuffled anew
     batches_per_epoch: int
+    private: dict[str, Tensor] = field(default_factory=dict)  # tensors of `model` that stay with the client
     state: dict[str, Tensor] = field(default_factory=dict)  # this client's own; what is here at the end is kept
     extras: dict[str, Tensor] = field(default_factory=dict)  # [P] each: see LocalAlgorithm.extras
     reply: dict[str, float] = field(default_factory=dict)  # numbers for the server half, beside the task's metrics
 
     def __post_init__(self) -> None:
+        self.steps = 0
         self._streams: dict[str, Iterator[Batch]] = {}
 
     @cached_property
@@ -70,7 +72,14 @@ class Turn:
 
     def step(self, batch: Batch, correct: Callable[[], None] = lambda: None, optimizer: Any = None) -> Metrics:
         """One step of the task; `correct` is called between the backward pass and the optimiser's step."""
+        self.steps += 1
         return self.task.step(self.model, batch, optimizer or self.optimizer, correct)
+
+    def place(self, vector: Tensor) -> None:
+        """Go to these parameters [P], but keep what BatchNorm has counted."""
+        for (name, part), target in zip(self.split(self.parameters).items(), self.split(vector).values(), strict=True):
+            if not is_statistic(name):
+                part.copy_(target)
 
     def gradient(self, batch: Batch) -> Tensor:
         """The gradient [P] of the task's loss where the model is now; `grad` stays as it is."""
@@ -109,6 +118,9 @@ class LocalAlgorithm:
     """Local training by the task's own optimiser; a subclass overrides the moments where it differs."""
 
     extras: Sequence[str] = ()  # names of vectors [P] that travel beside the model, there and back; at first zero
+
+    def check(self, task: Task) -> None:
+        """Before a run: raise ConfigError where this algorithm cannot work on a task."""
 
     def private(self, model: nn.Module) -> set[str]:
         """The names of the tensors of `model` that stay with the client and are kept for its next turn."""
@@ -150,16 +162,23 @@ def layers(model: nn.Module) -> dict[str, set[str]]:
 
 
 def last_layers(model: nn.Module, wanted: int | Sequence[str]) -> set[str]:
-    """The names of the tensors of the last `wanted` layers, or of those whose names begin with one of `wanted`."""
+    """The names of the tensors of the last `wanted` layers, or of the layers and modules that `wanted` names."""
     known = layers(model)
     if isinstance(wanted, int):
         chosen = list(known)[max(0, len(known) - wanted) :]
     else:
-        chosen = [name for name in known if name.startswith(tuple(wanted))]
+        chosen = [name for name in known for start in wanted if f"{name}.".startswith(f"{start}.")]
         for start in wanted:
-            if not any(name.startswith(start) for name in known):
+            if not any(f"{name}.".startswith(f"{start}.") for name in known):
                 raise ConfigError(f"strategy.personal_layers: {start} is no layer; the model has {', '.join(known)}")
     return set().union(*(known[name] for name in chosen))
+
+
+def need_one_loss(algorithm: LocalAlgorithm, task: Task) -> None:
+    """For algorithms that take or move the gradient of a step's loss."""
+    if not task.one_loss:
+        names = type(algorithm).__name__, type(task).__name__
+        raise ConfigError("strategy: {} works on the gradient of one loss, and task {} has several".format(*names))
 
 
 def is_statistic(name: str) -> bool:
@@ -167,7 +186,7 @@ def is_statistic(name: str) -> bool:
     return name.endswith(("running_mean", "running_var"))
 
 
-def num_clients_in(replies: Sequence[Message]) -> int:
-    """How many clients the models of these replies come from: one reply may stand for many."""
-    records = [reply.content.config_records[CLIENTS] for reply in replies if not reply.has_error()]
-    return sum(len(record["ids"]) for record in records)  # type: ignore[arg-type, misc]
+def examples_of(replies: Sequence[Message]) -> int:
+    """How many training examples the clients of these replies have together; one reply may stand for many clients."""
+    metrics = [next(iter(reply.content.metric_records.values())) for reply in replies if not reply.has_error()]
+    return sum(int(record["num-examples"]) for record in metrics)  # type: ignore[arg-type, misc]

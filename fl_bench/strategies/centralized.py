@@ -19,8 +19,8 @@ from fl_bench.tasks.base import Metrics
 
 class Central(FedAvg):
     def configure_train(self, *arguments: Any) -> Iterable[Message]:
-        """Of the cohort's turns, the first: it has everybody's data."""
-        return list(super().configure_train(*arguments))[:1]
+        """Of the cohort's turns one, that of the lowest id: it has everybody's data."""
+        return [min(super().configure_train(*arguments), key=lambda message: message.metadata.dst_node_id)]
 
 
 class Everything(LocalAlgorithm):

@@ -20,13 +20,14 @@ class Ditto(LocalAlgorithm):
 
     def train(self, turn: Turn) -> list[Metrics]:
         metrics = super().train(turn)
-        federated = turn.parameters.clone()
+        federated = [(tensor, tensor.clone()) for tensor in (turn.parameters, *turn.private.values())]
         self.personalize(turn)
         optimizer = turn.new_optimizer()
         for batch in turn.batches(purpose=PERSONAL):
             turn.step(batch, lambda: self._pull(turn), optimizer)
         turn.state[PERSONAL] = turn.parameters.clone()
-        turn.parameters.copy_(federated)
+        for tensor, value in federated:
+            tensor.copy_(value)
         return metrics
 
     def personalize(self, turn: Turn) -> None:

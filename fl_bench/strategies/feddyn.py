@@ -11,28 +11,29 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
-from fl_bench.strategies.base import LocalAlgorithm, Turn, is_statistic, num_clients_in
+from fl_bench.strategies.base import ALL_EXAMPLES, LocalAlgorithm, Turn, examples_of, is_statistic
 
 GRADIENT = "gradient"
 
 
 class FedDyn(FedAvg):
-    """w = mean of the clients' models - h / alpha, with h = h - alpha * |cohort| / num_clients * mean of (w_i - w).
+    """w = mean of the clients' models - h / alpha, with h = h - alpha * part * mean of (w_i - w).
 
-    What is kept here is -h / alpha, `drift`. alpha = 0 regularises nothing, and then the server adds nothing either.
+    The part that the cohort is of all clients is counted in examples, as means are weighted by them. What is kept
+    here is -h / alpha, `drift`. alpha = 0 regularises nothing, and then the server adds nothing either.
     """
 
-    def __init__(self, num_clients: int, alpha: float, **options: Any) -> None:
+    def __init__(self, alpha: float, **options: Any) -> None:
         if not 0 <= alpha < float("inf"):
             raise ValueError(f"alpha={alpha}: must be a number from 0")
         super().__init__(**options)
-        self.num_clients, self.alpha = num_clients, alpha
+        self.alpha = alpha
         self.drift: dict[str, Any] = {}
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        self.sent = arrays
+        self.sent, self.all_examples = arrays, int(config[ALL_EXAMPLES])  # type: ignore[arg-type]
         config["alpha"] = self.alpha
         return super().configure_train(server_round, arrays, config, grid)
 
@@ -43,7 +44,7 @@ class FedDyn(FedAvg):
         means, metrics = super().aggregate_train(server_round, replies)
         if means is None or not self.alpha:
             return means, metrics
-        part = num_clients_in(replies) / self.num_clients
+        part = examples_of(replies) / self.all_examples
         moved = {}
         for name, mean in means.items():
             if is_statistic(name):

@@ -41,15 +41,9 @@ class NormalizedAveraging(FedAvg):
 class Normalized(LocalAlgorithm):
     """Sends x + (y_i - x) / a_i, and a_i: its steps, or with SGD's momentum rho what they add up to (section 3.2)."""
 
-    def begin(self, turn: Turn) -> None:
-        self.steps = 0
-
-    def correct(self, turn: Turn) -> None:
-        self.steps += 1
-
     def finish(self, turn: Turn) -> None:
         rho = float(turn.local["optimizer"].get("momentum", 0))
-        effective = (self.steps - rho * (1 - rho**self.steps) / (1 - rho)) / (1 - rho)
+        effective = (turn.steps - rho * (1 - rho**turn.steps) / (1 - rho)) / (1 - rho)
         starts = turn.split(turn.start)
         for name, part in turn.split(turn.parameters).items():
             if not is_statistic(name):

@@ -11,7 +11,7 @@ from fl_bench.strategies.base import LocalAlgorithm, last_layers
 
 
 class Personal(LocalAlgorithm):
-    """`personal_layers`: how many of the last layers stay with the client, or the names that theirs begin with."""
+    """`personal_layers`: how many of the last layers stay with the client, or their names."""
 
     def __init__(self, personal_layers: int | Sequence[str]) -> None:
         self.personal_layers = personal_layers

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fl_bench.errors import ConfigError
 from fl_bench.strategies.base import LocalAlgorithm, Turn, layers
-from fl_bench.tasks.base import Batch, Metrics
+from fl_bench.tasks.base import Batch, Classifier, Metrics, Task
 
 PREVIOUS = "previous"
 
@@ -26,6 +27,10 @@ class Contrastive(LocalAlgorithm):
         if not temperature > 0:
             raise ValueError(f"temperature={temperature}: must be a positive number")
         self.mu, self.temperature = mu, temperature
+
+    def check(self, task: Task) -> None:
+        if not isinstance(task, Classifier):
+            raise ConfigError(f"strategy: MOON is for classifiers, and task {type(task).__name__} is none")
 
     def begin(self, turn: Turn) -> None:
         self.previous = turn.state.get(PREVIOUS, turn.start)

@@ -6,8 +6,8 @@ one step of gradient descent on their own data, w - alpha * grad f(w). A client 
 
 from typing import Literal
 
-from fl_bench.strategies.base import LocalAlgorithm, Turn
-from fl_bench.tasks.base import Batch, Metrics
+from fl_bench.strategies.base import LocalAlgorithm, Turn, need_one_loss
+from fl_bench.tasks.base import Batch, Metrics, Task
 
 
 class Meta(LocalAlgorithm):
@@ -23,6 +23,9 @@ class Meta(LocalAlgorithm):
             raise ValueError(f"delta={delta}: must be a positive number")
         self.alpha, self.order, self.delta = alpha, order, delta
 
+    def check(self, task: Task) -> None:
+        need_one_loss(self, task)
+
     def step(self, turn: Turn, batch: Batch) -> Metrics:
         here = turn.parameters.clone()
         self.personalize(turn)
@@ -31,11 +34,11 @@ class Meta(LocalAlgorithm):
             outer = turn.grad
             if self.order == "hessian_free":
                 third = turn.draw("hessian")
-                turn.parameters.copy_(here + self.delta * outer)
+                turn.place(here + self.delta * outer)
                 ahead = turn.gradient(third)
-                turn.parameters.copy_(here - self.delta * outer)
+                turn.place(here - self.delta * outer)
                 turn.grad = outer - self.alpha * (ahead - turn.gradient(third)) / (2 * self.delta)
-            turn.parameters.copy_(here)
+            turn.place(here)
 
         return turn.step(batch, correct)
 

@@ -1,7 +1,8 @@
 """pFedMe: Dinh et al. 2020, "Personalized Federated Learning with Moreau Envelopes", arXiv:2006.08848, algorithm 1.
 
 For each batch the client finds a personal model, theta, that minimises its loss plus lambda/2 |theta - w|^2, in a few
-steps; then its copy of the global model, w, moves a little towards it: w - lr * lambda * (w - theta).
+steps; then its copy of the global model, w, moves a little towards it: w - lr * lambda * (w - theta). The server takes
+the mean of those, which is the paper's step with beta = 1.
 """
 
 from fl_bench.strategies.base import LocalAlgorithm, Turn

@@ -11,24 +11,28 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
-from fl_bench.strategies.base import LocalAlgorithm, Turn, num_clients_in
+from fl_bench.strategies.base import ALL_EXAMPLES, LocalAlgorithm, Turn, examples_of, is_statistic, need_one_loss
+from fl_bench.tasks.base import Task
 
 VARIATE = "variate"
 
 
 class Scaffold(FedAvg):
-    """x moves by `server_lr` to the mean of the clients' models, c by their part of all clients to that of theirs."""
+    """x moves by `server_lr` to the mean of the clients' models, and c, by their part of all, to the mean of theirs.
 
-    def __init__(self, num_clients: int, server_lr: float, **options: Any) -> None:
+    That part is of the examples, as means are weighted by them: c stays the weighted mean of the c_i.
+    """
+
+    def __init__(self, server_lr: float, **options: Any) -> None:
         if not server_lr > 0:
             raise ValueError(f"server_lr={server_lr}: must be a positive number")
         super().__init__(**options)
-        self.num_clients, self.server_lr = num_clients, server_lr
+        self.server_lr = server_lr
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        self.sent = arrays
+        self.sent, self.all_examples = arrays, int(config[ALL_EXAMPLES])  # type: ignore[arg-type]
         return super().configure_train(server_round, arrays, config, grid)
 
     def aggregate_train(
@@ -38,11 +42,11 @@ class Scaffold(FedAvg):
         means, metrics = super().aggregate_train(server_round, replies)
         if means is None:
             return means, metrics
-        part = num_clients_in(replies) / self.num_clients
+        part = examples_of(replies) / self.all_examples
         moved = {}
         for name, mean in means.items():
             old, new = self.sent[name].numpy(), mean.numpy()
-            rate = part if name.startswith(f"{VARIATE}/") else self.server_lr
+            rate = part if name.startswith(f"{VARIATE}/") else 1 if is_statistic(name) else self.server_lr
             moved[name] = Array(new if rate == 1 else old + rate * (new - old))
         return ArrayRecord(moved), metrics
 
@@ -56,18 +60,20 @@ class ControlVariates(LocalAlgorithm):
 
     extras = (VARIATE,)
 
+    def check(self, task: Task) -> None:
+        need_one_loss(self, task)
+
     def begin(self, turn: Turn) -> None:
         ours, mine = turn.extras[VARIATE], turn.state.get(VARIATE)
         self.correction = ours - mine if mine is not None else ours.clone()
-        self.sum, self.steps = turn.parameters.new_zeros(len(turn.parameters)), 0
+        self.sum = turn.parameters.new_zeros(len(turn.parameters))
 
     def correct(self, turn: Turn) -> None:
         gradient = turn.grad
         self.sum += gradient
-        self.steps += 1
         turn.grad = gradient + self.correction
 
     def finish(self, turn: Turn) -> None:
-        turn.state[VARIATE] = self.sum / self.steps
+        turn.state[VARIATE] = self.sum / turn.steps
         # The server takes a mean of what is sent: c + (c_i' - c_i), to have c and the mean of the differences.
         turn.extras[VARIATE] = turn.state[VARIATE] + self.correction

@@ -46,6 +46,8 @@ def transformers_quietly() -> Any:
 class Task(ABC):
     """Built from `conf/task/*.yaml` in the driver and once in every worker."""
 
+    one_loss = True  # whether a step minimises one loss, that of `objective`
+
     def load(self, data: DictConfig, folder: Path) -> FederatedData:
         """The data of `data.source`, by this task's method `load_<source>`, which takes the node's other entries.
 

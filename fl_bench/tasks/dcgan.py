@@ -60,6 +60,8 @@ class Pair(NamedTuple):
 class Dcgan(Task):
     """Images as column "x", uint8 [N, channels, size, size]; losses of both networks, and `judge_fd`."""
 
+    one_loss = False
+
     def __init__(self, size: int | None, width: int, latent: int, share: Literal["both", "generator"]) -> None:
         if size is not None and (size < 8 or size & (size - 1)):
             raise ConfigError(f"model.size={size}: must be a power of two from 8")

@@ -16,6 +16,7 @@ from fl_bench.engines.inline import InlineGrid
 from fl_bench.errors import RunError
 from fl_bench.federation.state import ClientStates, State
 from fl_bench.run import _make_fleet, _make_strategy, _prepare
+from fl_bench.strategies.base import ALL_EXAMPLES
 
 NOTHING_TRAVELS = {"local_only", "fedper", "fedrep"}  # of a model with a single layer
 STRATEGIES = sorted({file.stem for file in (CONF / "strategy").glob("*.yaml")} - NOTHING_TRAVELS)
@@ -34,6 +35,11 @@ def start(tmp_path: Path, strategy: str):
     return cfg, trainer
 
 
+def told(trainer) -> ConfigRecord:
+    """What every strategy is told each round."""
+    return ConfigRecord({ALL_EXAMPLES: int(trainer.partition.train_sizes.sum())})
+
+
 def through_fleet(tmp_path: Path, name: str, rounds: int) -> list[np.ndarray]:
     cfg, trainer = start(tmp_path, name)
     strategy = _make_strategy(cfg.strategy.server)
@@ -42,7 +48,7 @@ def through_fleet(tmp_path: Path, name: str, rounds: int) -> list[np.ndarray]:
     vector, seen = trainer.untrained(), []
     for number in range(1, rounds + 1):
         fleet.round = number
-        messages = strategy.configure_train(number, fleet.layout.to_record(vector), ConfigRecord(), fleet)
+        messages = strategy.configure_train(number, fleet.layout.to_record(vector), told(trainer), fleet)
         replies = fleet.send_and_receive(messages)
         rng.seed_globals(0, "aggregate", number)
         vector = fleet.layout.from_record(strategy.aggregate_train(number, replies)[0])
@@ -57,7 +63,7 @@ def directly(tmp_path: Path, name: str, rounds: int) -> list[np.ndarray]:
     states: dict[int, State] = {}
     vector, seen = trainer.untrained(), []
     for number in range(1, rounds + 1):
-        messages = strategy.configure_train(number, layout.to_record(vector), ConfigRecord(), Plain())
+        messages = strategy.configure_train(number, layout.to_record(vector), told(trainer), Plain())
         replies = []
         for message in sorted(messages, key=lambda message: message.metadata.dst_node_id):
             sent = layout.from_record(next(iter(message.content.array_records.values())))
@@ -70,7 +76,6 @@ def directly(tmp_path: Path, name: str, rounds: int) -> list[np.ndarray]:
                 "train_loss": trained.metrics["loss"].value,
             } | trained.reply
             content = RecordDict({"arrays": layout.to_record(trained.payload), "metrics": MetricRecord(metrics)})
-            content["clients"] = ConfigRecord({"ids": [client]})
             replies.append(Message(content, reply_to=message))
         rng.seed_globals(0, "aggregate", number)
         vector = layout.from_record(strategy.aggregate_train(number, replies)[0])
@@ -111,7 +116,7 @@ def sent(tmp_path: Path, *overrides: str) -> list[list[int]]:
     fleet = _make_fleet(cfg, wire, 3, tmp_path, ClientStates(tmp_path), trainer, lambda: False)
     fleet.cohort = list(range(6))
     arrays = fleet.layout.to_record(trainer.untrained())
-    fleet.send_and_receive(_make_strategy(cfg.strategy.server).configure_train(1, arrays, ConfigRecord(), fleet))
+    fleet.send_and_receive(_make_strategy(cfg.strategy.server).configure_train(1, arrays, told(trainer), fleet))
     assert [row["client"] for row in fleet.rows] == list(range(6))
     return wire.sent
 
@@ -163,3 +168,21 @@ def test_what_clients_report_beside_the_metrics_is_averaged_by_examples(launch, 
     (metrics,) = list(csv.DictReader((folder / "metrics.csv").open()))[1:]
     weights = [int(row["num_examples"]) for row in rows]
     assert float(metrics["train_ten_times"]) == pytest.approx(10 * weights[1] / sum(weights))
+
+
+def test_scaffolds_variate_is_the_weighted_mean_of_the_clients_whoever_takes_part(tmp_path: Path) -> None:
+    cfg, trainer = start(tmp_path, "scaffold")
+    strategy = _make_strategy(cfg.strategy.server)
+    states = ClientStates(tmp_path / "state")
+    fleet = _make_fleet(cfg, InlineGrid(), 1, tmp_path, states, trainer, lambda: False)
+    vector = trainer.untrained()
+    for fleet.round, fleet.cohort in enumerate(([0, 9], [3], [9, 4, 5], [0, 3]), start=1):
+        messages = strategy.configure_train(fleet.round, fleet.layout.to_record(vector), told(trainer), fleet)
+        replies = fleet.send_and_receive(messages)
+        vector = fleet.layout.from_record(strategy.aggregate_train(fleet.round, replies)[0])
+    weights = trainer.partition.train_sizes / trainer.partition.train_sizes.sum()
+    kept = {client: states.read(client, before=5) for client in range(10)}
+    mean = sum(weights[client] * state["variate"].numpy() for client, state in kept.items() if state)
+    assert [client for client, state in kept.items() if state] == [0, 3, 4, 5, 9]
+    assert np.abs(vector[len(vector) // 2 :] - mean).max() < 1e-6
+    assert np.abs(mean).max() > 1e-3

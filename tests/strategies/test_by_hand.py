@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_turn
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from torch import nn
 
 from fl_bench.data.partition import Partition
@@ -55,8 +55,7 @@ def reply_of(name: str, value: float, clients: list[int], metrics: dict[str, flo
     content = RecordDict(
         {
             "arrays": ArrayRecord({name: Array(torch.tensor([value]).numpy())}),
-            "clients": ConfigRecord({"ids": clients}),
-            "metrics": MetricRecord({"num-examples": 10} | metrics),
+            "metrics": MetricRecord({"num-examples": 10 * len(clients)} | metrics),
         }
     )
     return Message(content, reply_to=Message(RecordDict(), 0, "train"))
@@ -64,6 +63,7 @@ def reply_of(name: str, value: float, clients: list[int], metrics: dict[str, flo
 
 def serve(server, sent: dict[str, float], name: str, value: float, clients: list[int], **metrics: float) -> float:
     """The server's new value of one weight."""
+    server.all_examples = 40
     server.sent = ArrayRecord({key: Array(torch.tensor([v]).numpy()) for key, v in sent.items()})
     record, _ = server.aggregate_train(1, [reply_of(name, value, clients, metrics)])
     return float(record[name].numpy()[0])
@@ -83,9 +83,10 @@ def test_scaffold() -> None:
 
 
 def test_scaffolds_server() -> None:
-    server = Scaffold(num_clients=4, server_lr=0.5)
+    server = Scaffold(server_lr=0.5)
     assert serve(server, {"w": 1.0}, "w", 2.0, [0, 3]) == close(1.5)
     assert serve(server, {"variate/w": 1.0}, "variate/w", 3.0, [0, 3]) == close(1 + 2 / 4 * 2)  # two of four
+    assert serve(server, {"1.running_var": 1.0}, "1.running_var", 0.3, [0, 3]) == close(0.3)
 
 
 def test_feddyn() -> None:
@@ -96,7 +97,7 @@ def test_feddyn() -> None:
 
 
 def test_feddyns_server() -> None:
-    server = FedDyn(num_clients=4, alpha=0.5)
+    server = FedDyn(alpha=0.5)
     # h = -0.5 / 4 * (2 * 0.4) = -0.1, w = 0.4 + 0.1 / 0.5
     assert serve(server, {"w": 0.0}, "w", 0.4, [1, 2]) == close(0.6)
     # h = -0.1 - 0.5 / 4 * (2 * 0.1) = -0.125

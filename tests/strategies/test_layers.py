@@ -4,10 +4,12 @@ import csv
 from pathlib import Path
 
 import pytest
+from conftest import compose
 from safetensors.torch import load_file
 from torch import nn
 
 from fl_bench.errors import ConfigError
+from fl_bench.run import execute
 from fl_bench.strategies.base import last_layers
 from fl_bench.strategies.fedbn import LocalNormalisation
 
@@ -87,3 +89,46 @@ def test_each_client_keeps_its_discriminator_when_only_the_generator_travels(lau
     for state in map(load_file, folder.glob("state/*/2.safetensors")):
         assert {name.split(".")[1] for name in state} == {"discriminator"}
     assert len(list(folder.glob("state/*/*"))) == 2
+
+
+def test_layers_outside_of_the_loss_are_refused(launch, capsys) -> None:
+    """SAM's last layer guesses the quality of its mask, which nothing is trained for."""
+    launch("task=sam", "strategy=fedper", "num_rounds=1", exit_code=2)
+    assert "such as mask_decoder.iou_prediction_head" in capsys.readouterr().err
+    launch("task=sam", "strategy=fedper", "strategy.personal_layers=[mask_decoder.output_hypernetworks_mlps]",
+           "num_rounds=1", "local.steps=1", "num_clients=2")  # fmt: skip
+
+
+@pytest.mark.parametrize("strategy", ["scaffold", "perfedavg", "apfl", "moon"])
+def test_algorithms_that_a_gan_is_not_for_say_so(launch, capsys, strategy: str) -> None:
+    launch("task=dcgan", f"strategy={strategy}", "data=synthetic", "data.num_samples=60", exit_code=2)
+    assert "task Dcgan" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("strategy", ["perfedavg", "apfl"])
+def test_steps_taken_elsewhere_leave_what_batchnorm_counts(launch, strategy: str) -> None:
+    words = ("task=cifar", "model.norm=batch", "data=synthetic", "data.num_samples=60", "num_clients=1", "num_rounds=1")
+    folder = launch(*words, f"strategy={strategy}", "local.steps=3")
+    tensors = load_file(folder / "model.safetensors")
+    if strategy == "apfl":  # of its own model too
+        (state,) = map(load_file, folder.glob("state/0/1.safetensors"))
+        assert not (state["personal"] == 0).all()
+    assert (tensors["1.running_mean"] != 0).all()
+
+
+def test_ditto_leaves_the_federated_discriminator_alone(launch) -> None:
+    words = ("task=dcgan", "data=synthetic", "data.num_samples=60", "num_clients=2", "num_rounds=2", "local.steps=1")
+    ditto, fedavg = (
+        launch(*words, "model.share=generator", "model.width=4", f"strategy={name}") for name in ("ditto", "fedavg")
+    )
+    assert (ditto / "model.safetensors").read_bytes() == (fedavg / "model.safetensors").read_bytes()
+
+
+def test_what_an_earlier_run_left_in_the_folder_is_forgotten(tmp_path: Path) -> None:
+    cfg = compose("strategy=ditto", "num_rounds=1", "num_clients=2")
+    for attempt in range(2):
+        (tmp_path / "run" / "state" / "0").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / "state" / "0" / "0.safetensors").write_text("of another run")
+        (tmp_path / f"scratch{attempt}").mkdir()
+        assert execute(cfg, tmp_path / "run", tmp_path / f"scratch{attempt}") == 0
+    assert [file.name for file in (tmp_path / "run").glob("state/0/*")] == ["1.safetensors"]
