@@ -48,7 +48,8 @@ class Kit:
 
     def __init__(self, strategy: str, compose: Compose, words: Sequence[str], folder: Path) -> None:
         self.strategy, self.words, self.folder = strategy, words, folder
-        self.small = SMALL if any(word.startswith(("task=", "data=")) for word in words) else (*SMALL, *DATA)
+        self.elsewhere = any(word.startswith(("task=", "data=")) for word in words)
+        self.small = SMALL if self.elsewhere else (*SMALL, *DATA)
         self._compose = compose
         self.about: dict[str, Any] = OmegaConf.to_container(compose([f"strategy={strategy}"]).strategy.check)  # type: ignore[assignment]
         self._count = 0
@@ -162,6 +163,8 @@ def check(strategy: str, compose: Compose, words: Sequence[str]) -> Iterator[tup
         for name, function in CHECKS.items():
             if reason := kit.about["impossible"].get(name):
                 yield name, "-", reason
+            elif name == "effect" and kit.elsewhere:
+                yield name, "-", "it is known for the task that its yaml names only"
             elif kit.about.get(name, ()) is None:
                 yield name, "-", f"its yaml has no check.{name}"
             else:
