@@ -28,9 +28,7 @@ from fl_bench.tasks.base import gather
 
 Compose = Callable[[Sequence[str]], DictConfig]  # from words of the command line to the config
 
-SMALL = (
-    "engine=inline", "num_clients=4", "num_rounds=2", "local.steps=2", "figures=false",
-)  # fmt: skip
+SMALL = ("engine=inline", "num_clients=4", "num_rounds=2", "local.steps=2", "figures=false")
 DATA = ("task=cifar", "data=synthetic", "data.num_samples=200")  # unless the user names another task or data
 TELLING = (
     "engine=inline", "task=mnist", "partition=pathological", "evaluate.clients=true", "num_rounds=5", "figures=false",
@@ -41,6 +39,10 @@ FAILS = 1  # the client that does, where one must
 
 class Failed(Exception):
     """A check that did not hold: the message says what was found."""
+
+
+class Unfit(Exception):
+    """A check that cannot be made, since the strategy does not fit the task or the data."""
 
 
 class Kit:
@@ -71,14 +73,14 @@ class Kit:
     def run(self, cfg: DictConfig) -> Path:
         """The folder of a run; the workers' own is beside it."""
         self._count += 1
-        folder, scratch = (self.folder / f"{kind}{self._count}" for kind in ("run", "scratch"))
-        folder.mkdir()
+        folder, scratch = (self.folder / str(self._count) / kind for kind in ("run", "scratch"))
+        folder.mkdir(parents=True)
         scratch.mkdir()
         try:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
                 run(cfg, folder, scratch, lambda row: None)
-        except ConfigError:
-            raise
+        except ConfigError as error:
+            raise Unfit(str(error)) from error
         except Exception as error:
             raise Failed(str(error) if isinstance(error, FlBenchError) else in_one_line(error)) from error
         return folder
@@ -95,8 +97,7 @@ def one_client(kit: Kit) -> str:
     """With its neutral setting and one client it is plain training."""
     ours = kit.run(kit.compose(*(kit.about["neutral"] or ()), "num_clients=1"))
     cfg = kit.compose_fedavg(*kit.about["fedavg"], "num_clients=1")
-    plain = kit.run(cfg)
-    trainer = Trainer(plain.with_name(plain.name.replace("run", "scratch")))
+    trainer = Trainer(kit.run(cfg).with_name("scratch"))
     model, rows = trainer.flat.model.train(), trainer.partition.train_rows(0)
     count = cfg.local.steps or cfg.local.epochs * -(-len(rows) // cfg.local.batch_size)
     for round in range(1, cfg.num_rounds + 1):
@@ -172,6 +173,8 @@ def check(strategy: str, compose: Compose, words: Sequence[str]) -> Iterator[tup
                     yield name, "ok", function(kit)
                 except Failed as error:
                     yield name, "FAILED", str(error)
+                except Unfit as error:
+                    yield name, "-", str(error)
 
 
 class _Backwards(InlineGrid):

@@ -83,8 +83,10 @@ def run(cfg: DictConfig, folder: Path, scratch: Path, show: Callable[[Any], None
         print(f"fl-bench: note: {note}", file=sys.stderr)
     _write_partition(trainer, folder)
     result: list[NDArray[np.float32]] = []
-    parts = [task, strategy, *([trainer.algorithm] if type(trainer.algorithm) is not LocalAlgorithm else [])]
-    with Reporter(" ".join(type(part).__name__ for part in parts), cfg.num_rounds) as reporter:
+    title = " ".join(type(part).__name__ for part in (task, strategy, trainer.algorithm)).removesuffix(
+        " LocalAlgorithm"
+    )
+    with Reporter(title, cfg.num_rounds) as reporter:
 
         def report(row: Mapping[str, Any]) -> None:
             reporter.show(row)
@@ -104,8 +106,7 @@ def run(cfg: DictConfig, folder: Path, scratch: Path, show: Callable[[Any], None
         finally:
             gc.unfreeze()
     trainer.load(result[0])
-    tensors = {name: t.detach().cpu().clone() for name, t in trainer.flat.model.state_dict().items()}
-    save_file({name: t for name, t in tensors.items() if name not in trainer.private}, folder / "model.safetensors")
+    _save_model(trainer, folder)
     if album is not None:
         from fl_bench.results import figures  # matplotlib takes a second to import
 
@@ -187,6 +188,12 @@ def _try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
         for name in wanted:
             if name not in known:
                 raise ConfigError(f"strategy.metrics: clients do not report {name}; they report {', '.join(known)}")
+
+
+def _save_model(trainer: Trainer, folder: Path) -> None:
+    """model.safetensors: the global model, as far as there is one."""
+    tensors = {name: tensor for name, tensor in trainer.flat.model.state_dict().items() if name not in trainer.private}
+    save_file({name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, folder / "model.safetensors")
 
 
 def _note(trainer: Trainer) -> str | None:

@@ -85,8 +85,8 @@ class Trainer:
 
     def train(self, client: int, round: int, payload: Vector, config: Mapping[str, Any], state: State) -> Trained:
         """One client's turn from what the server sent. Raises Diverged when its numbers are not finite."""
-        start = torch.from_numpy(payload).to(self.device)
-        turn = self._turn("", client, round, self.rows(client), start, config, state)
+        start, rows = torch.from_numpy(payload).to(self.device), self.rows(client)
+        turn = self._turn("", client, round, rows, start, config, state)
         self.flat.model.train()
         self.algorithm.begin(turn)
         steps = self.algorithm.train(turn)
@@ -102,7 +102,7 @@ class Trainer:
         kept = {PRIVATE + name: tensor for name, tensor in self.private.items()} | turn.state
         return Trained(
             end.cpu().numpy(),
-            len(self.rows(client)),
+            len(rows),
             metrics,
             turn.reply,
             {name: tensor.detach().cpu().clone() for name, tensor in kept.items()},
