@@ -83,9 +83,8 @@ def run(cfg: DictConfig, folder: Path, scratch: Path, show: Callable[[Any], None
         print(f"fl-bench: note: {note}", file=sys.stderr)
     _write_partition(trainer, folder)
     result: list[NDArray[np.float32]] = []
-    title = " ".join(type(part).__name__ for part in (task, strategy, trainer.algorithm)).removesuffix(
-        " LocalAlgorithm"
-    )
+    parts = [type(part) for part in (task, strategy, trainer.algorithm)]
+    title = " ".join(part.__name__ for part in parts if part is not LocalAlgorithm)
     with Reporter(title, cfg.num_rounds) as reporter:
 
         def report(row: Mapping[str, Any]) -> None:
