@@ -16,7 +16,7 @@ run: $(READY) ## run the main job to its result: 100 rounds of FedAvg on real ha
 test: $(READY) ## run all tests
 	$(BIN)/python -m pytest
 
-results: $(READY) ## make docs/results.md anew: what the papers claim, with three seeds (about TIME)
+results: $(READY) ## make docs/results.md anew: what the papers claim, with three seeds (a quarter of an hour)
 	$(BIN)/python scripts/make_results.py
 
 lint: $(READY) ## check style and types

@@ -77,6 +77,7 @@ def run(cfg: DictConfig, folder: Path, scratch: Path, show: Callable[[Any], None
     engine = find_target(cfg.engine)
     task: Task = build(cfg.task)
     strategy = _make_strategy(cfg.strategy.server)
+    build(cfg.strategy.client)  # the workers build theirs from the resolved config, whose errors name other keys
     trainer = _prepare(cfg, task, scratch)
     _try_out(cfg, trainer, strategy)
     if note := _note(trainer):

@@ -165,6 +165,8 @@ def last_layers(model: nn.Module, wanted: int | Sequence[str]) -> set[str]:
     """The names of the tensors of the last `wanted` layers, or of the layers and modules that `wanted` names."""
     known = layers(model)
     if isinstance(wanted, int):
+        if wanted < 0:
+            raise ConfigError(f"strategy.personal_layers={wanted}: must be 0 or more, or a list of names")
         chosen = list(known)[max(0, len(known) - wanted) :]
     else:
         chosen = [name for name in known for start in wanted if f"{name}.".startswith(f"{start}.")]

@@ -3,8 +3,6 @@
 The base layers are federated by FedAvg; the last layers never leave the client, which trains both together.
 """
 
-from collections.abc import Sequence
-
 from torch import nn
 
 from fl_bench.strategies.base import LocalAlgorithm, last_layers
@@ -13,7 +11,7 @@ from fl_bench.strategies.base import LocalAlgorithm, last_layers
 class Personal(LocalAlgorithm):
     """`personal_layers`: how many of the last layers stay with the client, or their names."""
 
-    def __init__(self, personal_layers: int | Sequence[str]) -> None:
+    def __init__(self, personal_layers: int | list[str]) -> None:
         self.personal_layers = personal_layers
 
     def private(self, model: nn.Module) -> set[str]:

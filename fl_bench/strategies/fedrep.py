@@ -4,8 +4,6 @@ As in FedPer the last layers stay with the client, but it trains them first, on 
 sent, and only then the representation, for the head it has found.
 """
 
-from collections.abc import Sequence
-
 from torch import nn
 
 from fl_bench.strategies.base import LocalAlgorithm, Turn, last_layers
@@ -15,7 +13,7 @@ from fl_bench.tasks.base import Metrics
 class Alternating(LocalAlgorithm):
     """`head_passes`: how long the head is trained, in turns of `local.epochs` or `local.steps`; the base takes one."""
 
-    def __init__(self, personal_layers: int | Sequence[str], head_passes: int) -> None:
+    def __init__(self, personal_layers: int | list[str], head_passes: int) -> None:
         if head_passes < 0:
             raise ValueError(f"head_passes={head_passes}: must be 0 or more")
         self.personal_layers, self.head_passes = personal_layers, head_passes

@@ -169,3 +169,29 @@ def test_a_round_in_which_all_clients_fail_ends_the_run(launch, monkeypatch, cap
     monkeypatch.setattr(FAILING, finish)
     launch("num_rounds=2", exit_code=1)
     assert "round 1: 10 of 10 clients failed; client 0: KeyError: 'no luck'" in capsys.readouterr().err
+
+
+def test_how_clients_metrics_are_spread(launch) -> None:
+    folder = launch("num_rounds=1", "num_clients=12", "partition=linear", "evaluate.clients=true")
+    last = table(folder, "metrics")[-1]
+    rows = [row for row in table(folder, "clients") if row["round"] == "1" and row["client_accuracy"]]
+    accuracies = sorted(float(row["client_accuracy"]) for row in rows)
+    assert len(accuracies) == 12  # so that a tenth of them is one
+    assert float(last["client_accuracy_min"]) == accuracies[0]
+    assert float(last["client_accuracy_worst_decile"]) == pytest.approx(accuracies[0])
+    assert float(last["client_accuracy_best_decile"]) == pytest.approx(accuracies[-1])
+    assert float(last["client_accuracy_std"]) == pytest.approx(np.std(accuracies))
+    losses = [float(row["client_loss"]) for row in rows]
+    assert float(last["client_loss_worst_decile"]) == pytest.approx(max(losses))
+
+
+def test_a_step_before_evaluation_changes_what_clients_score_and_nothing_else(launch) -> None:
+    plain, adapted = (
+        table(launch("num_rounds=2", "evaluate.clients=true", f"evaluate.adapt_steps={steps}"), "metrics")
+        for steps in (0, 3)
+    )
+    for before, after in zip(plain, adapted, strict=True):
+        assert {k: v for k, v in before.items() if not k.startswith("client_")} == {
+            k: v for k, v in after.items() if not k.startswith("client_")
+        }
+    assert float(adapted[0]["client_accuracy"]) > float(plain[0]["client_accuracy"]) + 0.1
