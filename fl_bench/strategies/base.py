@@ -1,13 +1,15 @@
-"""The client half of a strategy. The base class is plain local training, as FedAvg wants it."""
+"""What strategies are made of: a client half, which is plain local training unless it says otherwise, and server halves."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from typing import Any
 
 import torch
-from flwr.app import Message
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -188,7 +190,32 @@ def is_statistic(name: str) -> bool:
     return name.endswith(("running_mean", "running_var"))
 
 
-def examples_of(replies: Sequence[Message]) -> int:
-    """How many training examples the clients of these replies have together; one reply may stand for many clients."""
-    metrics = [next(iter(reply.content.metric_records.values())) for reply in replies if not reply.has_error()]
-    return sum(int(record["num-examples"]) for record in metrics)  # type: ignore[arg-type, misc]
+class MovedMean(FedAvg):
+    """A server half that makes the new model from what it sent and the clients' mean, one tensor after the other."""
+
+    def move(self, name: str, sent: NDArray, mean: NDArray, part: float, metrics: MetricRecord) -> NDArray:
+        """The tensor `name` of the new model; `part` is how much of all training examples the clients' mean is of."""
+        raise NotImplementedError
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        self.sent, self.all_examples = arrays, int(config[ALL_EXAMPLES])  # type: ignore[arg-type]
+        return super().configure_train(server_round, arrays, config, grid)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        replies = list(replies)
+        means, metrics = super().aggregate_train(server_round, replies)
+        if means is None or metrics is None:
+            return means, metrics
+        answers = [next(iter(reply.content.metric_records.values())) for reply in replies if not reply.has_error()]
+        part = sum(answer[self.weighted_by_key] for answer in answers) / self.all_examples  # type: ignore[misc, operator]
+        moved = {
+            name: mean
+            if is_statistic(name)
+            else Array(self.move(name, self.sent[name].numpy(), mean.numpy(), part, metrics))
+            for name, mean in means.items()
+        }
+        return ArrayRecord(moved), metrics

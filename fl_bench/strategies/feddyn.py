@@ -7,16 +7,16 @@ time: the minima of all clients then meet in a minimum of the whole.
 from collections.abc import Iterable
 from typing import Any
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg
+from numpy.typing import NDArray
 
-from fl_bench.strategies.base import ALL_EXAMPLES, LocalAlgorithm, Turn, examples_of, is_statistic
+from fl_bench.strategies.base import LocalAlgorithm, MovedMean, Turn
 
 GRADIENT = "gradient"
 
 
-class FedDyn(FedAvg):
+class FedDyn(MovedMean):
     """w = mean of the clients' models - h / alpha, with h = h - alpha * part * mean of (w_i - w).
 
     The part that the cohort is of all clients is counted in examples, as means are weighted by them. What is kept
@@ -33,27 +33,14 @@ class FedDyn(FedAvg):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        self.sent, self.all_examples = arrays, int(config[ALL_EXAMPLES])  # type: ignore[arg-type]
         config["alpha"] = self.alpha
         return super().configure_train(server_round, arrays, config, grid)
 
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        replies = list(replies)
-        means, metrics = super().aggregate_train(server_round, replies)
-        if means is None or not self.alpha:
-            return means, metrics
-        part = examples_of(replies) / self.all_examples
-        moved = {}
-        for name, mean in means.items():
-            if is_statistic(name):
-                moved[name] = mean
-                continue
-            new = mean.numpy()
-            self.drift[name] = self.drift.get(name, 0) + part * (new - self.sent[name].numpy())
-            moved[name] = Array(new + self.drift[name])
-        return ArrayRecord(moved), metrics
+    def move(self, name: str, sent: NDArray, mean: NDArray, part: float, metrics: MetricRecord) -> NDArray:
+        if not self.alpha:
+            return mean
+        self.drift[name] = self.drift.get(name, 0) + part * (mean - sent)
+        return mean + self.drift[name]
 
 
 class DynamicRegularization(LocalAlgorithm):

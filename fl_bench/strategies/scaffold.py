@@ -4,20 +4,18 @@ Every client keeps a control variate c_i, an estimate of its own gradient, and t
 to each local gradient takes away what makes clients drift apart.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
-from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg
+from flwr.app import MetricRecord
+from numpy.typing import NDArray
 
-from fl_bench.strategies.base import ALL_EXAMPLES, LocalAlgorithm, Turn, examples_of, is_statistic, need_one_loss
+from fl_bench.strategies.base import LocalAlgorithm, MovedMean, Turn, need_one_loss
 from fl_bench.tasks.base import Task
 
 VARIATE = "variate"
 
 
-class Scaffold(FedAvg):
+class Scaffold(MovedMean):
     """x moves by `server_lr` to the mean of the clients' models, and c, by their part of all, to the mean of theirs.
 
     That part is of the examples, as means are weighted by them: c stays the weighted mean of the c_i.
@@ -29,26 +27,9 @@ class Scaffold(FedAvg):
         super().__init__(**options)
         self.server_lr = server_lr
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        self.sent, self.all_examples = arrays, int(config[ALL_EXAMPLES])  # type: ignore[arg-type]
-        return super().configure_train(server_round, arrays, config, grid)
-
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        replies = list(replies)
-        means, metrics = super().aggregate_train(server_round, replies)
-        if means is None:
-            return means, metrics
-        part = examples_of(replies) / self.all_examples
-        moved = {}
-        for name, mean in means.items():
-            old, new = self.sent[name].numpy(), mean.numpy()
-            rate = part if name.startswith(f"{VARIATE}/") else 1 if is_statistic(name) else self.server_lr
-            moved[name] = Array(new if rate == 1 else old + rate * (new - old))
-        return ArrayRecord(moved), metrics
+    def move(self, name: str, sent: NDArray, mean: NDArray, part: float, metrics: MetricRecord) -> NDArray:
+        rate = part if name.startswith(f"{VARIATE}/") else self.server_lr
+        return mean if rate == 1 else sent + rate * (mean - sent)
 
 
 class ControlVariates(LocalAlgorithm):

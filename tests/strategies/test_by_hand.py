@@ -14,7 +14,7 @@ from torch import nn
 
 from fl_bench.data.partition import Partition
 from fl_bench.strategies.apfl import Mixture
-from fl_bench.strategies.base import LocalAlgorithm, Turn
+from fl_bench.strategies.base import LocalAlgorithm, MovedMean, Turn
 from fl_bench.strategies.centralized import Everything
 from fl_bench.strategies.ditto import Ditto
 from fl_bench.strategies.feddyn import DynamicRegularization, FedDyn
@@ -61,9 +61,11 @@ def reply_of(name: str, value: float, clients: list[int], metrics: dict[str, flo
     return Message(content, reply_to=Message(RecordDict(), 0, "train"))
 
 
-def serve(server, sent: dict[str, float], name: str, value: float, clients: list[int], **metrics: float) -> float:
+def serve(
+    server: MovedMean, sent: dict[str, float], name: str, value: float, clients: list[int], **metrics: float
+) -> float:
     """The server's new value of one weight."""
-    server.all_examples = 40
+    server.all_examples = 40  # as configure_train would set them
     server.sent = ArrayRecord({key: Array(torch.tensor([v]).numpy()) for key, v in sent.items()})
     record, _ = server.aggregate_train(1, [reply_of(name, value, clients, metrics)])
     return float(record[name].numpy()[0])
