@@ -1,4 +1,4 @@
-"""What strategies are made of: a client half, which is plain local training unless it says otherwise, and server halves."""
+"""What strategies are made of: a client half, by itself plain local training, and a server half for some."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

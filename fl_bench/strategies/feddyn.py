@@ -28,7 +28,7 @@ class FedDyn(MovedMean):
             raise ValueError(f"alpha={alpha}: must be a number from 0")
         super().__init__(**options)
         self.alpha = alpha
-        self.drift: dict[str, Any] = {}
+        self.drift: dict[str, NDArray] = {}
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -39,8 +39,9 @@ class FedDyn(MovedMean):
     def move(self, name: str, sent: NDArray, mean: NDArray, part: float, metrics: MetricRecord) -> NDArray:
         if not self.alpha:
             return mean
-        self.drift[name] = self.drift.get(name, 0) + part * (mean - sent)
-        return mean + self.drift[name]
+        self.drift[name] = part * (mean - sent) + self.drift.get(name, 0)
+        moved: NDArray = mean + self.drift[name]
+        return moved
 
 
 class DynamicRegularization(LocalAlgorithm):

@@ -13,6 +13,7 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from torch import nn
 
 from fl_bench.data.partition import Partition
+from fl_bench.engines.inline import InlineGrid
 from fl_bench.strategies.apfl import Mixture
 from fl_bench.strategies.base import LocalAlgorithm, MovedMean, Turn
 from fl_bench.strategies.centralized import Everything
@@ -24,6 +25,11 @@ from fl_bench.strategies.loadaboost import Boosted, MedianLoss, plan
 from fl_bench.strategies.perfedavg import Meta
 from fl_bench.strategies.pfedme import MoreauEnvelope
 from fl_bench.strategies.scaffold import ControlVariates, Scaffold
+
+
+@pytest.fixture(autouse=True)
+def identity() -> None:
+    InlineGrid()  # gives messages the identity that they must bear
 
 
 def turn_of(weights: list[float], target: float, steps: int, **given) -> Turn:
