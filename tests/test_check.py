@@ -32,22 +32,39 @@ WRONG = {  # copies with a wrong sign, or that remember from client to client; a
 }
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_copy_is_seen(name: str, tmp_path: Path) -> None:
+def write_wrong(name: str, folder: Path) -> str:
+    """A strategy wrong_<name> in a user's folder; the check that must see it."""
     expected, original, line = WRONG[name]
     module, half = original.split(".")
-    yaml = (CONF / "strategy" / f"{name}.yaml").read_text().replace(f"fl_bench.strategies.{original}", "wrong.Wrong")
-    if name == "fedavg":
-        yaml += "client: {_target_: wrong.Wrong}\n"
-    (tmp_path / "strategy").mkdir()
-    (tmp_path / "strategy" / "wrong.yaml").write_text(yaml)
-    source = (
-        f"from fl_bench.strategies.{module} import {half}\n\n\nclass Wrong({half}):\n    def correct(self, turn):\n"
+    mine = f"wrong_{name}.Wrong"
+    yaml = (CONF / "strategy" / f"{name}.yaml").read_text().replace(f"fl_bench.strategies.{original}", mine)
+    if mine not in yaml:
+        yaml += f"client: {{_target_: {mine}}}\n"
+    (folder / "strategy").mkdir()
+    (folder / "strategy" / f"wrong_{name}.yaml").write_text(yaml)
+    (folder / f"wrong_{name}.py").write_text(
+        f"from fl_bench.strategies.{module} import {half}\n\n\n"
+        f"class Wrong({half}):\n    def correct(self, turn):\n        super().correct(turn)\n        {line}\n"
     )
-    (tmp_path / "wrong.py").write_text(f"{source}        super().correct(turn)\n        {line}\n")
-    result = fl_bench("check", "strategy=wrong", "--config-dir", ".", cwd=tmp_path)
+    return expected
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_copy_is_seen(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = write_wrong(name, tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    search = f"hydra.searchpath=[file://{tmp_path}]"
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        found = check(f"wrong_{name}", lambda words: hydra.compose("config", [*words, search]), [])
+        assert expected in [check for check, outcome, _ in found if outcome == "FAILED"]
+
+
+def test_a_wrong_copy_in_a_folder_of_ones_own_ends_the_command_with_1(tmp_path: Path) -> None:
+    write_wrong("scaffold", tmp_path)
+    result = fl_bench("check", "strategy=wrong_scaffold", "--config-dir", ".", cwd=tmp_path)
     assert result.returncode == 1, result.stdout + result.stderr
-    assert [line for line in result.stdout.splitlines() if line.split()[:2] == [expected, "FAILED"]], result.stdout
+    outcomes = [line.split()[:2] for line in result.stdout.splitlines() if line.startswith("  ")]
+    assert [outcome for _, outcome in outcomes] == ["ok", "ok", "ok", "ok", "FAILED"]
 
 
 @pytest.mark.parametrize(
