@@ -29,9 +29,9 @@ class Mixture(LocalAlgorithm):
         self.optimizer = turn.new_optimizer()
         self.first = self.adaptive
 
-    def step(self, turn: Turn, batch: Batch) -> Metrics:
+    def training_step(self, turn: Turn, batch: Batch) -> Metrics:
         before = turn.parameters.clone()
-        metrics = super().step(turn, batch)
+        metrics = super().training_step(turn, batch)
         after = turn.parameters.clone()
         share = self.share
 

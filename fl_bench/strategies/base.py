@@ -137,9 +137,9 @@ class LocalAlgorithm:
 
     def train(self, turn: Turn) -> list[Metrics]:
         """The client's local training; returns the metrics of its steps."""
-        return [self.step(turn, batch) for batch in turn.batches()]
+        return [self.training_step(turn, batch) for batch in turn.batches()]
 
-    def step(self, turn: Turn, batch: Batch) -> Metrics:
+    def training_step(self, turn: Turn, batch: Batch) -> Metrics:
         return turn.step(batch, lambda: self.correct(turn))
 
     def correct(self, turn: Turn) -> None:

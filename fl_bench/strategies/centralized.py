@@ -30,4 +30,4 @@ class Everything(LocalAlgorithm):
 
     def train(self, turn: Turn) -> list[Metrics]:
         amount = turn.amount * (self.num_clients if turn.local["steps"] else 1)
-        return [self.step(turn, batch) for batch in turn.batches(amount)]
+        return [self.training_step(turn, batch) for batch in turn.batches(amount)]

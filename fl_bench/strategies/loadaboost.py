@@ -54,7 +54,7 @@ class Boosted(LocalAlgorithm):
         metrics: list[Metrics] = []
         done = 0
         for amount in plan(turn.amount):
-            last = [self.step(turn, batch) for batch in turn.batches(amount)]
+            last = [self.training_step(turn, batch) for batch in turn.batches(amount)]
             metrics += last
             done += amount
             loss = merge(last)["loss"].value

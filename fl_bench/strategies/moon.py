@@ -36,7 +36,7 @@ class Contrastive(LocalAlgorithm):
         self.previous = turn.state.get(PREVIOUS, turn.start)
         self.last_layer = turn.model.get_submodule(list(layers(turn.model))[-1])
 
-    def step(self, turn: Turn, batch: Batch) -> Metrics:
+    def training_step(self, turn: Turn, batch: Batch) -> Metrics:
         glob, previous = (self._representation(turn, vector, batch) for vector in (turn.start, self.previous))
 
         def contrast(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -46,7 +46,7 @@ class Contrastive(LocalAlgorithm):
 
         # In the task's own backward pass: neither its loss nor its step needs to know.
         with self.last_layer.register_forward_pre_hook(contrast):
-            return super().step(turn, batch)
+            return super().training_step(turn, batch)
 
     def finish(self, turn: Turn) -> None:
         turn.state[PREVIOUS] = turn.parameters.clone()

@@ -26,7 +26,7 @@ class Meta(LocalAlgorithm):
     def check(self, task: Task) -> None:
         need_one_loss(self, task)
 
-    def step(self, turn: Turn, batch: Batch) -> Metrics:
+    def training_step(self, turn: Turn, batch: Batch) -> Metrics:
         here = turn.parameters.clone()
         self.personalize(turn)
 

@@ -26,10 +26,10 @@ class MoreauEnvelope(LocalAlgorithm):
     def begin(self, turn: Turn) -> None:
         self.local = turn.start.clone()  # w
 
-    def step(self, turn: Turn, batch: Batch) -> Metrics:
-        first = super().step(turn, batch)
+    def training_step(self, turn: Turn, batch: Batch) -> Metrics:
+        first = super().training_step(turn, batch)
         for _ in range(self.inner_steps - 1):
-            super().step(turn, batch)
+            super().training_step(turn, batch)
         self.local.lerp_(turn.parameters, self.rate)
         return first
 
