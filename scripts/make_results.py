@@ -19,6 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from rich.progress import track
 
+from fl_bench.results.figures import finish
+
 HERE = Path(__file__).resolve().parent.parent
 SEEDS = (0, 1, 2)
 CLIENT, WORST, TEST = "client_accuracy", "client_accuracy_worst_decile", "test_accuracy"
@@ -179,12 +181,9 @@ def draw(experiment: Experiment, tables: pd.DataFrame) -> None:
         part = rounds.loc[run]
         (line,) = axes.plot(part["mean"], label=run)
         axes.fill_between(part.index, part["min"], part["max"], color=line.get_color(), alpha=0.15)
-    axes.set_xlabel("round")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylabel(experiment.curve)
-    axes.grid(alpha=0.3)
+    finish(axes, "round", experiment.curve)
     axes.legend(fontsize="small")
-    axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(HERE / "docs" / "images" / f"results-{experiment.name}.png", dpi=110)
 
 

@@ -66,7 +66,7 @@ class FlatModel:
         for name, view in self.layout.split(self.vector).items():
             view.copy_(tensors[name].detach())
             tensors[name].data = view
-        # What does not travel but may change in training (counters, private layers) starts afresh for every client.
+        # What does not travel but may change in training starts afresh; what a client keeps of it is put back after.
         changing = [*model.buffers(), *(p for p in model.parameters() if p.requires_grad)]
         ours = {tensor.data_ptr() for tensor in tensors.values()}
         self._rest = [(t, t.detach().clone()) for t in changing if t.data_ptr() not in ours]

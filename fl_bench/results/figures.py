@@ -39,7 +39,7 @@ def _curves(metrics: pd.DataFrame, file: Path) -> None:
             axes.fill_between(
                 band.index, *band.T.to_numpy(), color=colour, alpha=0.15, label="clients, worst to best decile"
             )
-        _finish(axes, "round", name)
+        finish(axes, "round", name)
         axes.legend()
     figure.savefig(file, dpi=120)
 
@@ -64,7 +64,7 @@ def _client_losses(clients: pd.DataFrame, file: Path) -> None:
         axes.fill_between(table.index, low, high, alpha=0.3, label="10 % to 90 % of the clients")
         middle.plot(ax=axes, label="median client")
         axes.legend()
-    _finish(axes, "round", "training loss of a client")
+    finish(axes, "round", "training loss of a client")
     figure.savefig(file, dpi=120)
 
 
@@ -77,16 +77,16 @@ def _partition(partition: pd.DataFrame, file: Path) -> None:
     if len(table) <= MANY_CLIENTS:
         table[labels].plot.bar(ax=axes, stacked=True, width=0.85, colormap="tab20")
         axes.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1), title="label")
-        _finish(axes, "client", "samples")
+        finish(axes, "client", "samples")
     else:
         sizes = table.sum(axis=1)
         axes.hist(sizes, bins=min(50, int(sizes.max() - sizes.min()) + 1))
-        _finish(axes, "samples of a client", "clients")
+        finish(axes, "samples of a client", "clients")
         axes.set_title(f"{len(sizes)} clients, on average {(table > 0).sum(axis=1).mean():.1f} labels each")
     figure.savefig(file, dpi=120)
 
 
-def _finish(axes: Axes, x: str, y: str) -> None:
+def finish(axes: Axes, x: str, y: str) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(alpha=0.3)

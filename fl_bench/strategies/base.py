@@ -1,5 +1,6 @@
 """What strategies are made of: a client half, by itself plain local training, and a server half for some."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -171,10 +172,12 @@ def last_layers(model: nn.Module, wanted: int | Sequence[str]) -> set[str]:
             raise ConfigError(f"strategy.personal_layers={wanted}: must be 0 or more, or a list of names")
         chosen = list(known)[max(0, len(known) - wanted) :]
     else:
-        chosen = [name for name in known for start in wanted if f"{name}.".startswith(f"{start}.")]
+        chosen = []
         for start in wanted:
-            if not any(f"{name}.".startswith(f"{start}.") for name in known):
+            inside = [name for name in known if f"{name}.".startswith(f"{start}.")]
+            if not inside:
                 raise ConfigError(f"strategy.personal_layers: {start} is no layer; the model has {', '.join(known)}")
+            chosen += inside
     return set().union(*(known[name] for name in chosen))
 
 
@@ -193,9 +196,9 @@ def is_statistic(name: str) -> bool:
 class MovedMean(FedAvg):
     """A server half that makes the new model from what it sent and the clients' mean, one tensor after the other."""
 
+    @abstractmethod
     def move(self, name: str, sent: NDArray, mean: NDArray, part: float, metrics: MetricRecord) -> NDArray:
         """The tensor `name` of the new model; `part` is how much of all training examples the clients' mean is of."""
-        raise NotImplementedError
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
