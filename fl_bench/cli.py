@@ -21,7 +21,9 @@ from fl_bench.process import in_own_process
 
 HERE = Path(__file__).parent
 CONF = next(folder for folder in (HERE / "conf", HERE.parent / "conf") if folder.is_dir())  # in a wheel; in a checkout
-GROUPS = ("task", "strategy", "partition", "data", "engine", "experiment")
+GROUPS = (
+    "task", "strategy", "partition", "data", "compression", "compression/down", "network", "engine", "experiment",
+)  # fmt: skip
 
 
 def main() -> None:

@@ -59,6 +59,9 @@ class Config:
     num_rounds: int = MISSING
     num_clients: int = MISSING
     clients_per_round: int = MISSING
+    min_clients: int = MISSING
+    targets: list[float] = MISSING
+    target_metric: str = MISSING
     figures: bool = MISSING
     local: Local = MISSING
     evaluate: Evaluate = MISSING
@@ -68,6 +71,8 @@ class Config:
     data: dict[str, Any] = MISSING
     strategy: dict[str, Any] = MISSING
     partition: dict[str, Any] = MISSING
+    compression: dict[str, Any] = MISSING
+    network: dict[str, Any] = MISSING
 
 
 ConfigStore.instance().store(name="schema", node=Config)
@@ -89,6 +94,12 @@ RULES: list[Rule] = [
         lambda value, cfg: value <= cfg.num_clients,
         "must not be more than num_clients={num_clients}",
     ),
+    _at_least("min_clients", 1),
+    (
+        "min_clients",
+        lambda value, cfg: value <= cfg.clients_per_round,
+        "must not be more than clients_per_round={clients_per_round}",
+    ),
     ("local.steps", lambda value, _: value is None or value >= 1, "must be 1 or more, or null to count in epochs"),
     _at_least("local.epochs", 1),
     _at_least("local.batch_size", 1),
@@ -107,6 +118,11 @@ RULES: list[Rule] = [
         lambda value, _: value == "auto" or (_is_number(value) and 0 <= value < math.inf),
         "must be a number from 0, or auto",
     ),
+    (
+        "compression.down",
+        lambda value, _: OmegaConf.is_config(value),
+        "is chosen as compression/down=none, fp16 or quantize",
+    ),
     ("partition.holdout", lambda value, _: _is_number(value) and 0 <= value < 1, "must be from 0 to below 1"),
 ]
 
@@ -122,7 +138,7 @@ def check(cfg: DictConfig) -> None:
     for key, holds, wish in RULES:
         value = OmegaConf.select(cfg, key)
         if not holds(value, cfg):
-            raise ConfigError(f"{key}={value}: {wish.format(num_clients=cfg.num_clients)}")
+            raise ConfigError(f"{key}={value}: {wish.format_map(cfg)}")
 
 
 def _is_number(value: Any) -> bool:

@@ -29,9 +29,11 @@ from fl_bench.federation.local import CONFIG, Trainer
 from fl_bench.federation.rounds import Rounds
 from fl_bench.federation.state import ClientStates
 from fl_bench.machine import describe
+from fl_bench.network.schedule import Schedule
 from fl_bench.results import flower_log
 from fl_bench.results.album import Album
 from fl_bench.results.console import Reporter, summary
+from fl_bench.results.costs import Costs
 from fl_bench.results.recorder import Recorder
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.tasks.base import Task
@@ -45,13 +47,18 @@ def execute(cfg: DictConfig, folder: Path, scratch: Path) -> int:
     The results go to `folder`; what the workers read, and nobody needs afterwards, to `scratch`.
     """
     record: dict[str, Any] = {"status": "running", "exit_code": None, "seed": cfg.seed, "final": {}} | describe()
+    costs = Costs(cfg.target_metric, cfg.targets)
+
+    def show(row: Mapping[str, Any]) -> None:
+        record["final"].update(row)
+        costs.add(row)
 
     def save() -> None:
         (folder / "run.json").write_text(json.dumps(record, indent=2) + "\n")
 
     save()
     try:
-        run(cfg, folder, scratch, record["final"].update)
+        run(cfg, folder, scratch, show)
         code = 0
     except (FlBenchError, KeyboardInterrupt) as error:
         known = error if isinstance(error, FlBenchError) else Interrupted("stopped by Ctrl-C")
@@ -60,12 +67,12 @@ def execute(cfg: DictConfig, folder: Path, scratch: Path) -> int:
         code, record["error"] = 1, in_one_line(error)
         if os.environ.get("FL_BENCH_DEBUG"):
             traceback.print_exc()
-    record |= {"status": STATUS[code], "exit_code": code}
+    record |= {"status": STATUS[code], "exit_code": code} | costs.record
     save()
     if code:
         print(f"fl-bench: {' '.join(record['error'].split())}", file=sys.stderr)
     else:
-        print(f"{folder}\n{summary(record['final'])}")
+        print(f"{folder}\n{summary(record['final'])}  ({costs})")
     return code
 
 
@@ -79,6 +86,7 @@ def run(cfg: DictConfig, folder: Path, scratch: Path, show: Callable[[Any], None
     strategy = _make_strategy(cfg.strategy.server)
     build(cfg.strategy.client)  # the workers build theirs from the resolved config, whose errors name other keys
     trainer = _prepare(cfg, task, scratch)
+    schedule = _make_schedule(cfg, trainer)
     _try_out(cfg, trainer, strategy)
     if note := _note(trainer):
         print(f"fl-bench: note: {note}", file=sys.stderr)
@@ -95,7 +103,7 @@ def run(cfg: DictConfig, folder: Path, scratch: Path, show: Callable[[Any], None
         album = Album(folder / "figures") if cfg.figures else None
         states = ClientStates(folder / "state")
         states.clear()
-        rounds = Rounds(cfg, strategy, trainer, states, Recorder(folder), album, report)
+        rounds = Rounds(cfg, strategy, trainer, schedule, states, Recorder(folder), album, report)
 
         def server(grid: Grid, num_nodes: int, interrupted: Callable[[], bool]) -> None:
             result.append(rounds.run(_make_fleet(cfg, grid, num_nodes, scratch, states, trainer, interrupted)))
@@ -146,6 +154,25 @@ def _make_strategy(server: DictConfig) -> Strategy:
     return strategy
 
 
+def _steps(cfg: DictConfig, trainer: Trainer) -> NDArray[np.int64]:
+    """How many steps each client takes in a round [num_clients], where its algorithm has it train as usual."""
+    sizes, local = trainer.partition.train_sizes, cfg.local
+    steps: NDArray[np.int64] = (sizes > 0) * (local.steps or local.epochs * -(-sizes // local.batch_size))
+    return steps
+
+
+def _make_schedule(cfg: DictConfig, trainer: Trainer) -> Schedule:
+    network = build(
+        cfg.network,
+        seed=cfg.seed,
+        steps=_steps(cfg, trainer),
+        bytes_down=trainer.channel.bytes_down,
+        bytes_up=trainer.channel.bytes_up,
+    )
+    schedule: Schedule = build(cfg.strategy.schedule, network=network, clients_per_round=cfg.clients_per_round)
+    return schedule
+
+
 def _make_fleet(
     cfg: DictConfig,
     grid: Grid,
@@ -155,14 +182,8 @@ def _make_fleet(
     trainer: Trainer,
     interrupted: Callable[[], bool],
 ) -> Fleet:
-    sizes, local = trainer.partition.train_sizes, cfg.local
-
-    def cost(client: int) -> int:
-        """A client's steps in a round."""
-        return int(local.steps or local.epochs * -(-sizes[client] // local.batch_size))
-
     return Fleet(
-        grid, num_nodes, scratch, states.folder, trainer.layout, sizes, cost,
+        grid, num_nodes, scratch, states.folder, trainer.layout, trainer.partition.train_sizes, _steps(cfg, trainer),
         packing=cfg.engine.packing, each=cfg.strategy.needs_each_client, interrupted=interrupted,
     )  # fmt: skip
 
@@ -179,6 +200,8 @@ def _try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
         trainer.task.optimizer(trainer.flat.model, trainer.local)
     except (AttributeError, TypeError, ValueError, KeyError) as error:
         raise ConfigError(f"local.optimizer={dict(cfg.local.optimizer)}: torch.optim says: {error}") from error
+    if cfg.targets:
+        _check_target(cfg, trainer)
     if cfg.evaluate.clients and not trainer.partition.heldout_sizes.any():
         raise ConfigError("evaluate.clients=true: no client holds out a sample; raise partition.holdout")
     if wanted := getattr(strategy, "client_metrics", ()):
@@ -188,6 +211,13 @@ def _try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
         for name in wanted:
             if name not in known:
                 raise ConfigError(f"strategy.metrics: clients do not report {name}; they report {', '.join(known)}")
+
+
+def _check_target(cfg: DictConfig, trainer: Trainer) -> None:
+    known = [f"test_{name}" for name in trainer.evaluate_test(trainer.untrained())]
+    known += [f"client_{name}" for name in trainer.metric_names()] if cfg.evaluate.clients else []
+    if cfg.target_metric not in known:
+        raise ConfigError(f"target_metric={cfg.target_metric}: must be one of this run's {', '.join(known)}")
 
 
 def _save_model(trainer: Trainer, folder: Path) -> None:

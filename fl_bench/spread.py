@@ -35,7 +35,12 @@ FUNCTIONS: dict[str, Callable[[Values, Values], float]] = {
 WRITTEN = ("std", "worst_decile", "best_decile", "min")  # of every metric of the clients, into metrics.csv
 
 
+def less_is_better(metric: str) -> bool:
+    """Of a loss, and of a distance such as judge_fd."""
+    return "loss" in metric or metric.endswith("_fd")
+
+
 def best_first(metric: str, values: Sequence[float], weights: Sequence[float]) -> tuple[Values, Values]:
-    """Values and weights of a metric as FUNCTIONS want them: of one whose name holds "loss" the lowest are the best."""
-    pairs = sorted(zip(values, weights, strict=True), reverse="loss" not in metric)
+    """Values and weights of a metric as FUNCTIONS want them."""
+    pairs = sorted(zip(values, weights, strict=True), reverse=not less_is_better(metric))
     return [value for value, _ in pairs], [weight for _, weight in pairs]

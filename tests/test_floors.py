@@ -15,7 +15,7 @@ FLOORS = [
     ["engines"],
     ["federation"],
     ["strategies"],
-    ["tasks"],
+    ["compression", "network", "tasks"],
     ["results"],
     ["data"],
     ["config", "process"],

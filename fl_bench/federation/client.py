@@ -16,6 +16,7 @@ from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
 from fl_bench.errors import in_one_line
+from fl_bench.federation.channel import WITHHELD_BYTES, memory_of, without_memory
 from fl_bench.federation.local import Diverged, Trainer
 from fl_bench.federation.state import ClientStates
 from fl_bench.federation.update import ExactMean, Update
@@ -36,19 +37,27 @@ def train(message: Message, context: Context) -> Message:
     exact = ExactMean(start, job["weight_bound"])
     models: dict[str, Array] = {}
     total: Update | None = None
+    channel = trainer.channel
+    received = channel.arrives_down(start, round)
 
     def turn(client: int) -> Row:
         nonlocal total
         if not len(trainer.rows(client)):
             return {"status": "empty"}
-        trained = trainer.train(client, round, start, config, states.read(client, before=round))
+        before = states.read(client, before=round)
+        trained = trainer.train(client, round, received, config, before)
+        row = {"num_examples": trained.num_examples, "metrics": to_pairs(trained.metrics), "reply": trained.reply}
+        loss = trained.metrics["loss"].value
+        arrived = channel.arrives_up(client, round, start, received, trained.payload, trained.state, loss)
+        if arrived is None:  # nothing has happened but for what the codec remembers
+            states.write(client, round, without_memory(before) | memory_of(trained.state))
+            return {"status": "withheld", "bytes_up": WITHHELD_BYTES} | row
         states.write(client, round, trained.state)
         if job["each"]:
-            models[str(client)] = Array(trained.payload)
+            models[str(client)] = Array(arrived)
         else:
-            total = exact.add(total, Update(trained.payload, trained.num_examples))
-        metrics = to_pairs(trained.metrics)
-        return {"status": "ok", "num_examples": trained.num_examples, "metrics": metrics, "reply": trained.reply}
+            total = exact.add(total, Update(arrived, trained.num_examples))
+        return {"status": "ok", "bytes_up": channel.bytes_up} | row
 
     rows = [_attempt(turn, client) for client in job["clients"]]
     if total is not None:

@@ -9,7 +9,7 @@ import heapq
 import json
 import textwrap
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class Fleet(Grid):
         states: Path,
         layout: Layout,
         weights: NDArray[np.int64],
-        cost: Callable[[int], int],
+        steps: NDArray[np.int64],
         packing: bool,
         each: bool,
         interrupted: Callable[[], bool],
@@ -50,11 +50,12 @@ class Fleet(Grid):
         self.states = states
         self.layout = layout
         self.weights = weights  # [num_clients]: training examples
-        self.cost = cost  # a client's share of a worker's time, in steps
+        self.steps = steps  # [num_clients]: a client's share of a worker's time
         self.packing = packing
         self.each = each
         self.interrupted = interrupted
         self.cohort: Sequence[int] = ()  # the clients that a strategy sees
+        self.dropping: Collection[int] = ()  # those of them who will not answer in time, and so need not train
         self.round = 0
         self.rows: list[Row] = []  # of the last exchange, by client
         self.worker_peak_mb = 0  # the most memory that any worker has had
@@ -70,7 +71,9 @@ class Fleet(Grid):
         Where the strategy needs only the mean of the models, there is one reply, from the first client that has
         answered, with that mean and the sum of the weights; and an error for each client that has failed.
         """
-        pending = set(self.push_messages(messages))
+        by_client = {message.metadata.dst_node_id: message for message in messages}
+        answering = by_client.keys() - self.dropping
+        pending = set(self.push_messages(by_client[client] for client in answering))
         deadline = time.monotonic() + timeout if timeout is not None else float("inf")
         replies: list[Message] = []
         while pending:
@@ -81,7 +84,10 @@ class Fleet(Grid):
             if pending and time.monotonic() > deadline:
                 raise RunError(f"round {self.round}: no answer from a worker after {timeout:.0f} s")
             time.sleep(POLL_SECONDS if pending else 0)
-        return self._unpack(replies)
+        answers = self._unpack(replies)
+        dropped = ({"client": client, "status": "dropped"} for client in by_client.keys() - answering)
+        self.rows = sorted([*self.rows, *dropped], key=lambda row: row["client"])
+        return answers
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         by_client = sorted(messages, key=lambda message: message.metadata.dst_node_id)
@@ -143,7 +149,7 @@ class Fleet(Grid):
             return [[message] for message in messages]
         loads = [(0, worker) for worker in range(len(self._nodes))]
         packs: dict[tuple[int, int], list[Message]] = {}
-        costs = {id(message): self.cost(message.metadata.dst_node_id) for message in messages}
+        costs = {id(message): self.steps[message.metadata.dst_node_id] for message in messages}
         for message in sorted(messages, key=lambda message: -costs[id(message)]):
             load, worker = heapq.heappop(loads)
             packs.setdefault((id(message.content), worker), []).append(message)

@@ -15,6 +15,7 @@ from fl_bench import rng
 from fl_bench.build import build
 from fl_bench.data.arrays import Columns, FederatedData
 from fl_bench.data.partition import Partition
+from fl_bench.federation.channel import Channel
 from fl_bench.federation.parameters import FlatModel
 from fl_bench.federation.state import State
 from fl_bench.federation.update import LARGEST
@@ -71,6 +72,8 @@ class Trainer:
         private = self.personal | self.task.private(model)
         self.flat = FlatModel(model, [name for name in shared if name not in private], self.device)
         self.layout = self.flat.layout.with_extras(self.algorithm.extras)
+        up, down = build(cfg.compression.up), build(cfg.compression.down)
+        self.channel = Channel(self.seed, up, down, self.flat.layout, self.algorithm.extras)
         tensors = self.flat.model.state_dict()
         self.private = {name: tensors[name] for name in sorted(private)}
 

@@ -20,6 +20,7 @@ from fl_bench.federation.local import Trainer
 from fl_bench.federation.state import ClientStates
 from fl_bench.machine import peak_memory_mb
 from fl_bench.mean import merge
+from fl_bench.network.schedule import Plan, Schedule
 from fl_bench.results.album import Album
 from fl_bench.results.flower_log import flower_says
 from fl_bench.results.recorder import Recorder
@@ -27,7 +28,6 @@ from fl_bench.spread import FUNCTIONS, WRITTEN, best_first
 from fl_bench.strategies.base import ALL_EXAMPLES
 
 Vector = NDArray[np.float32]
-FLOAT_BYTES = 4
 PHASES = ("train", "aggregate", "test", "evaluate_clients")  # of a round, as timing.csv has them
 
 
@@ -39,6 +39,7 @@ class Rounds:
         cfg: DictConfig,
         strategy: Strategy,
         trainer: Trainer,
+        schedule: Schedule,
         states: ClientStates,
         recorder: Recorder,
         album: Album | None,
@@ -47,6 +48,7 @@ class Rounds:
         self.cfg = cfg
         self.strategy = strategy
         self.trainer = trainer
+        self.schedule = schedule
         self.states = states
         self.recorder = recorder
         self.album = album
@@ -79,33 +81,34 @@ class Rounds:
 
     def _train(self, round: int, vector: Vector, fleet: Fleet) -> tuple[Vector, Row, dict[int, Row]]:
         """One round of training: the new model, its row of metrics.csv, and those of clients.csv by client."""
-        seed = self.cfg.seed
-        drawn = rng.generator(seed, "cohort", round).choice(
-            self.cfg.num_clients, self.cfg.clients_per_round, replace=False, shuffle=False
-        )
-        fleet.cohort = sorted(drawn.tolist())
+        seed, plan = self.cfg.seed, self.schedule.plan(round)
+        fleet.cohort, fleet.dropping = plan.asked, plan.dropping
         with self._timed("train"):
             rng.seed_globals(seed, "configure_train", round)
             arrays = fleet.layout.to_record(vector)
-            config = ConfigRecord({ALL_EXAMPLES: int(fleet.weights.sum())})
-            messages = self.strategy.configure_train(round, arrays, config, fleet)
+            config = ConfigRecord({ALL_EXAMPLES: int(fleet.weights.sum())} | plan.told)
+            # A strategy of Flower's would wait for somebody to ask.
+            messages = self.strategy.configure_train(round, arrays, config, fleet) if plan.asked else []
             replies = fleet.send_and_receive(messages)
-        model_bytes = FLOAT_BYTES * fleet.layout.size
-        rows = {row["client"]: _client_row(round, row, model_bytes) for row in fleet.rows}
-        answered = [row for row in fleet.rows if row["status"] == "ok"]
-        self._check_clients(round, fleet.rows, answered, rows)
-        with self._timed("aggregate"):
-            rng.seed_globals(seed, "aggregate_train", round)
-            record, extra = self.strategy.aggregate_train(round, replies)
-        self.states.commit(round, [row["client"] for row in answered], fleet.cohort)
-        if record is not None:
-            vector = fleet.layout.from_record(record)
-        elif len(answered) == len(fleet.cohort):
-            name = type(self.strategy).__name__
-            raise RunError(f"round {round}: {name} made no model of {len(answered)} answers: {flower_says.last}")
+        rows = {row["client"]: self._client_row(round, row, plan) for row in fleet.rows}
+        answered = _with_status("ok", fleet.rows)
+        self._check_clients(round, fleet.rows, rows)
+        record = extra = None
+        if len(answered) >= self.cfg.min_clients:
+            with self._timed("aggregate"):
+                rng.seed_globals(seed, "aggregate_train", round)
+                record, extra = self.strategy.aggregate_train(round, replies)
+            if record is None and len(answered) == len(plan.asked):
+                name = type(self.strategy).__name__
+                raise RunError(f"round {round}: {name} made no model of {len(answered)} answers: {flower_says.last}")
+        # An answer that came to nothing leaves its client as it was.
+        moved_on = _with_status("withheld", fleet.rows) + (answered if record is not None else [])
+        self.states.commit(round, [row["client"] for row in moved_on], plan.asked)
+        self.schedule.learn(round, {row["client"]: metrics_of(row)["loss"].value for row in answered})
         row = {f"train_{name}": mean.value for name, mean in merge(map(metrics_of, answered)).items()}
         row |= {name: value for name, value in _prefixed("train_", extra).items() if name not in row}
-        return vector, row | _counts(fleet.rows, rows), rows
+        row |= _counts(fleet.rows, rows) | {"aggregated": int(record is not None), "virtual_seconds": plan.ends}
+        return vector if record is None else fleet.layout.from_record(record), row, rows
 
     def _evaluate(self, round: int, vector: Vector, fleet: Fleet, rows: dict[int, Row]) -> Row:
         """The test metrics of the model, and those on clients' held-out data, which are added to `rows`."""
@@ -114,14 +117,14 @@ class Rounds:
         if not self.cfg.evaluate.clients:
             return row
         with self._timed("evaluate_clients"):
-            fleet.cohort = np.flatnonzero(self.trainer.partition.heldout_sizes).tolist()
+            fleet.cohort, fleet.dropping = np.flatnonzero(self.trainer.partition.heldout_sizes).tolist(), ()
             rng.seed_globals(self.cfg.seed, "configure_evaluate", round)
             arrays = fleet.layout.to_record(vector)
             messages = self.strategy.configure_evaluate(round, arrays, ConfigRecord(), fleet)
             replies = fleet.send_and_receive(messages)
             extra = self.strategy.aggregate_evaluate(round, replies)
         for answer in fleet.rows:
-            mine = rows.setdefault(answer["client"], _client_row(round, answer, 0))
+            mine = rows.setdefault(answer["client"], _evaluated_row(round, answer))
             if answer["status"] == "evaluated":
                 mine |= {f"client_{name}": mean.value for name, mean in metrics_of(answer).items()}
             else:
@@ -134,18 +137,30 @@ class Rounds:
             row |= {f"client_{name}_{spread}": FUNCTIONS[spread](*ordered) for spread in WRITTEN}
         return row | {name: value for name, value in _prefixed("client_", extra).items() if name not in row}
 
-    def _check_clients(self, round: int, answers: list[Row], answered: list[Row], rows: dict[int, Row]) -> None:
-        """Stop where no client has answered, or one's numbers are not finite; its rows are written first."""
-        trouble = [row for row in answers if row["status"] == "diverged"] or [r for r in answers if "why" in r]
-        if answered and not any(row["status"] == "diverged" for row in trouble):
+    def _check_clients(self, round: int, answers: list[Row], rows: dict[int, Row]) -> None:
+        """Stop where all clients that trained have failed, or one's numbers are not finite; first write their rows."""
+        diverged, failed, answered, withheld = (
+            _with_status(status, answers) for status in ("diverged", "failed", "ok", "withheld")
+        )
+        trouble = diverged or ([] if answered or withheld else failed)
+        if not trouble:
             return
         self.recorder.write("clients", rows.values())
-        if not trouble:
-            raise RunError(f"round {round}: none of the {len(answers)} clients drawn has training samples")
-        first = trouble[0]
+        first, count = trouble[0], len(trouble)
         raise RunError(
-            f"round {round}: {len(trouble)} of {len(answers)} clients failed; client {first['client']}: {first['why']}"
+            f"round {round}: {count} of {len(answers)} clients failed; client {first['client']}: {first['why']}"
         )
+
+    def _client_row(self, round: int, answer: Row, plan: Plan) -> Row:
+        """A client's row of clients.csv."""
+        row: Row = {"round": round, "client": answer["client"], "status": answer["status"]}
+        if "metrics" in answer:
+            row["num_examples"] = answer["num_examples"]
+            row |= {f"train_{name}": mean.value for name, mean in metrics_of(answer).items()}
+            row |= {f"train_{name}": value for name, value in answer["reply"].items()}
+        row |= {"bytes_down": self.trainer.channel.bytes_down, "bytes_up": answer.get("bytes_up", 0)}
+        seconds = plan.seconds[answer["client"]]
+        return row | {"virtual_seconds": seconds if math.isfinite(seconds) else None}  # None: never
 
     def _write(self, round: int, row: Row, rows: dict[int, Row], fleet: Fleet) -> None:
         row = {"round": round} | row
@@ -164,14 +179,13 @@ class Rounds:
         self.seconds[phase] = time.perf_counter() - start
 
 
-def _client_row(round: int, answer: Row, model_bytes: int) -> Row:
-    """A client's row of clients.csv."""
-    row: Row = {"round": round, "client": answer["client"], "status": answer["status"]}
-    if answer["status"] == "ok":
-        row["num_examples"] = answer["num_examples"]
-        row |= {f"train_{name}": mean.value for name, mean in metrics_of(answer).items()}
-        row |= {f"train_{name}": value for name, value in answer["reply"].items()}
-    return row | {"bytes_down": model_bytes, "bytes_up": model_bytes if answer["status"] == "ok" else 0}
+def _evaluated_row(round: int, answer: Row) -> Row:
+    """The row of a client that has only been evaluated, whose bytes are not counted."""
+    return {"round": round, "client": answer["client"], "status": answer["status"], "bytes_down": 0, "bytes_up": 0}
+
+
+def _with_status(status: str, answers: list[Row]) -> list[Row]:
+    return [answer for answer in answers if answer["status"] == status]
 
 
 def _counts(answers: list[Row], rows: Mapping[int, Row]) -> Row:
@@ -181,6 +195,7 @@ def _counts(answers: list[Row], rows: Mapping[int, Row]) -> Row:
         "clients_ok": statuses.count("ok"),
         "clients_failed": statuses.count("failed"),
         "clients_dropped": statuses.count("dropped"),
+        "clients_withheld": statuses.count("withheld"),
         "bytes_down": sum(row["bytes_down"] for row in rows.values()),
         "bytes_up": sum(row["bytes_up"] for row in rows.values()),
     }

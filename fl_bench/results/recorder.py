@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 # Columns stand in the order of these names and prefixes, then in the order they came.
-ORDER = ("round", "client", "status", "num_examples", "train_", "test_", "client_", "clients_", "bytes_")
+ORDER = ("round", "client", "status", "num_examples", "train_", "test_", "client_", "clients_", "aggregated", "bytes_")
 
 
 class Recorder:

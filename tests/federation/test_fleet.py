@@ -35,9 +35,10 @@ def start(tmp_path: Path, strategy: str):
     return cfg, trainer
 
 
-def told(trainer) -> ConfigRecord:
-    """What every strategy is told each round."""
-    return ConfigRecord({ALL_EXAMPLES: int(trainer.partition.train_sizes.sum())})
+def told(trainer, number: int = 1) -> ConfigRecord:
+    """What a strategy is told each round; the last three are for FedBuff, whose clients are all up to date here."""
+    up_to_date = {"clients": list(range(10)), "models": [number - 1] * 10, "oldest": [number]}
+    return ConfigRecord({ALL_EXAMPLES: int(trainer.partition.train_sizes.sum())} | up_to_date)
 
 
 def through_fleet(tmp_path: Path, name: str, rounds: int) -> list[np.ndarray]:
@@ -48,7 +49,7 @@ def through_fleet(tmp_path: Path, name: str, rounds: int) -> list[np.ndarray]:
     vector, seen = trainer.untrained(), []
     for number in range(1, rounds + 1):
         fleet.round = number
-        messages = strategy.configure_train(number, fleet.layout.to_record(vector), told(trainer), fleet)
+        messages = strategy.configure_train(number, fleet.layout.to_record(vector), told(trainer, number), fleet)
         replies = fleet.send_and_receive(messages)
         rng.seed_globals(0, "aggregate", number)
         vector = fleet.layout.from_record(strategy.aggregate_train(number, replies)[0])
@@ -63,7 +64,7 @@ def directly(tmp_path: Path, name: str, rounds: int) -> list[np.ndarray]:
     states: dict[int, State] = {}
     vector, seen = trainer.untrained(), []
     for number in range(1, rounds + 1):
-        messages = strategy.configure_train(number, layout.to_record(vector), told(trainer), Plain())
+        messages = strategy.configure_train(number, layout.to_record(vector), told(trainer, number), Plain())
         replies = []
         for message in sorted(messages, key=lambda message: message.metadata.dst_node_id):
             sent = layout.from_record(next(iter(message.content.array_records.values())))

@@ -1,0 +1,74 @@
+"""Only what matters is sent: clients that withhold their update, or all but some coordinates of it."""
+
+import numpy as np
+
+from fl_bench.compression.base import Codec, Link, Vector, part
+from fl_bench.compression.sparse import Indices, Sparse, largest
+
+
+def importance(rule: str, threshold: float, share: float, fraction: float) -> Codec:
+    """The codec of `rule`, each of which has one number to set."""
+    rules = {"cmfl": (Agreeing, threshold), "gradient_norm": (Long, share), "esgd": (Rewarded, fraction)}
+    if rule not in rules:
+        raise ValueError(f"rule={rule}: must be one of {', '.join(rules)}")
+    kind, number = rules[rule]
+    return kind(number)
+
+
+class Agreeing(Codec):
+    """CMFL: Wang et al. 2019, "CMFL: Mitigating Communication Overhead for Federated Learning", ICDCS, section 4.
+
+    An update is sent where the share of its numbers with the sign of the last global update is `threshold` or more.
+    That update is the difference of the models that the client has received; at its first turn there is none.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold={threshold}: must be from 0 to 1")
+        self.threshold = threshold
+
+    def matters(self, update: Vector, link: Link) -> bool:
+        before = link.memory.get("received")
+        link.memory["received"] = link.received
+        if before is None:
+            return True
+        return bool(np.mean(np.sign(update) == np.sign(link.received - before)) >= self.threshold)
+
+
+class Long(Codec):
+    """An update is sent where its norm is `share` or more of the client's running mean, half of which is its last norm.
+
+    In the manner of Chen et al. 2018, "LAG: Lazily Aggregated Gradient", arXiv:1805.09965, at the clients alone.
+    """
+
+    def __init__(self, share: float) -> None:
+        if not share >= 0:
+            raise ValueError(f"share={share}: must be a number from 0")
+        self.share = share
+
+    def matters(self, update: Vector, link: Link) -> bool:
+        norm = np.linalg.norm(update.astype(np.float64))
+        mean = link.memory.get("norm", norm)
+        link.memory["norm"] = np.asarray((mean + norm) / 2)
+        return bool(norm >= self.share * mean)
+
+
+class Rewarded(Sparse):
+    """In the manner of eSGD: Tao and Li 2018, "eSGD: Communication Efficient Distributed Deep Learning on the Edge".
+
+    A `fraction` of the numbers is drawn by hidden weights. When the client's loss has fallen since its last turn, what
+    it sent then has mattered, and gains weight. What is not sent is kept for the next time.
+    """
+
+    def __init__(self, fraction: float) -> None:
+        super().__init__(fraction, feedback=True)
+
+    def choose(self, vector: Vector, link: Link) -> Indices:
+        weights = link.memory.get("weights", np.ones(link.size, np.float32)).copy()
+        if link.loss < link.memory.get("loss", -np.inf):
+            weights[link.memory["chosen"]] += 1
+        # The largest of log(weight) + Gumbel noise are a draw without replacement by weight.
+        lots = np.log(weights) + link.draw("lots").gumbel(size=link.size)
+        chosen = largest(lots, part(self.fraction, link.size))
+        link.memory |= {"weights": weights, "loss": np.asarray(link.loss), "chosen": chosen}
+        return chosen

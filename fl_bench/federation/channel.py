@@ -1,0 +1,109 @@
+"""The way from the server to the clients and back: what it costs, and what arrives.
+
+A payload is the model [P] and the algorithm's extras, [P] each; each of these vectors is encoded by itself. The way up
+carries a client's update, its payload minus what it has received. What BatchNorm has counted travels as it is: a
+variance that is a little off can be negative.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import prod
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fl_bench import rng
+from fl_bench.compression.base import FLOAT_BYTES, Codec, Link
+from fl_bench.federation.parameters import Layout
+from fl_bench.federation.state import State
+from fl_bench.strategies.base import is_statistic
+
+Vector = NDArray[np.float32]
+
+MEMORY = "compression/"  # before the names of what a codec keeps in a client's state
+WITHHELD_BYTES = 1  # to say that there is nothing
+
+
+class Channel:
+    def __init__(self, seed: int, up: Codec, down: Codec, layout: Layout, extras: Sequence[str]) -> None:
+        self.seed, self.up, self.down = seed, up, down
+        self.vectors = ("model", *extras)
+        self.statistic = np.concatenate(
+            [np.zeros(0, bool), *(np.full(prod(shape), is_statistic(name)) for name, shape in layout.shapes.items())]
+        )
+        self.shapes = {name: shape for name, shape in layout.shapes.items() if not is_statistic(name)}
+
+    @property
+    def bytes_down(self) -> int:
+        """What a client receives for a turn of training."""
+        return self._num_bytes(self.down)
+
+    @property
+    def bytes_up(self) -> int:
+        """What it sends after it, unless it withholds its update."""
+        return self._num_bytes(self.up)
+
+    def arrives_down(self, payload: Vector, round: int) -> Vector:
+        """What every client makes of the server's payload."""
+        if self.down.lossless:
+            return payload
+        vectors = zip(self.vectors, payload.reshape(len(self.vectors), -1), strict=True)
+        return np.concatenate([self._sent(self.down, v, self._link("down", name, round)) for name, v in vectors])
+
+    def arrives_up(
+        self, client: int, round: int, payload: Vector, received: Vector, trained: Vector, state: State, loss: float
+    ) -> Vector | None:
+        """What the server makes of a client's update, added to its own payload; None where the client withholds it.
+
+        `state` is the client's: what a codec keeps is put there.
+        """
+        shape = len(self.vectors), -1
+        arrived = []
+        for name, start, end in zip(self.vectors, received.reshape(shape), trained.reshape(shape), strict=True):
+            prefix = f"{MEMORY}{name}/"
+            memory = {key.removeprefix(prefix): t.numpy() for key, t in state.items() if key.startswith(prefix)}
+            link = self._link("up", name, round, client)
+            link.memory, link.received, link.loss = memory, start, loss
+            update = end - start
+            matters = name != "model" or self.up.matters(update, link)
+            if matters:
+                arrived.append(self._sent(self.up, update, link))
+            state |= {prefix + key: torch.from_numpy(np.array(value)) for key, value in link.memory.items()}
+            if not matters:
+                return None
+        if self.up.lossless and self.down.lossless:
+            return trained
+        return payload + np.concatenate(arrived)
+
+    def _sent(self, codec: Codec, vector: Vector, link: Link) -> Vector:
+        """A vector as it arrives at the other end."""
+        if codec.lossless or not link.size:
+            return vector
+        arrived, numbers = vector.copy(), vector[~self.statistic]
+        if codec.feedback:
+            numbers = numbers + link.memory.get("error", np.float32(0))
+        arrived[~self.statistic] = codec.decode(codec.encode(numbers, link), link)
+        if codec.feedback:
+            link.memory["error"] = numbers - arrived[~self.statistic]
+        return arrived
+
+    def _num_bytes(self, codec: Codec) -> int:
+        link = self._link("", "", 0)
+        numbers = codec.num_bytes(link) if link.size else 0
+        return len(self.vectors) * (numbers + FLOAT_BYTES * int(self.statistic.sum()))
+
+    def _link(self, way: str, vector: str, round: int, client: int = 0) -> Link:
+        def draw(purpose: str) -> np.random.Generator:
+            return rng.generator(self.seed, f"{way} {vector} {purpose}", round, client)
+
+        return Link(self.shapes, draw)
+
+
+def memory_of(state: Mapping[str, torch.Tensor]) -> State:
+    """What its codec keeps of the client's state."""
+    return {name: tensor for name, tensor in state.items() if name.startswith(MEMORY)}
+
+
+def without_memory(state: Mapping[str, torch.Tensor]) -> State:
+    """The client's state but for what its codec keeps."""
+    return {name: tensor for name, tensor in state.items() if not name.startswith(MEMORY)}

@@ -1,0 +1,88 @@
+"""When clients answer: the arithmetic of the virtual clock."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_bench import rng
+from fl_bench.network import devices
+
+
+class Answer(NamedTuple):
+    """What becomes of asking a client."""
+
+    comes: bool
+    at: float  # when the server has the answer, or knows that there will be none; virtual seconds
+    seconds: float  # from being asked to the answer, whether or not that is in time; inf: never
+
+
+class Network:
+    """The clients' devices and connections, which fail by chance, from the seed.
+
+    A turn takes bytes_down / bytes_per_second_down + steps * seconds_per_step + bytes_up / bytes_per_second_up. Who
+    drops is noticed when it would have answered, or with a deadline, at the deadline.
+    """
+
+    def __init__(
+        self,
+        dropout: float,
+        deadline_s: float | None,
+        over_select: float,
+        seconds_per_step: float,
+        bytes_per_second_up: float,
+        bytes_per_second_down: float,
+        spread: float,
+        traces: str | None,
+        seed: int,
+        steps: NDArray[np.int64],  # [num_clients]: of each client's turn
+        bytes_down: int,
+        bytes_up: int,
+    ) -> None:
+        limits = [
+            ("dropout", dropout, 0 <= dropout <= 1, "must be from 0 to 1"),
+            ("deadline_s", deadline_s, deadline_s is None or deadline_s > 0, "must be a positive number, or null"),
+            ("over_select", over_select, 1 <= over_select < np.inf, "must be a number from 1"),
+            ("seconds_per_step", seconds_per_step, 0 <= seconds_per_step < np.inf, "must be a number from 0"),
+            ("bytes_per_second_up", bytes_per_second_up, bytes_per_second_up > 0, "must be a positive number"),
+            ("bytes_per_second_down", bytes_per_second_down, bytes_per_second_down > 0, "must be a positive number"),
+            ("spread", spread, 0 <= spread < np.inf, "must be a number from 0"),
+        ]
+        for name, value, holds, wish in limits:
+            if not holds:
+                raise ValueError(f"{name}={value}: {wish}")
+        self.dropout, self.over_select, self.seed, self.steps = dropout, over_select, seed, steps
+        self.deadline = np.inf if deadline_s is None else deadline_s
+        if traces is not None:
+            self.devices = devices.read(Path(traces).expanduser(), len(steps))
+        else:
+            speeds = (seconds_per_step, bytes_per_second_up, bytes_per_second_down)
+            self.devices = devices.drawn(rng.generator(seed, "devices"), len(steps), speeds, spread)
+        table = self.devices
+        self._seconds = (  # of each row of the devices' table
+            bytes_down / table.bytes_per_second_down
+            + steps[table.client] * table.seconds_per_step
+            + bytes_up / table.bytes_per_second_up
+        )
+
+    @property
+    def expected_seconds(self) -> NDArray[np.float64]:
+        """How long a turn of each client takes [num_clients], in its first row of a trace."""
+        return self._seconds[np.searchsorted(self.devices.client, np.arange(len(self.steps)))]
+
+    def opens(self, after: float) -> float | None:
+        """When the next client can be reached that now cannot; None: never."""
+        later = self.devices.available_from[self.devices.available_from > after]
+        return float(later.min()) if len(later) else None
+
+    def answer(self, round: int, client: int, at: float) -> Answer:
+        """What becomes of asking an available client for a turn of this round."""
+        row = self.devices.row(client, at)
+        assert row is not None, "asked are those who are available"
+        seconds, closes = float(self._seconds[row]), float(self.devices.available_to[row])
+        silent = self.dropout > 0 and rng.generator(self.seed, "dropout", round, client).random() < self.dropout
+        if not silent and seconds <= self.deadline and at + seconds <= closes:
+            return Answer(True, at + seconds, seconds)
+        noticed = at + self.deadline if self.deadline < np.inf else min(at + seconds, closes)
+        return Answer(False, noticed, np.inf if silent or at + seconds > closes else seconds)

@@ -1,0 +1,86 @@
+"""The devices of the clients: how fast they compute, send and receive, and when they can be reached."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fl_bench.errors import ConfigError
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Devices:
+    """A table of R rows by client and time: a client has a row for each time in which it can be reached."""
+
+    client: NDArray[np.int64]  # [R], rising; the other columns too
+    seconds_per_step: Floats
+    bytes_per_second_up: Floats
+    bytes_per_second_down: Floats
+    available_from: Floats  # virtual seconds; the row holds from here
+    available_to: Floats  # to here
+
+    def row(self, client: int, at: float) -> int | None:
+        """The client's row at this time, None when it cannot be reached."""
+        first, end = np.searchsorted(self.client, (client, client + 1))
+        open_now = self._open(at, slice(first, end))
+        return int(first + np.argmax(open_now)) if open_now.any() else None
+
+    def available(self, at: float) -> NDArray[np.int64]:
+        """The clients that can be reached, rising."""
+        return self.client[self._open(at, slice(None))]
+
+    def _open(self, at: float, rows: slice) -> NDArray[np.bool_]:
+        open_now: NDArray[np.bool_] = (self.available_from[rows] <= at) & (at < self.available_to[rows])
+        return open_now
+
+
+COLUMNS = tuple(field.name for field in fields(Devices))
+
+
+def drawn(generator: np.random.Generator, num_clients: int, medians: Sequence[float], spread: float) -> Devices:
+    """Devices that are always there, with log-normal speeds; `spread` is the standard deviation of the logarithms."""
+    step, up, down = (median * np.exp(spread * generator.standard_normal(num_clients)) for median in medians)
+    always = np.full(num_clients, np.inf)
+    return Devices(np.arange(num_clients), step, up, down, -always, always)
+
+
+def read(file: Path, num_clients: int) -> Devices:
+    """Devices from a CSV file of traces with the columns of Devices; raises ConfigError at its first bad row."""
+    where = f"network.traces={file}"
+    try:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        raise ConfigError(f"{where}: cannot be read: {reason}") from error
+    if lacking := [name for name in COLUMNS if name not in table]:
+        raise ConfigError(f"{where}: has no column {', '.join(lacking)}")
+    unlimited = {"available_from": "-inf", "available_to": "inf"}  # what an empty cell means
+    texts = {name: table[name].str.strip().replace("", unlimited.get(name, "")) for name in COLUMNS}
+    numbers = pd.DataFrame({name: pd.to_numeric(text, errors="coerce") for name, text in texts.items()}, dtype=float)
+    last = num_clients - 1
+    rules = (
+        ("client", numbers.client.mod(1).eq(0) & numbers.client.between(0, last), f"a client, from 0 to {last}"),
+        ("seconds_per_step", numbers.seconds_per_step.between(0, np.inf, "left"), "a number from 0"),
+        ("bytes_per_second_up", numbers.bytes_per_second_up > 0, "a positive number"),
+        ("bytes_per_second_down", numbers.bytes_per_second_down > 0, "a positive number"),
+        ("available_from", numbers.available_from.notna(), "a number of seconds, or empty"),
+        ("available_to", numbers.available_to > numbers.available_from, "more than available_from, or empty"),
+    )
+    bad = [(row, name, wish) for name, holds, wish in rules for row in np.flatnonzero(~holds)]
+    if bad:
+        row, name, wish = min(bad, key=lambda found: found[0])
+        raise ConfigError(f"{where}: line {row + 2}: {name} is {table[name][row]!r}: must be {wish}")
+    numbers = numbers.sort_values(["client", "available_from"])
+    overlapping = numbers.client.eq(numbers.client.shift()) & (numbers.available_from < numbers.available_to.shift())
+    if overlapping.any():
+        row = numbers.index[overlapping].min()
+        raise ConfigError(f"{where}: line {row + 2}: its time overlaps with that of another row of the same client")
+    if absent := set(range(num_clients)) - set(numbers.client):
+        raise ConfigError(f"{where}: has no row for client {min(absent)}, and num_clients={num_clients}")
+    client, *others = (numbers[name].to_numpy() for name in COLUMNS)
+    return Devices(client.astype(np.int64), *others)

@@ -1,0 +1,70 @@
+"""Who is asked in each round, and whose answers count."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_bench import rng
+from fl_bench.network.clock import Network
+
+Clients = NDArray[np.int64]
+
+
+@dataclass
+class Plan:
+    """A round before any client has trained: all of this follows from the seed and from what clients said before."""
+
+    asked: list[int]  # rising
+    dropping: set[int]  # of those, who will not answer in time
+    seconds: dict[int, float]  # from being asked to answering; inf: never
+    ends: float  # virtual second
+    told: dict[str, Any] = field(default_factory=dict)  # to the strategy's server half, in the round's config
+
+
+class Schedule:
+    """Rounds one after another: a uniform sample of those who can be reached, of whom the first count.
+
+    Bonawitz et al. 2019, arXiv:1902.01046: `network.over_select` times as many are asked as are wanted.
+    """
+
+    def __init__(self, network: Network, clients_per_round: int) -> None:
+        self.network = network
+        self.clients_per_round = clients_per_round
+        self.now = 0.0  # virtual seconds
+
+    def plan(self, round: int) -> Plan:
+        """The next round; the clock then stands at its end. Where nobody can be reached, it waits for somebody."""
+        available = self._wait()
+        count = min(ceil(self.network.over_select * self.clients_per_round - 1e-9), len(available))
+        asked = sorted(self.choose(round, available, count).tolist())
+        answers = {client: self.network.answer(round, client, self.now) for client in asked}
+        in_time = sorted((a.at, client) for client, a in answers.items() if a.comes and self.network.steps[client])
+        if len(in_time) >= self.clients_per_round:
+            in_time = in_time[: self.clients_per_round]
+            self.now = in_time[-1][0]
+        else:
+            self.now = max((answer.at for answer in answers.values()), default=self.now)
+        late = {client for client in asked if self.network.steps[client]} - {client for _, client in in_time}
+        dropping = {client for client in asked if not answers[client].comes} | late
+        return Plan(asked, dropping, {client: a.seconds for client, a in answers.items()}, self.now)
+
+    def choose(self, round: int, available: Clients, count: int) -> Clients:
+        """`count` of the clients that can be reached."""
+        generator = rng.generator(self.network.seed, "cohort", round)
+        return generator.choice(available, count, replace=False, shuffle=False)
+
+    def learn(self, round: int, losses: Mapping[int, float]) -> None:
+        """After a round: the training losses of those who answered."""
+
+    def _wait(self) -> Clients:
+        """Those who can be reached; if nobody can, the clock goes on to when somebody can, if ever."""
+        available = self.network.devices.available(self.now)
+        opens = self.network.opens(self.now)
+        if not len(available) and opens is not None:
+            self.now = opens
+            return self._wait()
+        return available

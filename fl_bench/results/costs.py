@@ -1,0 +1,40 @@
+"""What a run has cost: in all, and until its metric first reached each target."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.filesize import decimal
+
+from fl_bench.spread import less_is_better
+
+
+class Costs:
+    """Adds up the rows of metrics.csv; `record` is for run.json."""
+
+    def __init__(self, metric: str, targets: Sequence[float]) -> None:
+        self.metric = metric
+        self.total: dict[str, float] = {"bytes_down": 0, "bytes_up": 0, "virtual_seconds": 0.0}
+        self.reached: dict[str, dict[str, float] | None] = {f"{target:g}": None for target in targets}
+        self._start = time.perf_counter()
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        for name in ("bytes_down", "bytes_up"):
+            self.total[name] += row.get(name, 0)
+        self.total["virtual_seconds"] = row.get("virtual_seconds", 0.0)
+        if self.metric not in row:
+            return
+        sign = -1 if less_is_better(self.metric) else 1
+        for target, cost in self.reached.items():
+            if cost is None and sign * row[self.metric] >= sign * float(target):
+                wall_seconds = round(time.perf_counter() - self._start, 3)
+                self.reached[target] = {"round": row["round"], "wall_seconds": wall_seconds} | self.total
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return {"total": self.total, "target_metric": self.metric, "targets": self.reached}
+
+    def __str__(self) -> str:
+        down, up = (decimal(int(self.total[name])) for name in ("bytes_down", "bytes_up"))
+        seconds = self.total["virtual_seconds"]
+        return f"{down} down, {up} up" + (f", {seconds:.1f} virtual seconds" if seconds else "")

@@ -1,0 +1,124 @@
+"""FedBuff: Nguyen et al. 2022, "Federated Learning with Buffered Asynchronous Aggregation", arXiv:2106.06639.
+
+`clients_per_round` clients train at any time; as soon as one is done, another starts from the model that there is then.
+Each time `buffer` updates have come, the server makes a new model of them: that is a round here. An update from t
+models ago counts 1 / sqrt(1 + t).
+"""
+
+import heapq
+from collections.abc import Iterable
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
+
+from fl_bench import rng
+from fl_bench.network.clock import Answer, Network
+from fl_bench.network.schedule import Clients, Plan, Schedule
+from fl_bench.strategies.base import is_statistic
+
+
+class Flight(NamedTuple):
+    """A client that is training; the first to be noticed sorts first."""
+
+    at: float
+    client: int
+    model: int  # the round that has made the model it started from
+    answer: Answer
+
+
+class Buffered(Schedule):
+    """A round lasts until `buffer` answers have come. A client takes part once in a round at most."""
+
+    def __init__(self, network: Network, clients_per_round: int, buffer: int) -> None:
+        if not 1 <= buffer <= len(network.steps):
+            raise ValueError(f"buffer={buffer}: must be from 1 to num_clients={len(network.steps)}")
+        super().__init__(network, clients_per_round)
+        self.buffer = buffer
+        self.flying: list[Flight] = []  # a heap
+
+    def plan(self, round: int) -> Plan:
+        landed: dict[int, Flight] = {}
+        missing = self.buffer
+        while missing:
+            self._start(round, landed)
+            if not self.flying:
+                opens = self.network.opens(self.now)
+                if opens is None:
+                    break
+                self.now = opens
+                continue
+            flight = heapq.heappop(self.flying)
+            self.now = flight.at
+            landed[flight.client] = flight
+            missing -= bool(flight.answer.comes and self.network.steps[flight.client])
+        asked = sorted(landed)
+        models = [landed[client].model for client in asked]
+        told = {"clients": asked, "models": models, "oldest": [min((f.model for f in self.flying), default=round)]}
+        dropping = {client for client in asked if not landed[client].answer.comes}
+        return Plan(asked, dropping, {k: landed[k].answer.seconds for k in asked}, self.now, told)
+
+    def _start(self, round: int, landed: dict[int, Flight]) -> None:
+        """Let clients start from the last model until enough are training, or nobody else can be reached."""
+        busy = [*landed, *(flight.client for flight in self.flying)]
+        available: Clients = np.setdiff1d(self.network.devices.available(self.now), busy)
+        count = min(self.clients_per_round - len(self.flying), len(available))
+        # The first draw of a round is FedAvg's.
+        purpose = f"cohort after {len(landed)}" if landed else "cohort"
+        generator = rng.generator(self.network.seed, purpose, round)
+        for client in sorted(generator.choice(available, count, replace=False, shuffle=False).tolist()):
+            answer = self.network.answer(round, client, self.now)
+            heapq.heappush(self.flying, Flight(answer.at, client, round - 1, answer))
+
+
+class FedBuff(FedAvg):
+    """w + server_lr * mean of s_i (w_i - the model that i started from), weighted by examples; s_i = 1/sqrt(1 + t)."""
+
+    def __init__(self, server_lr: float, **options: Any) -> None:
+        if not server_lr > 0:
+            raise ValueError(f"server_lr={server_lr}: must be a positive number")
+        super().__init__(**options)
+        self.server_lr = server_lr
+        self.models: dict[int, ArrayRecord] = {}  # by the round that has made them, as far as someone still has them
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        clients, models, oldest = (cast(list[int], config.pop(name)) for name in ("clients", "models", "oldest"))
+        self.started = dict(zip(clients, models, strict=True))
+        needed = min(oldest + models)
+        self.models = {model: old for model, old in self.models.items() if model >= needed} | {server_round - 1: arrays}
+        messages = list(super().configure_train(server_round, arrays, config, grid))
+        contents = {  # one object a model, so that clients with the same one share a message to their worker
+            model: RecordDict({**messages[0].content, self.arrayrecord_key: self.models[model]})
+            for model in set(self.started.values())
+        }
+        for message in messages:
+            message.content = contents[self.started[message.metadata.dst_node_id]]
+        return messages
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        replies = list(replies)
+        means, metrics = super().aggregate_train(server_round, replies)
+        if means is None:
+            return means, metrics
+        now = self.models[server_round - 1]
+        moved = {name: np.zeros(array.shape) for name, array in now.items()}
+        total = 0.0
+        for reply in (reply for reply in replies if not reply.has_error()):
+            model = self.started[reply.metadata.src_node_id]
+            examples = float(next(iter(reply.content.metric_records.values()))[self.weighted_by_key])  # type: ignore[arg-type]
+            weight = examples / np.sqrt(server_round - model)
+            total += examples
+            for name, array in next(iter(reply.content.array_records.values())).items():
+                moved[name] += weight * (array.numpy() - self.models[model][name].numpy())
+        rate = self.server_lr / total
+        new = {
+            name: means[name] if is_statistic(name) else Array((array.numpy() + rate * moved[name]).astype(np.float32))
+            for name, array in now.items()
+        }
+        return ArrayRecord(new), metrics

@@ -1,0 +1,44 @@
+"""TiFL: Chai et al. 2020, "TiFL: A Tier-based Federated Learning System", arXiv:2001.09249.
+
+Clients of like speed form tiers, and a round asks clients of one tier, so that nobody waits for a straggler. As in the
+paper's adaptive selection tiers that the model serves badly are chosen more often; here by their training loss, which
+clients report anyway, where the paper evaluates the model on every tier.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from fl_bench import rng
+from fl_bench.network.clock import Network
+from fl_bench.network.schedule import Clients, Schedule
+
+
+class Tiers(Schedule):
+    """A tier is chosen with odds in proportion to its mean loss; where it is too small, its neighbours help."""
+
+    def __init__(self, network: Network, clients_per_round: int, tiers: int) -> None:
+        if tiers < 1:
+            raise ValueError(f"tiers={tiers}: must be 1 or more")
+        super().__init__(network, clients_per_round)
+        order = np.argsort(network.expected_seconds, kind="stable")
+        self.rank = np.empty(len(order), np.int64)  # of each client: 0 is the fastest
+        self.rank[order] = np.arange(len(order))
+        self.tier = self.rank * tiers // len(order)
+        self.losses: dict[int, float] = {}  # the last of each client
+
+    def choose(self, round: int, available: Clients, count: int) -> Clients:
+        tiers = np.unique(self.tier[available])
+        known = {tier: [loss for client, loss in self.losses.items() if self.tier[client] == tier] for tier in tiers}
+        means = np.array([np.mean(known[tier]) if known[tier] else np.nan for tier in tiers])
+        # Tiers that have not been heard of stand as high as the worst.
+        odds = np.nan_to_num(means, nan=np.nanmax(means) if self.losses and not np.isnan(means).all() else 1.0) + 1e-12
+        tier = rng.generator(self.network.seed, "tier", round).choice(tiers, p=odds / odds.sum())
+        members = available[self.tier[available] == tier]
+        if len(members) < count:
+            distance = np.abs(self.rank[available] - np.median(self.rank[members]))
+            members = np.sort(available[np.argsort(distance, kind="stable")[:count]])
+        return super().choose(round, members, count)
+
+    def learn(self, round: int, losses: Mapping[int, float]) -> None:
+        self.losses |= losses
