@@ -84,7 +84,9 @@ def run(cfg: DictConfig, folder: Path, scratch: Path, show: Callable[[Any], None
     engine = find_target(cfg.engine)
     task: Task = build(cfg.task)
     strategy = _make_strategy(cfg.strategy.server)
-    build(cfg.strategy.client)  # the workers build theirs from the resolved config, whose errors name other keys
+    # The workers build theirs from the resolved config, whose errors name other keys.
+    for node in (cfg.strategy.client, cfg.compression.up, cfg.compression.down):
+        build(node)
     trainer = _prepare(cfg, task, scratch)
     schedule = _make_schedule(cfg, trainer)
     _try_out(cfg, trainer, strategy)
@@ -170,6 +172,8 @@ def _make_schedule(cfg: DictConfig, trainer: Trainer) -> Schedule:
         bytes_up=trainer.channel.bytes_up,
     )
     schedule: Schedule = build(cfg.strategy.schedule, network=network, clients_per_round=cfg.clients_per_round)
+    if cfg.min_clients > schedule.wanted:
+        raise ConfigError(f"min_clients={cfg.min_clients}: a round has {schedule.wanted} answers with this strategy")
     return schedule
 
 

@@ -19,7 +19,8 @@ class Agreeing(Codec):
     """CMFL: Wang et al. 2019, "CMFL: Mitigating Communication Overhead for Federated Learning", ICDCS, section 4.
 
     An update is sent where the share of its numbers with the sign of the last global update is `threshold` or more.
-    That update is the difference of the models that the client has received; at its first turn there is none.
+    That update is the difference of the models that the client has received. Where there is none, at its first turn or
+    because nobody has sent anything, it sends.
     """
 
     def __init__(self, threshold: float) -> None:
@@ -30,7 +31,7 @@ class Agreeing(Codec):
     def matters(self, update: Vector, link: Link) -> bool:
         before = link.memory.get("received")
         link.memory["received"] = link.received
-        if before is None:
+        if before is None or np.array_equal(before, link.received):
             return True
         return bool(np.mean(np.sign(update) == np.sign(link.received - before)) >= self.threshold)
 

@@ -33,18 +33,18 @@ class Schedule:
 
     def __init__(self, network: Network, clients_per_round: int) -> None:
         self.network = network
-        self.clients_per_round = clients_per_round
+        self.wanted = clients_per_round  # answers in a round
         self.now = 0.0  # virtual seconds
 
     def plan(self, round: int) -> Plan:
         """The next round; the clock then stands at its end. Where nobody can be reached, it waits for somebody."""
         available = self._wait()
-        count = min(ceil(self.network.over_select * self.clients_per_round - 1e-9), len(available))
+        count = min(ceil(self.network.over_select * self.wanted - 1e-9), len(available))
         asked = sorted(self.choose(round, available, count).tolist())
         answers = {client: self.network.answer(round, client, self.now) for client in asked}
         in_time = sorted((a.at, client) for client, a in answers.items() if a.comes and self.network.steps[client])
-        if len(in_time) >= self.clients_per_round:
-            in_time = in_time[: self.clients_per_round]
+        if len(in_time) >= self.wanted:
+            in_time = in_time[: self.wanted]
             self.now = in_time[-1][0]
         else:
             self.now = max((answer.at for answer in answers.values()), default=self.now)

@@ -21,9 +21,10 @@ from fl_bench.strategies.base import is_statistic
 
 
 class Flight(NamedTuple):
-    """A client that is training; the first to be noticed sorts first."""
+    """A client that is training; who is done first sorts first, and among equals who was the first to start."""
 
     at: float
+    number: int  # how many have started before
     client: int
     model: int  # the round that has made the model it started from
     answer: Answer
@@ -35,13 +36,14 @@ class Buffered(Schedule):
     def __init__(self, network: Network, clients_per_round: int, buffer: int) -> None:
         if not 1 <= buffer <= len(network.steps):
             raise ValueError(f"buffer={buffer}: must be from 1 to num_clients={len(network.steps)}")
-        super().__init__(network, clients_per_round)
-        self.buffer = buffer
+        super().__init__(network, buffer)
+        self.concurrency = clients_per_round
         self.flying: list[Flight] = []  # a heap
+        self.started = 0
 
     def plan(self, round: int) -> Plan:
         landed: dict[int, Flight] = {}
-        missing = self.buffer
+        missing = self.wanted
         while missing:
             self._start(round, landed)
             if not self.flying:
@@ -64,13 +66,14 @@ class Buffered(Schedule):
         """Let clients start from the last model until enough are training, or nobody else can be reached."""
         busy = [*landed, *(flight.client for flight in self.flying)]
         available: Clients = np.setdiff1d(self.network.devices.available(self.now), busy)
-        count = min(self.clients_per_round - len(self.flying), len(available))
+        count = min(self.concurrency - len(self.flying), len(available))
         # The first draw of a round is FedAvg's.
         purpose = f"cohort after {len(landed)}" if landed else "cohort"
         generator = rng.generator(self.network.seed, purpose, round)
         for client in sorted(generator.choice(available, count, replace=False, shuffle=False).tolist()):
             answer = self.network.answer(round, client, self.now)
-            heapq.heappush(self.flying, Flight(answer.at, client, round - 1, answer))
+            heapq.heappush(self.flying, Flight(answer.at, self.started, client, round - 1, answer))
+            self.started += 1
 
 
 class FedBuff(FedAvg):

@@ -40,18 +40,29 @@ def test_the_bytes_of_every_run_are_those_of_the_first(inline: Path, tmp_path: P
     assert digests(run(tmp_path, "other", *SETTINGS, *words)) == digests(inline)
 
 
-@pytest.mark.parametrize("strategy", ["dp_server_fixed", "fedavg_custom_metrics"])
-def test_strategies_that_need_each_client(launch, tmp_path: Path, strategy: str) -> None:
-    words = (f"strategy={strategy}", "num_rounds=2", "figures=false")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("strategy=fedavg_custom_metrics",),
+        ("strategy=fedbuff", "network=heterogeneous", "compression=quantize", "compression/down=fp16"),
+    ],
+    ids=["metrics", "fedbuff"],
+)
+def test_strategies_that_need_each_client(launch, tmp_path: Path, words: tuple[str, ...]) -> None:
+    words = (*words, "num_rounds=3", "figures=false")
     simulated = run(tmp_path, "simulated", *words)
     assert digests(simulated) == digests(launch(*words))
     assert json.loads((simulated / "run.json").read_text())["status"] == "done"
 
 
-@pytest.mark.parametrize("strategy", ["scaffold", "fedrep"])
-def test_strategies_that_keep_something_at_the_client(launch, tmp_path: Path, strategy: str) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [("strategy=fedrep",), ("strategy=scaffold", "compression=topk", "network=flaky")],
+    ids=["fedrep", "scaffold"],
+)
+def test_strategies_that_keep_something_at_the_client(launch, tmp_path: Path, words: tuple[str, ...]) -> None:
     words = (
-        "task=cifar", f"strategy={strategy}", "data=synthetic", "data.num_samples=300", "num_rounds=3", "figures=false",
+        "task=cifar", "data=synthetic", "data.num_samples=300", "num_rounds=3", "figures=false", *words,
         "clients_per_round=6", "partition=pathological", "evaluate.clients=true", "local.steps=2",
     )  # fmt: skip
     simulated = digests(run(tmp_path, "simulated", *words))
@@ -63,6 +74,30 @@ def test_strategies_that_keep_something_at_the_client(launch, tmp_path: Path, st
 def test_the_larger_tasks(launch, tmp_path: Path, task: str) -> None:
     words = (f"task={task}", "num_rounds=2", "local.steps=2", "clients_per_round=4", "figures=false")
     assert digests(run(tmp_path, "simulated", *words)) == digests(launch(*words))
+
+
+TRAVELLING = [
+    ("compression=fp16",),
+    ("compression=quantize", "compression.bits=5", "compression.block=100"),
+    ("compression=topk", "strategy=scaffold"),
+    ("compression=random_mask", "compression/down=quantize"),
+    ("compression=sketch",),
+    ("compression=lowrank", "strategy=fedmedian"),
+    ("compression=importance", "compression.threshold=0.7"),
+    ("compression=importance", "compression.rule=gradient_norm", "strategy=scaffold"),
+    ("compression=importance", "compression.rule=esgd"),
+    ("network=flaky", "network.dropout=0.6"),
+    ("network=heterogeneous", "network.over_select=1.5", "network.deadline_s=3"),
+    ("network=heterogeneous", "strategy=fedbuff"),
+    ("network=heterogeneous", "strategy=tifl"),
+    ("network=heterogeneous", "strategy=oort"),
+]
+
+
+@pytest.mark.parametrize("words", TRAVELLING, ids=" ".join)
+def test_what_travels_and_who_drops_does_not_depend_on_who_trains_with_whom(launch, words: tuple[str, ...]) -> None:
+    words = (*words, "num_rounds=5", "clients_per_round=6", "data=synthetic", "data.num_samples=600")
+    assert digests(launch(*words)) == digests(launch(*words, "engine.packing=false"))
 
 
 def test_another_seed_has_other_bytes(inline: Path, tmp_path: Path) -> None:

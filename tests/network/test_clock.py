@@ -1,0 +1,238 @@
+"""The virtual clock against schedules by hand, and who drops out against the seed."""
+
+import csv
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fl_bench import rng
+from fl_bench.network import devices
+from fl_bench.network.clock import Network
+from fl_bench.network.schedule import Plan, Schedule
+
+# Four clients with 100 bytes down, 10 steps and 50 bytes up: 2 + 5 + 1, 1 + 10 + 1, 1 + 20 + 5 and 10 + 1 + 10 seconds.
+TRACES = """client,seconds_per_step,bytes_per_second_up,bytes_per_second_down,available_from,available_to
+0,0.5,50,50,,
+1,1,50,100,,
+2,2,10,100,,
+3,0.1,5,10,,
+"""
+SECONDS = {0: 8.0, 1: 12.0, 2: 26.0, 3: 21.0}
+
+
+def network(tmp_path: Path, text: str = TRACES, steps: tuple[int, ...] = (10, 10, 10, 10), **given) -> Network:
+    file = tmp_path / "traces.csv"
+    file.write_text(text)
+    options = {"dropout": 0.0, "deadline_s": None, "over_select": 1.0, "spread": 0.0, "traces": str(file), "seed": 0}
+    speeds = {"seconds_per_step": 1.0, "bytes_per_second_up": 1.0, "bytes_per_second_down": 1.0}
+    return Network(**(options | speeds | given), steps=np.array(steps), bytes_down=100, bytes_up=50)
+
+
+def table(folder: Path, name: str) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / f"{name}.csv").open()))
+
+
+def test_four_clients_by_hand(tmp_path: Path) -> None:
+    schedule = Schedule(network(tmp_path), 4)
+    assert schedule.plan(1) == Plan([0, 1, 2, 3], set(), SECONDS, 26.0)
+    assert schedule.plan(2).ends == 52.0
+    assert schedule.network.expected_seconds.tolist() == [8, 12, 26, 21]
+
+
+def test_a_deadline_drops_the_late_and_ends_the_round(tmp_path: Path) -> None:
+    plan = Schedule(network(tmp_path, deadline_s=15), 4).plan(1)
+    assert plan == Plan([0, 1, 2, 3], {2, 3}, SECONDS, 15.0)
+    assert Schedule(network(tmp_path, deadline_s=30), 4).plan(1).ends == 26.0  # all are there before
+    assert Schedule(network(tmp_path, deadline_s=12), 4).plan(1).dropping == {2, 3}  # in time is in time
+
+
+def test_of_more_that_are_asked_the_first_count(tmp_path: Path) -> None:
+    plan = Schedule(network(tmp_path, over_select=2), 2).plan(1)
+    assert plan == Plan([0, 1, 2, 3], {2, 3}, SECONDS, 12.0)
+    plan = Schedule(network(tmp_path, over_select=4 / 3), 3).plan(1)
+    assert (plan.dropping, plan.ends) == ({2}, 21.0)
+
+
+def test_who_drops_is_noticed_when_it_would_have_answered_or_at_the_deadline(tmp_path: Path) -> None:
+    plan = Schedule(network(tmp_path, dropout=1), 4).plan(1)
+    assert (plan.dropping, plan.ends) == ({0, 1, 2, 3}, 26.0)
+    assert set(plan.seconds.values()) == {np.inf}
+    assert Schedule(network(tmp_path, dropout=1, deadline_s=100), 4).plan(1).ends == 100.0
+
+
+def test_a_client_without_samples_answers_but_is_not_waited_for(tmp_path: Path) -> None:
+    """Client 0 has nothing to do: 2 + 0 + 1 seconds, and it takes nobody's place among the first two."""
+    plan = Schedule(network(tmp_path, steps=(0, 10, 10, 10), over_select=2), 2).plan(1)
+    assert plan == Plan([0, 1, 2, 3], {2}, SECONDS | {0: 3.0}, 21.0)
+
+
+WINDOWS = """client,seconds_per_step,bytes_per_second_up,bytes_per_second_down,available_from,available_to
+0,0.5,50,50,5,20
+1,1,50,100,5,15
+1,0.5,50,100,40,
+2,2,10,100,100,
+3,0.1,5,10,100,110
+"""
+
+
+def test_clients_that_come_and_go(tmp_path: Path) -> None:
+    """Nobody is there at 0. At 5 are 0 (until 20; 8 seconds) and 1 (until 15; 12 seconds, so that it is cut off)."""
+    schedule = Schedule(network(tmp_path, WINDOWS), 2)
+    assert schedule.plan(1) == Plan([0, 1], {1}, {0: 8.0, 1: np.inf}, 15.0)
+    # at 15 only client 0 is there, until 20
+    assert schedule.plan(2) == Plan([0], {0}, {0: np.inf}, 20.0)
+    # nobody until 40, when client 1 is back, faster: 1 + 5 + 1
+    assert schedule.plan(3) == Plan([1], set(), {1: 7.0}, 47.0)
+
+
+def test_when_nobody_comes_any_more_rounds_are_empty(tmp_path: Path) -> None:
+    text = TRACES.replace(",,", ",,10")
+    schedule = Schedule(network(tmp_path, text), 4)
+    assert schedule.plan(1) == Plan([0, 1, 2, 3], {1, 2, 3}, SECONDS | {1: np.inf, 2: np.inf, 3: np.inf}, 10.0)
+    assert schedule.plan(2) == Plan([], set(), {}, 10.0)
+
+
+def test_drawn_devices_have_the_median_and_the_spread() -> None:
+    table = devices.drawn(rng.generator(0, "devices"), 20_000, (0.1, 1e6, 5e6), 0.5)
+    for column, median in ((table.seconds_per_step, 0.1), (table.bytes_per_second_down, 5e6)):
+        assert np.median(column) == pytest.approx(median, rel=0.02)
+        assert np.log(column).std() == pytest.approx(0.5, rel=0.02)
+    assert abs(np.corrcoef(table.seconds_per_step, table.bytes_per_second_up)[0, 1]) < 0.05
+
+
+HEADER = TRACES.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", "cannot be read: No columns to parse from file"),
+        ("client,seconds_per_step\n0,1", "has no column bytes_per_second_up, bytes_per_second_down, available_from"),
+        (TRACES.replace("1,1,50", "1,fast,50"), "line 3: seconds_per_step is 'fast': must be a number from 0"),
+        (TRACES.replace("1,1,50", "1,-1,50"), "line 3: seconds_per_step is '-1': must be a number from 0"),
+        (TRACES.replace("1,1,50", "1,inf,50"), "line 3: seconds_per_step is 'inf'"),
+        (TRACES.replace("1,1,50", "1,,50"), "line 3: seconds_per_step is '': must be a number from 0"),
+        (TRACES.replace("2,2,10", "2,2,0"), "line 4: bytes_per_second_up is '0': must be a positive number"),
+        (TRACES.replace("2,2,10", "2,2,nan"), "line 4: bytes_per_second_up is 'nan'"),
+        (TRACES.replace("3,0.1", "4,0.1"), "line 5: client is '4': must be a client, from 0 to 3"),
+        (TRACES.replace("3,0.1", "2.5,0.1"), "line 5: client is '2.5': must be a client"),
+        (TRACES.replace("3,0.1", "2,0.1"), "line 5: its time overlaps with that of another row"),
+        (TRACES.replace("5,10,,", "5,10,9,8"), "line 5: available_to is '8': must be more than available_from"),
+        (TRACES.replace("5,10,,", "5,10,now,"), "line 5: available_from is 'now': must be a number of seconds"),
+        (TRACES.replace("5,10,,", "5,10,,,7"), "cannot be read: Error tokenizing data"),
+        (HEADER, "has no row for client 0, and num_clients=4"),
+        ("\0\1\2", "has no column client"),
+    ],
+)
+def test_bad_traces_are_one_line_that_says_where(launch, tmp_path: Path, capsys, text: str, line: str) -> None:
+    file = tmp_path / "traces.csv"
+    file.write_text(text)
+    launch("network=heterogeneous", f"network.traces={file}", "num_clients=4", exit_code=2)
+    error = capsys.readouterr().err
+    assert error.startswith(f"fl-bench: network.traces={file}: ")
+    assert error.count("\n") == 1
+    assert line in error
+
+
+def test_traces_that_are_not_there(launch, capsys) -> None:
+    launch("network=heterogeneous", "network.traces=/nowhere.csv", exit_code=2)
+    assert "network.traces=/nowhere.csv: cannot be read: No such file or directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("network.dropout=1.5", "network: dropout=1.5: must be from 0 to 1"),
+        ("network.deadline_s=0", "network: deadline_s=0: must be a positive number, or null"),
+        ("network.over_select=0.5", "network: over_select=0.5: must be a number from 1"),
+        ("network.bytes_per_second_up=0", "network: bytes_per_second_up=0: must be a positive number"),
+        ("network.spread=-1", "network: spread=-1: must be a number from 0"),
+        ("network.dropouts=1", "network.dropouts: unknown key; did you mean dropout?"),
+        ("min_clients=11", "min_clients=11: must not be more than clients_per_round=10"),
+    ],
+)
+def test_mistakes(launch, capsys, word: str, line: str) -> None:
+    if word.startswith("min"):
+        with pytest.raises(Exception, match=line):
+            launch(word)
+        return
+    launch("network=flaky", f"++{word}", exit_code=2)
+    assert line in capsys.readouterr().err
+
+
+def test_who_drops_is_known_from_the_seed(launch) -> None:
+    folder = launch("network=flaky", "network.dropout=0.4", "num_rounds=8", "clients_per_round=7", "seed=5")
+    rows = table(folder, "clients")
+    found = {(int(row["round"]), int(row["client"])) for row in rows if row["status"] == "dropped"}
+    expected = {
+        (int(row["round"]), int(row["client"]))
+        for row in rows
+        if rng.generator(5, "dropout", int(row["round"]), int(row["client"])).random() < 0.4
+    }
+    assert found == expected
+    assert len(rows) == 56
+    assert 10 < len(found) < 35
+    dropped = [row for row in rows if row["status"] == "dropped"]
+    assert {(row["bytes_down"], row["bytes_up"], row["virtual_seconds"]) for row in dropped} == {("31400", "0", "")}
+    metrics = table(folder, "metrics")[1:]
+    assert sum(int(row["clients_dropped"]) for row in metrics) == len(found)
+    assert all(int(row["clients_ok"]) + int(row["clients_dropped"]) == 7 for row in metrics)
+
+
+def test_those_who_answer_do_what_they_would_have_done(launch) -> None:
+    """In the first round, where all have the same model."""
+    flaky, ideal = (launch(f"network={name}", "num_rounds=1") for name in ("flaky", "ideal"))
+    rows = {row["client"]: row["train_loss"] for row in table(ideal, "clients")}
+    answered = [row for row in table(flaky, "clients") if row["status"] == "ok"]
+    assert 0 < len(answered) < 10
+    assert all(row["train_loss"] == rows[row["client"]] for row in answered)
+
+
+def test_when_all_drop_the_model_stays_and_the_run_goes_on(launch) -> None:
+    folder = launch("network=flaky", "network.dropout=1", "num_rounds=3", "strategy=scaffold")
+    metrics = table(folder, "metrics")
+    assert len({row["test_loss"] for row in metrics}) == 1
+    assert [row["aggregated"] for row in metrics] == ["", "0", "0", "0"]
+    assert "train_loss" not in metrics[0]
+    assert not (folder / "state").exists()
+    assert json.loads((folder / "run.json").read_text())["status"] == "done"
+
+
+def test_too_few_answers_keep_the_model_and_what_clients_had(launch) -> None:
+    words = ("network=flaky", "network.dropout=0.5", "num_rounds=10", "clients_per_round=4", "min_clients=3")
+    folder = launch(*words, "strategy=scaffold")
+    metrics = table(folder, "metrics")
+    for before, row in pairwise(metrics):
+        assert row["aggregated"] == str(int(int(row["clients_ok"]) >= 3))
+        assert (row["test_loss"] == before["test_loss"]) == (row["aggregated"] == "0")
+    assert {"0", "1"} == {row["aggregated"] for row in metrics[1:]}
+    counted = {row["round"] for row in metrics if row["aggregated"] == "1"}
+    rows = [row for row in table(folder, "clients") if row["status"] == "ok" and row["round"] in counted]
+    newest = {row["client"]: row["round"] for row in rows}
+    states = {file.parent.name: file.stem for file in (folder / "state").glob("*/*")}
+    assert states == newest
+
+
+def test_nobody_to_ask(launch, tmp_path: Path) -> None:
+    file = tmp_path / "traces.csv"
+    file.write_text(HEADER + "\n" + "".join(f"{k},1,1e6,1e6,,10\n" for k in range(4)))
+    words = ("network=heterogeneous", f"network.traces={file}", "num_clients=4", "num_rounds=4", "local.steps=4")
+    rows = table(launch(*words), "metrics")[1:]
+    assert [row["clients_sampled"] for row in rows] == ["4", "4", "4", "0"]  # 4 seconds a round; in the third, cut off
+    assert [row["clients_ok"] for row in rows] == ["4", "4", "0", "0"]
+    assert [float(row["virtual_seconds"]) for row in rows] == pytest.approx([4.0628, 8.1256, 10, 10])
+
+
+FRAGILE = (
+    "krum", "multikrum", "bulyan", "fedtrimmedavg", "fedmedian", "qfedavg", "fedadam", "dp_client_adaptive",
+    "dp_server_adaptive", "loadaboost", "feddyn", "centralized",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("strategy", FRAGILE)
+def test_strategies_with_few_answers(launch, strategy: str) -> None:
+    folder = launch("network=flaky", "network.dropout=0.7", f"strategy={strategy}", "num_rounds=6", "num_clients=3")
+    assert {row["clients_ok"] for row in table(folder, "metrics")[1:]} >= {"0", "1"}

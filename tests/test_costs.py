@@ -1,0 +1,60 @@
+"""What a run has cost, in all and until its targets."""
+
+import csv
+import json
+
+import pytest
+
+from fl_bench.results.costs import Costs
+
+
+def test_when_targets_were_first_reached() -> None:
+    costs = Costs("test_accuracy", [0.5, 0.8, 0.95])
+    accuracies = [0.1, 0.6, 0.4, None, 0.8, 0.9]
+    for round, accuracy in enumerate(accuracies):
+        row = {"round": round} | ({"bytes_down": 10, "bytes_up": 3, "virtual_seconds": 2.0 * round} if round else {})
+        costs.add(row | ({} if accuracy is None else {"test_accuracy": accuracy}))
+    reached = costs.record["targets"]
+    assert {target: cost and cost["round"] for target, cost in reached.items()} == {"0.5": 1, "0.8": 4, "0.95": None}
+    assert (reached["0.8"]["bytes_down"], reached["0.8"]["bytes_up"], reached["0.8"]["virtual_seconds"]) == (
+        40,
+        12,
+        8.0,
+    )
+    assert reached["0.8"]["wall_seconds"] >= 0
+    assert costs.record["total"] == {"bytes_down": 50, "bytes_up": 15, "virtual_seconds": 10.0}
+
+
+def test_of_a_loss_less_is_better() -> None:
+    costs = Costs("test_loss", [0.5])
+    for round, loss in enumerate([0.9, 0.6, 0.4]):
+        costs.add({"round": round, "test_loss": loss})
+    assert costs.record["targets"]["0.5"]["round"] == 2
+
+
+def test_a_run_with_targets(launch, capsys) -> None:
+    folder = launch("num_rounds=8", "targets=[0.5,0.7,0.99]", "network=heterogeneous")
+    record = json.loads((folder / "run.json").read_text())
+    rows = list(csv.DictReader((folder / "metrics.csv").open()))
+    for target in (0.5, 0.7):
+        first = next(index for index, row in enumerate(rows) if float(row["test_accuracy"]) >= target)
+        cost = record["targets"][str(target)]
+        assert cost["round"] == first
+        assert cost["bytes_down"] == sum(int(row["bytes_down"]) for row in rows[1 : first + 1])
+        assert cost["virtual_seconds"] == float(rows[first]["virtual_seconds"])
+    assert record["targets"]["0.99"] is None
+    assert record["total"]["bytes_up"] == 8 * 10 * 31400
+    assert "(2.5 MB down, 2.5 MB up, " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("target_metric=test_acc",), "target_metric=test_acc: must be one of this run's test_loss, test_accuracy"),
+        (("strategy=fedper", "task=cifar", "data=synthetic", "evaluate.clients=true"),
+         "target_metric=test_accuracy: must be one of this run's client_loss, client_accuracy"),
+    ],
+)  # fmt: skip
+def test_an_unknown_metric(launch, capsys, words: tuple[str, ...], line: str) -> None:
+    launch("targets=[0.5]", *words, exit_code=2)
+    assert line in capsys.readouterr().err
