@@ -5,16 +5,19 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test results lint format clean
+.PHONY: help run test results communication lint format clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(READY) ## run the main job to its result: 100 rounds of FedAvg on real handwritten digits
 	$(BIN)/fl-bench
 
 test: $(READY) ## run all tests
 	$(BIN)/python -m pytest
+
+communication: $(READY) ## make docs/communication.md anew: bytes, and clients that drop out (half an hour)
+	$(BIN)/python scripts/make_communication.py
 
 results: $(READY) ## make docs/results.md anew: what the papers claim, with three seeds (a quarter of an hour)
 	$(BIN)/python scripts/make_results.py

@@ -5,11 +5,9 @@
 The settings are those of conf/experiment. Runs are sequential sweeps on the inline engine, two at a time.
 """
 
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,12 +15,10 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from rich.progress import track
+from sweeps import HERE, SEEDS, plus_minus, run_all, runs
 
 from fl_bench.results.figures import finish
 
-HERE = Path(__file__).resolve().parent.parent
-SEEDS = (0, 1, 2)
 CLIENT, WORST, TEST = "client_accuracy", "client_accuracy_worst_decile", "test_accuracy"
 
 
@@ -119,28 +115,12 @@ EXPERIMENTS = (
 )
 
 
-def sweep(experiment: str, words: str, seed: int, folder: Path) -> None:
-    command = [Path(sys.executable).with_name("fl-bench"), "-m", f"experiment={experiment}", *words.split()]
-    command += [f"seed={seed}", "engine=inline", "figures=false", f"hydra.sweep.dir={folder}"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(map(str, command))}\n{done.stderr}")
-
-
-def run_all(folder: Path) -> None:
-    jobs = [(e.name, words, seed) for e in EXPERIMENTS for words in e.sweeps for seed in SEEDS]
-    with ThreadPoolExecutor(2) as pool:
-        futures = [pool.submit(sweep, *job, folder / job[0] / str(index)) for index, job in enumerate(jobs)]
-        for future in track(as_completed(futures), "sweeps", total=len(futures)):
-            future.result()
-
-
 def read(folder: Path) -> Iterator[tuple[str, int, pd.DataFrame]]:
     """For each run below `folder` what it is called, its seed and its metrics."""
-    for file in folder.rglob("overrides.yaml"):
-        words = dict(word.split("=") for word in yaml.safe_load(file.read_text()))
+    for run in runs(folder):
+        words = dict(word.split("=") for word in yaml.safe_load((run / ".hydra" / "overrides.yaml").read_text()))
         extra = [f"{key.split('.')[-1]}={words[key]}" for key in sorted(words) if key.startswith("evaluate.")]
-        yield " ".join([words["strategy"], *extra]), int(words["seed"]), pd.read_csv(file.parents[1] / "metrics.csv")
+        yield " ".join([words["strategy"], *extra]), int(words["seed"]), pd.read_csv(run / "metrics.csv")
 
 
 def report(experiment: Experiment, folder: Path) -> str:
@@ -158,7 +138,7 @@ def report(experiment: Experiment, folder: Path) -> str:
         lines.append(f"    fl-bench -m experiment={experiment.name} {words} seed={','.join(map(str, SEEDS))}")
     lines += ["", f"| | {' | '.join(shown)} |", f"|---|{'---|' * len(shown)}"]
     for run in mean.sort_values(experiment.curve, ascending=False).index:
-        cells = [f"{mean[c][run]:.3f} ± {spread[c][run]:.3f}" if pd.notna(mean[c][run]) else "" for c in shown]
+        cells = [plus_minus(mean[c][run], spread[c][run]) if pd.notna(mean[c][run]) else "" for c in shown]
         lines.append(f"| {run} | {' | '.join(cells)} |")
     lines += ["", f"![{experiment.curve} over the rounds](images/results-{experiment.name}.png)", ""]
     lines += ["| claim | compared | differences by seed | holds |", "|---|---|---|---|"]
@@ -209,7 +189,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="fl-bench-results-") as scratch:
         folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(scratch)
         if len(sys.argv) == 1:
-            run_all(folder)
+            jobs = [
+                (e, f"experiment={e.name} {words} seed={seed}")
+                for e in EXPERIMENTS
+                for words in e.sweeps
+                for seed in SEEDS
+            ]
+            run_all([(words, folder / e.name / str(index)) for index, (e, words) in enumerate(jobs)])
         parts = [INTRODUCTION, *(report(experiment, folder) for experiment in EXPERIMENTS)]
     (HERE / "docs" / "results.md").write_text("\n\n".join(part.strip() for part in parts) + "\n")
 
