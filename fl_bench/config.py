@@ -95,11 +95,6 @@ RULES: list[Rule] = [
         "must not be more than num_clients={num_clients}",
     ),
     _at_least("min_clients", 1),
-    (
-        "min_clients",
-        lambda value, cfg: value <= cfg.clients_per_round,
-        "must not be more than clients_per_round={clients_per_round}",
-    ),
     ("local.steps", lambda value, _: value is None or value >= 1, "must be 1 or more, or null to count in epochs"),
     _at_least("local.epochs", 1),
     _at_least("local.batch_size", 1),

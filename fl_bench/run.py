@@ -195,6 +195,12 @@ def _make_fleet(
 def _try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
     """Find what does not fit together while nothing has been started."""
     trainer.algorithm.check(trainer.task)
+    trainer.channel.up.check(trainer.channel.down)
+    if trainer.algorithm.bounded and not trainer.channel.up.lossless:
+        raise ConfigError(
+            "compression: may lengthen updates that clients have clipped for differential privacy; with a lossy one, "
+            "let the server clip: strategy=dp_server_fixed or dp_server_adaptive"
+        )
     if trainer.personal and not trainer.learns(trainer.personal):
         raise ConfigError(
             f"strategy: the layers that it keeps at the clients, such as {min(trainer.personal)}, take no part in the "

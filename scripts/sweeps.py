@@ -36,7 +36,7 @@ def plus_minus(mean: float, deviation: float, digits: int = 3) -> str:
 
 def _sweep(words: str, folder: Path) -> None:
     command = [str(Path(sys.executable).with_name("fl-bench")), "-m", *words.split()]
-    command += ["engine=inline", "figures=false", f"hydra.sweep.dir={folder}"]
+    command += ["engine=inline", "figures=false", f"hydra.sweep.dir='{folder}'"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}\n{done.stderr}")

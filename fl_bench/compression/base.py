@@ -36,7 +36,11 @@ class Codec:
     """Numbers as they are, four bytes each. A subclass says what it does instead, and how far it may be off."""
 
     lossless = True
+    random = False  # two encodings of the same vector may differ
     feedback = False  # what was not sent is kept by the client and added to its next update (Seide et al. 2014)
+
+    def check(self, down: "Codec") -> None:
+        """Before a run: raise ConfigError where what comes down by this codec is of no use for the way up."""
 
     def matters(self, update: Vector, link: Link) -> bool:
         """Whether the client sends this update [P] at all; called once for each."""
@@ -57,7 +61,7 @@ class Codec:
 
 def part(fraction: float, size: int) -> int:
     """How many of `size` numbers a fraction is: rounded up, so one at least."""
-    return ceil(fraction * size - 1e-9)  # 0.1 * 30 is 3.0000000000000004
+    return max(1, ceil(fraction * size - 1e-9))  # 0.1 * 30 is 3.0000000000000004
 
 
 def check_fraction(fraction: float) -> None:

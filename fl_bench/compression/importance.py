@@ -4,6 +4,7 @@ import numpy as np
 
 from fl_bench.compression.base import Codec, Link, Vector, part
 from fl_bench.compression.sparse import Indices, Sparse, largest
+from fl_bench.errors import ConfigError
 
 
 def importance(rule: str, threshold: float, share: float, fraction: float) -> Codec:
@@ -16,7 +17,7 @@ def importance(rule: str, threshold: float, share: float, fraction: float) -> Co
 
 
 class Agreeing(Codec):
-    """CMFL: Wang et al. 2019, "CMFL: Mitigating Communication Overhead for Federated Learning", ICDCS, section 4.
+    """CMFL: Wang et al. 2019, "CMFL: Mitigating Communication Overhead for Federated Learning", ICDCS.
 
     An update is sent where the share of its numbers with the sign of the last global update is `threshold` or more.
     That update is the difference of the models that the client has received. Where there is none, at its first turn or
@@ -27,6 +28,13 @@ class Agreeing(Codec):
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold={threshold}: must be from 0 to 1")
         self.threshold = threshold
+
+    def check(self, down: Codec) -> None:
+        if down.random:
+            raise ConfigError(
+                "compression/down: what is rounded at random hides the global update that rule cmfl compares with; "
+                "use fp16 or none"
+            )
 
     def matters(self, update: Vector, link: Link) -> bool:
         before = link.memory.get("received")
@@ -39,7 +47,8 @@ class Agreeing(Codec):
 class Long(Codec):
     """An update is sent where its norm is `share` or more of the client's running mean, half of which is its last norm.
 
-    In the manner of Chen et al. 2018, "LAG: Lazily Aggregated Gradient", arXiv:1805.09965, at the clients alone.
+    In the manner of Chen et al. 2018, "LAG: Lazily Aggregated Gradient for Communication-Efficient Distributed
+    Learning", arXiv:1805.09965, but each client compares with itself.
     """
 
     def __init__(self, share: float) -> None:

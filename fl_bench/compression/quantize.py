@@ -21,6 +21,7 @@ class Quantize(Codec):
     """
 
     lossless = False
+    random = True
 
     def __init__(self, bits: int, block: int | None) -> None:
         if not 1 <= bits <= 16:
@@ -54,7 +55,7 @@ def encode(vector: Vector, sizes: Sizes, bits: int, generator: np.random.Generat
     scales = np.maximum.reduceat(np.abs(vector), np.cumsum(sizes) - sizes)
     divisors = np.repeat(np.where(scales > 0, scales, 1), sizes)
     positions = (vector.astype(np.float64) / divisors + 1) * (top_level(bits) / 2)
-    levels = np.floor(positions + generator.random(len(vector)))
+    levels = np.minimum(np.floor(positions + generator.random(len(vector))), top_level(bits))
     return scales.tobytes() + pack(levels.astype(np.uint32), bits)
 
 

@@ -1,5 +1,5 @@
 """Sketched updates: Konecny et al. 2016, "Federated Learning: Strategies for Improving Communication Efficiency",
-arXiv:1610.05492, section 4: random rotation, subsampling, quantisation.
+arXiv:1610.05492, section 3: random rotation, subsampling, quantisation.
 
 A rotation spreads what is large over all numbers, so that few levels and few samples tell more of them. It is a
 Hadamard transform after random signs; as that needs a power of two, the vector is cut into the powers of two that its
@@ -26,6 +26,7 @@ class Sketch(Codec):
     """
 
     lossless = False
+    random = True
 
     def __init__(self, fraction: float, bits: int) -> None:
         check_fraction(fraction)

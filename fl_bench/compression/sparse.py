@@ -67,6 +67,7 @@ class RandomMask(Codec):
     """
 
     lossless = False
+    random = True
 
     def __init__(self, fraction: float, feedback: bool) -> None:
         check_fraction(fraction)

@@ -16,6 +16,7 @@ from fl_bench import rng
 from fl_bench.compression.base import FLOAT_BYTES, Codec, Link
 from fl_bench.federation.parameters import Layout
 from fl_bench.federation.state import State
+from fl_bench.federation.update import LARGEST, Diverged
 from fl_bench.strategies.base import is_statistic
 
 Vector = NDArray[np.float32]
@@ -55,7 +56,7 @@ class Channel:
     ) -> Vector | None:
         """What the server makes of a client's update, added to its own payload; None where the client withholds it.
 
-        `state` is the client's: what a codec keeps is put there.
+        `state` is the client's: what a codec keeps is put there. Raises Diverged as training does.
         """
         shape = len(self.vectors), -1
         arrived = []
@@ -65,7 +66,7 @@ class Channel:
             link = self._link("up", name, round, client)
             link.memory, link.received, link.loss = memory, start, loss
             update = end - start
-            matters = name != "model" or self.up.matters(update, link)
+            matters = name != "model" or not len(update) or self.up.matters(update, link)
             if matters:
                 arrived.append(self._sent(self.up, update, link))
             state |= {prefix + key: torch.from_numpy(np.array(value)) for key, value in link.memory.items()}
@@ -73,7 +74,10 @@ class Channel:
                 return None
         if self.up.lossless and self.down.lossless:
             return trained
-        return payload + np.concatenate(arrived)
+        decoded = np.concatenate(arrived)
+        if not np.abs(decoded).max(initial=0) < LARGEST:
+            raise Diverged(f"compression has made an update of {np.abs(decoded).max()}")
+        return payload + decoded
 
     def _sent(self, codec: Codec, vector: Vector, link: Link) -> Vector:
         """A vector as it arrives at the other end."""

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from fl_bench.errors import in_one_line
 from fl_bench.federation.channel import WITHHELD_BYTES, memory_of, without_memory
-from fl_bench.federation.local import Diverged, Trainer
+from fl_bench.federation.local import Trainer
 from fl_bench.federation.state import ClientStates
-from fl_bench.federation.update import ExactMean, Update
+from fl_bench.federation.update import Diverged, ExactMean, Update
 from fl_bench.machine import peak_memory_mb
 from fl_bench.mean import Mean
 
@@ -45,14 +45,16 @@ def train(message: Message, context: Context) -> Message:
         if not len(trainer.rows(client)):
             return {"status": "empty"}
         before = states.read(client, before=round)
-        trained = trainer.train(client, round, received, config, before)
+        trained = trainer.train(client, round, received, config, without_memory(before))
         row = {"num_examples": trained.num_examples, "metrics": to_pairs(trained.metrics), "reply": trained.reply}
         loss = trained.metrics["loss"].value
-        arrived = channel.arrives_up(client, round, start, received, trained.payload, trained.state, loss)
-        if arrived is None:  # nothing has happened but for what the codec remembers
-            states.write(client, round, without_memory(before) | memory_of(trained.state))
+        state = trained.state | memory_of(before)
+        arrived = channel.arrives_up(client, round, start, received, trained.payload, state, loss)
+        if arrived is None:  # nothing has happened, but for what the codec remembers
+            untouched = without_memory(states.read(client, before=round))
+            states.write(client, round, untouched | memory_of(state))
             return {"status": "withheld", "bytes_up": WITHHELD_BYTES} | row
-        states.write(client, round, trained.state)
+        states.write(client, round, state)
         if job["each"]:
             models[str(client)] = Array(arrived)
         else:

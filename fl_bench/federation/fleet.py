@@ -94,7 +94,7 @@ class Fleet(Grid):
         bound = max(1, int(self.weights[[m.metadata.dst_node_id for m in by_client]].sum()))
         ids = []
         exact: dict[int, ExactMean] = {}  # by content: usually all messages share one
-        for index, pack in enumerate(self._pack(by_client)):
+        for worker, pack in self._pack(by_client):
             content = pack[0].content
             if id(content) not in exact:
                 arrays = next(iter(content.array_records.values()))
@@ -108,7 +108,7 @@ class Fleet(Grid):
                 "each": self.each,
             }
             content = RecordDict({**content, JOB: ConfigRecord(job)})
-            node = self._nodes[index % len(self._nodes)]
+            node = self._nodes[worker]
             (message_id,) = self.grid.push_messages([Message(content, node, pack[0].metadata.message_type)])
             self._sent[message_id] = (pack, exact[id(pack[0].content)])
             ids.append(message_id)
@@ -140,13 +140,13 @@ class Fleet(Grid):
             time.sleep(POLL_SECONDS)
         return nodes
 
-    def _pack(self, messages: list[Message]) -> list[list[Message]]:
+    def _pack(self, messages: list[Message]) -> list[tuple[int, list[Message]]]:
         """Split the messages over the workers: the heaviest client goes first, to the worker with the least to do.
 
         Only messages with the very same content object can share one of ours.
         """
         if not self.packing:
-            return [[message] for message in messages]
+            return [(index % len(self._nodes), [message]) for index, message in enumerate(messages)]
         loads = [(0, worker) for worker in range(len(self._nodes))]
         packs: dict[tuple[int, int], list[Message]] = {}
         costs = {id(message): self.steps[message.metadata.dst_node_id] for message in messages}
@@ -154,7 +154,7 @@ class Fleet(Grid):
             load, worker = heapq.heappop(loads)
             packs.setdefault((id(message.content), worker), []).append(message)
             heapq.heappush(loads, (load + costs[id(message)], worker))
-        return list(packs.values())
+        return [(worker, pack) for (_, worker), pack in packs.items()]
 
     def _unpack(self, replies: list[Message]) -> list[Message]:
         originals: dict[int, Message] = {}

@@ -18,7 +18,7 @@ from fl_bench.data.partition import Partition
 from fl_bench.federation.channel import Channel
 from fl_bench.federation.parameters import FlatModel
 from fl_bench.federation.state import State
-from fl_bench.federation.update import LARGEST
+from fl_bench.federation.update import LARGEST, Diverged
 from fl_bench.mean import Mean, merge
 from fl_bench.strategies.base import LocalAlgorithm, Turn
 from fl_bench.tasks.base import Batch, Task, gather
@@ -27,10 +27,6 @@ Vector = NDArray[np.float32]
 
 CONFIG = "config.yaml"  # the resolved config, in the folder that the workers read
 PRIVATE = "model."  # before the names of a client's private tensors in its state
-
-
-class Diverged(FloatingPointError):
-    """A client's training left the range of numbers."""
 
 
 @dataclass

@@ -91,10 +91,10 @@ class Rounds:
             messages = self.strategy.configure_train(round, arrays, config, fleet) if plan.asked else []
             replies = fleet.send_and_receive(messages)
         rows = {row["client"]: self._client_row(round, row, plan) for row in fleet.rows}
-        answered = _with_status("ok", fleet.rows)
+        answered, withheld = _with_status("ok", fleet.rows), _with_status("withheld", fleet.rows)
         self._check_clients(round, fleet.rows, rows)
         record = extra = None
-        if len(answered) >= self.cfg.min_clients:
+        if answered and len(answered + withheld) >= self.cfg.min_clients:
             with self._timed("aggregate"):
                 rng.seed_globals(seed, "aggregate_train", round)
                 record, extra = self.strategy.aggregate_train(round, replies)
@@ -102,7 +102,7 @@ class Rounds:
                 name = type(self.strategy).__name__
                 raise RunError(f"round {round}: {name} made no model of {len(answered)} answers: {flower_says.last}")
         # An answer that came to nothing leaves its client as it was.
-        moved_on = _with_status("withheld", fleet.rows) + (answered if record is not None else [])
+        moved_on = withheld + (answered if record is not None else [])
         self.states.commit(round, [row["client"] for row in moved_on], plan.asked)
         self.schedule.learn(round, {row["client"]: metrics_of(row)["loss"].value for row in answered})
         row = {f"train_{name}": mean.value for name, mean in merge(map(metrics_of, answered)).items()}

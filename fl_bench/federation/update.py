@@ -16,6 +16,10 @@ FRACTION_BITS = 44
 LARGEST = 2.0**18  # of |w - start|: keeps the sum below 2**62
 
 
+class Diverged(FloatingPointError):
+    """A client's numbers have left the range in which they can be added."""
+
+
 class Update(NamedTuple):
     """The models of one or more clients, ready to be added."""
 

@@ -1,5 +1,6 @@
 """The devices of the clients: how fast they compute, send and receive, and when they can be reached."""
 
+import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,7 +16,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Devices:
-    """A table of R rows by client and time: a client has a row for each time in which it can be reached."""
+    """A table of R rows by client and time: a client has a row for each time in which it can be reached.
+
+    A turn that does not fit into one row is not answered.
+    """
 
     client: NDArray[np.int64]  # [R], rising; the other columns too
     seconds_per_step: Floats
@@ -53,12 +57,18 @@ def read(file: Path, num_clients: int) -> Devices:
     """Devices from a CSV file of traces with the columns of Devices; raises ConfigError at its first bad row."""
     where = f"network.traces={file}"
     try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
+        with file.open(newline="") as stream:
+            reader = csv.DictReader(stream, restval="")
+            header = reader.fieldnames or []
+            lines = [(reader.line_num, row) for row in reader]
+    except (OSError, ValueError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
         raise ConfigError(f"{where}: cannot be read: {reason}") from error
-    if lacking := [name for name in COLUMNS if name not in table]:
+    if lacking := [name for name in COLUMNS if name not in header]:
         raise ConfigError(f"{where}: has no column {', '.join(lacking)}")
+    if long := [line for line, row in lines if None in row]:
+        raise ConfigError(f"{where}: line {long[0]}: has more cells than the {len(header)} columns")
+    table = pd.DataFrame([row for _, row in lines], index=[line for line, _ in lines], columns=COLUMNS, dtype=str)
     unlimited = {"available_from": "-inf", "available_to": "inf"}  # what an empty cell means
     texts = {name: table[name].str.strip().replace("", unlimited.get(name, "")) for name in COLUMNS}
     numbers = pd.DataFrame({name: pd.to_numeric(text, errors="coerce") for name, text in texts.items()}, dtype=float)
@@ -71,15 +81,15 @@ def read(file: Path, num_clients: int) -> Devices:
         ("available_from", numbers.available_from.notna(), "a number of seconds, or empty"),
         ("available_to", numbers.available_to > numbers.available_from, "more than available_from, or empty"),
     )
-    bad = [(row, name, wish) for name, holds, wish in rules for row in np.flatnonzero(~holds)]
+    bad = [(line, name, wish) for name, holds, wish in rules for line in table.index[~holds]]
     if bad:
-        row, name, wish = min(bad, key=lambda found: found[0])
-        raise ConfigError(f"{where}: line {row + 2}: {name} is {table[name][row]!r}: must be {wish}")
+        line, name, wish = min(bad, key=lambda found: found[0])
+        raise ConfigError(f"{where}: line {line}: {name} is {table[name][line]!r}: must be {wish}")
     numbers = numbers.sort_values(["client", "available_from"])
     overlapping = numbers.client.eq(numbers.client.shift()) & (numbers.available_from < numbers.available_to.shift())
     if overlapping.any():
-        row = numbers.index[overlapping].min()
-        raise ConfigError(f"{where}: line {row + 2}: its time overlaps with that of another row of the same client")
+        line = numbers.index[overlapping].min()
+        raise ConfigError(f"{where}: line {line}: its time overlaps with that of another row of the same client")
     if absent := set(range(num_clients)) - set(numbers.client):
         raise ConfigError(f"{where}: has no row for client {min(absent)}, and num_clients={num_clients}")
     client, *others = (numbers[name].to_numpy() for name in COLUMNS)

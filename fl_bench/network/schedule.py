@@ -28,7 +28,8 @@ class Plan:
 class Schedule:
     """Rounds one after another: a uniform sample of those who can be reached, of whom the first count.
 
-    Bonawitz et al. 2019, arXiv:1902.01046: `network.over_select` times as many are asked as are wanted.
+    Bonawitz et al. 2019, arXiv:1902.01046: `network.over_select` times as many are asked as are wanted. Among equals
+    the first are drawn by lot.
     """
 
     def __init__(self, network: Network, clients_per_round: int) -> None:
@@ -40,20 +41,21 @@ class Schedule:
         """The next round; the clock then stands at its end. Where nobody can be reached, it waits for somebody."""
         available = self._wait()
         count = min(ceil(self.network.over_select * self.wanted - 1e-9), len(available))
-        asked = sorted(self.choose(round, available, count).tolist())
+        asked = sorted(self.choose(round, available, count).tolist()) if count else []
         answers = {client: self.network.answer(round, client, self.now) for client in asked}
-        in_time = sorted((a.at, client) for client, a in answers.items() if a.comes and self.network.steps[client])
-        if len(in_time) >= self.wanted:
-            in_time = in_time[: self.wanted]
+        useful = [client for client in asked if answers[client].comes and self.network.steps[client]]
+        lots = rng.generator(self.network.seed, "ties", round).permutation(len(useful))
+        in_time = sorted(zip((answers[client].at for client in useful), lots, useful, strict=True))[: self.wanted]
+        if len(in_time) == self.wanted:
             self.now = in_time[-1][0]
         else:
             self.now = max((answer.at for answer in answers.values()), default=self.now)
-        late = {client for client in asked if self.network.steps[client]} - {client for _, client in in_time}
+        late = set(useful) - {client for _, _, client in in_time}
         dropping = {client for client in asked if not answers[client].comes} | late
         return Plan(asked, dropping, {client: a.seconds for client, a in answers.items()}, self.now)
 
     def choose(self, round: int, available: Clients, count: int) -> Clients:
-        """`count` of the clients that can be reached."""
+        """At most `count` of the clients that can be reached."""
         generator = rng.generator(self.network.seed, "cohort", round)
         return generator.choice(available, count, replace=False, shuffle=False)
 
@@ -66,5 +68,5 @@ class Schedule:
         opens = self.network.opens(self.now)
         if not len(available) and opens is not None:
             self.now = opens
-            return self._wait()
+            return self.network.devices.available(opens)
         return available

@@ -10,12 +10,12 @@ from fl_bench.spread import less_is_better
 
 
 class Costs:
-    """Adds up the rows of metrics.csv; `record` is for run.json."""
+    """Adds up the rows of metrics.csv; `record` is for run.json. Wall seconds count from here: data and engine too."""
 
     def __init__(self, metric: str, targets: Sequence[float]) -> None:
         self.metric = metric
         self.total: dict[str, float] = {"bytes_down": 0, "bytes_up": 0, "virtual_seconds": 0.0}
-        self.reached: dict[str, dict[str, float] | None] = {f"{target:g}": None for target in targets}
+        self.reached: dict[str, dict[str, float] | None] = {str(target): None for target in targets}
         self._start = time.perf_counter()
 
     def add(self, row: Mapping[str, Any]) -> None:

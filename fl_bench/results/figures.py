@@ -17,7 +17,8 @@ def draw(folder: Path) -> None:
     figures.mkdir(exist_ok=True)
     metrics = pd.read_csv(folder / "metrics.csv").set_index("round")
     _curves(metrics, figures / "curves.png")
-    _client_losses(pd.read_csv(folder / "clients.csv"), figures / "client_losses.png")
+    if "train_loss" in metrics:  # somebody has trained
+        _client_losses(pd.read_csv(folder / "clients.csv"), figures / "client_losses.png")
     _partition(pd.read_csv(folder / "partition.csv"), figures / "partition.png")
 
 

@@ -120,6 +120,7 @@ class Turn:
 class LocalAlgorithm:
     """Local training by the task's own optimiser; a subclass overrides the moments where it differs."""
 
+    bounded = False  # whether what is sent keeps a bound that a lossy compression would break
     extras: Sequence[str] = ()  # names of vectors [P] that travel beside the model, there and back; at first zero
 
     def check(self, task: Task) -> None:

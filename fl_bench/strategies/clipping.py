@@ -10,6 +10,8 @@ from fl_bench.strategies.base import LocalAlgorithm, Turn
 
 
 class Clipping(LocalAlgorithm):
+    bounded = True
+
     def finish(self, turn: Turn) -> None:
         update = turn.parameters - turn.start
         scale = min(1.0, turn.config[KEY_CLIPPING_NORM] / max(float(update.double().norm()), 1e-12))

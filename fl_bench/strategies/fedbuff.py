@@ -31,7 +31,7 @@ class Flight(NamedTuple):
 
 
 class Buffered(Schedule):
-    """A round lasts until `buffer` answers have come. A client takes part once in a round at most."""
+    """A round lasts until `buffer` answers have come, or nobody trains any more. Nobody ends two turns in it."""
 
     def __init__(self, network: Network, clients_per_round: int, buffer: int) -> None:
         if not 1 <= buffer <= len(network.steps):
@@ -46,11 +46,11 @@ class Buffered(Schedule):
         missing = self.wanted
         while missing:
             self._start(round, landed)
-            if not self.flying:
-                opens = self.network.opens(self.now)
-                if opens is None:
-                    break
-                self.now = opens
+            opens = self.network.opens(self.now) if len(self.flying) < self.concurrency else None
+            if not self.flying and (landed or opens is None):
+                break
+            if opens is not None and (not self.flying or opens < self.flying[0].at):
+                self.now = opens  # there may be somebody to start
                 continue
             flight = heapq.heappop(self.flying)
             self.now = flight.at
@@ -58,7 +58,7 @@ class Buffered(Schedule):
             missing -= bool(flight.answer.comes and self.network.steps[flight.client])
         asked = sorted(landed)
         models = [landed[client].model for client in asked]
-        told = {"clients": asked, "models": models, "oldest": [min((f.model for f in self.flying), default=round)]}
+        told = {"clients": asked, "models": models, "flying": sorted({f.model for f in self.flying})}
         dropping = {client for client in asked if not landed[client].answer.comes}
         return Plan(asked, dropping, {k: landed[k].answer.seconds for k in asked}, self.now, told)
 
@@ -89,10 +89,11 @@ class FedBuff(FedAvg):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        clients, models, oldest = (cast(list[int], config.pop(name)) for name in ("clients", "models", "oldest"))
+        clients, models, flying = (cast(list[int], config.pop(name)) for name in ("clients", "models", "flying"))
         self.started = dict(zip(clients, models, strict=True))
-        needed = min(oldest + models)
-        self.models = {model: old for model, old in self.models.items() if model >= needed} | {server_round - 1: arrays}
+        self.models[server_round - 1] = arrays
+        needed = {*models, *flying, server_round - 1}
+        self.models = {model: old for model, old in self.models.items() if model in needed}
         messages = list(super().configure_train(server_round, arrays, config, grid))
         contents = {  # one object a model, so that clients with the same one share a message to their worker
             model: RecordDict({**messages[0].content, self.arrayrecord_key: self.models[model]})

@@ -1,13 +1,14 @@
 """Oort: Lai et al. 2021, "Oort: Efficient Federated Learning via Guided Participant Selection", arXiv:2010.06081.
 
-A client's utility is what its data could still teach, examples x loss (the paper has the root of the mean squared loss
-over examples), times (T / t)^alpha where it takes t seconds, longer than the preferred T. The clients of the highest
-utility are asked, and some who have not been heard of yet, the fastest of them.
+A client's utility is what its data could still teach, batches x loss (the paper has examples x the root of their mean
+squared loss), times (T / t)^alpha where it takes t seconds, longer than the preferred T. The clients of the highest
+utility are asked, and some who have not been asked yet, the faster ones more likely.
 """
 
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fl_bench import rng
 from fl_bench.network.clock import Network
@@ -28,31 +29,36 @@ class Guided(Schedule):
         super().__init__(network, clients_per_round)
         self.explore = explore
         seconds = network.expected_seconds
-        preferred_seconds = np.quantile(seconds, preferred)
+        preferred_seconds = np.quantile(seconds[network.steps > 0], preferred)
         slow = seconds > preferred_seconds
         self.pace = np.ones(len(seconds))
         self.pace[slow] = (preferred_seconds / seconds[slow]) ** alpha
-        self.losses = np.full(len(seconds), np.nan)
-        self.heard = np.zeros(len(seconds), np.int64)  # the round in which a client answered last, 0: never
+        self.losses = np.full(len(seconds), np.nan)  # the last of each client
+        self.heard = np.zeros(len(seconds), np.int64)  # the round in which a client was asked last, 0: never
 
     def choose(self, round: int, available: Clients, count: int) -> Clients:
+        available = available[self.network.steps[available] > 0]
         new, known = available[self.heard[available] == 0], available[self.heard[available] > 0]
-        wanted = round_half_up(count * self.explore * 0.98 ** (round - 1))
+        wanted = int(count * self.explore * 0.98 ** (round - 1) + 0.5)
         newcomers = min(len(new), max(wanted, count - len(known)))
         generator = rng.generator(self.network.seed, "cohort", round)
         # Newcomers are drawn in proportion to their pace; of the known, those of the highest utility are taken.
         odds = self.pace[new] + 1e-12
         drawn = generator.choice(new, newcomers, replace=False, p=odds / odds.sum()) if newcomers else new[:0]
-        utility = self.network.steps[known] * self.losses[known]
-        # What was learned long ago may no longer hold: the paper's term of confidence, equation 1.
-        utility = utility * self.pace[known] + np.sqrt(0.1 * np.log(round) / np.maximum(self.heard[known], 1))
-        best = known[np.argsort(-utility, kind="stable")[: count - newcomers]]
-        return np.concatenate([drawn, best])
+        ranked = known[np.argsort(-self._utility(round, known), kind="stable")]
+        chosen = np.concatenate([drawn, ranked[: count - newcomers]])
+        self.heard[chosen] = round
+        return chosen
 
     def learn(self, round: int, losses: Mapping[int, float]) -> None:
-        clients = list(losses)
-        self.losses[clients], self.heard[clients] = list(losses.values()), round
+        self.losses[list(losses)] = list(losses.values())
 
-
-def round_half_up(value: float) -> int:
-    return int(value + 0.5)
+    def _utility(self, round: int, clients: Clients) -> NDArray[np.float64]:
+        """Of clients that were asked before; one that has never answered has the mean of the losses that are known."""
+        losses = self.losses[clients]
+        unknown = np.isnan(losses)
+        losses[unknown] = losses[~unknown].mean() if not unknown.all() else 1.0
+        # What was learned long ago may no longer hold: the paper's term of confidence.
+        confidence = np.sqrt(0.1 * np.log(round) / self.heard[clients])
+        utility: NDArray[np.float64] = (self.network.steps[clients] * losses + confidence) * self.pace[clients]
+        return utility

@@ -21,24 +21,28 @@ class Tiers(Schedule):
         if tiers < 1:
             raise ValueError(f"tiers={tiers}: must be 1 or more")
         super().__init__(network, clients_per_round)
-        order = np.argsort(network.expected_seconds, kind="stable")
+        order = np.lexsort((network.expected_seconds, network.steps == 0))  # who has nothing to train on comes last
         self.rank = np.empty(len(order), np.int64)  # of each client: 0 is the fastest
         self.rank[order] = np.arange(len(order))
-        self.tier = self.rank * tiers // len(order)
+        self.tier = self.rank * tiers // np.count_nonzero(network.steps)
         self.losses: dict[int, float] = {}  # the last of each client
 
     def choose(self, round: int, available: Clients, count: int) -> Clients:
+        available = available[self.network.steps[available] > 0]
+        if not len(available):
+            return available
         tiers = np.unique(self.tier[available])
         known = {tier: [loss for client, loss in self.losses.items() if self.tier[client] == tier] for tier in tiers}
-        means = np.array([np.mean(known[tier]) if known[tier] else np.nan for tier in tiers])
-        # Tiers that have not been heard of stand as high as the worst.
-        odds = np.nan_to_num(means, nan=np.nanmax(means) if self.losses and not np.isnan(means).all() else 1.0) + 1e-12
+        means = [float(np.mean(known[tier])) if known[tier] else np.inf for tier in tiers]
+        # A tier that has not been heard of stands as high as the worst.
+        worst = max((mean for mean in means if mean < np.inf), default=1.0)
+        odds = np.minimum(means, worst) + 1e-12
         tier = rng.generator(self.network.seed, "tier", round).choice(tiers, p=odds / odds.sum())
         members = available[self.tier[available] == tier]
         if len(members) < count:
             distance = np.abs(self.rank[available] - np.median(self.rank[members]))
             members = np.sort(available[np.argsort(distance, kind="stable")[:count]])
-        return super().choose(round, members, count)
+        return super().choose(round, members, min(count, len(members)))
 
     def learn(self, round: int, losses: Mapping[int, float]) -> None:
         self.losses |= losses

@@ -10,9 +10,10 @@ import torch
 from fl_bench.compression.base import Codec
 from fl_bench.compression.fp16 import Half
 from fl_bench.compression.quantize import Quantize
-from fl_bench.compression.sparse import TopK
+from fl_bench.compression.sparse import RandomMask, TopK
 from fl_bench.federation.channel import Channel, without_memory
 from fl_bench.federation.parameters import Layout
+from fl_bench.federation.update import Diverged
 
 LAYOUT = Layout({"w": (3, 4), "bn.running_var": (4,), "b": (4,)})
 
@@ -77,6 +78,22 @@ def test_everybody_receives_the_same_and_rounds_differ() -> None:
     channel = Channel(0, Codec(), Quantize(4, None), LAYOUT, [])
     assert np.array_equal(channel.arrives_down(vector(0), 1), channel.arrives_down(vector(0), 1))
     assert not np.array_equal(channel.arrives_down(vector(0), 1), channel.arrives_down(vector(0), 2))
+
+
+def test_an_update_that_compression_makes_too_large_is_divergence() -> None:
+    channel = Channel(0, RandomMask(0.001, feedback=False), Codec(), Layout({"w": (20,)}), [])
+    start = np.zeros(20, np.float32)
+    with pytest.raises(Diverged, match="compression has made an update of"):
+        channel.arrives_up(0, 1, start, start, start + 2**17, {}, 1.0)
+
+
+NOTHING_TRAVELS = ["none", "fp16", "quantize", "topk", "random_mask", "sketch", "lowrank", "importance"]
+
+
+@pytest.mark.parametrize("compression", NOTHING_TRAVELS)
+def test_where_nothing_travels_nothing_is_compressed(launch, compression: str) -> None:
+    folder = launch("strategy=fedper", f"compression={compression}", "compression/down=fp16", "num_rounds=2")
+    assert {row["bytes_down"] for row in table(folder, "metrics")[1:]} == {"0"}
 
 
 SHORT = ("num_rounds=12", "num_clients=4")
@@ -144,6 +161,11 @@ def test_a_round_in_which_all_withhold_keeps_the_model(launch) -> None:
         (("compression=quantize", "compression.bits=0"), "compression.up: bits=0: must be from 1 to 16"),
         (("compression=topk", "compression.fraction=2"), "compression.up: fraction=2: must be more than 0"),
         (("compression=quantize", "compression.bits=eight"), "compression.bits=eight: should be a valid integer"),
+        (("compression=importance", "compression/down=quantize"), "compression/down: what is rounded at random hides"),
+        (
+            ("strategy=dp_client_fixed", "compression=topk"),
+            "compression: may lengthen updates",
+        ),
         (("compression=importance", "compression.rule=all"), "compression.up: rule=all: must be one of cmfl"),
     ],
 )

@@ -37,7 +37,7 @@ def start(tmp_path: Path, strategy: str):
 
 def told(trainer, number: int = 1) -> ConfigRecord:
     """What a strategy is told each round; the last three are for FedBuff, whose clients are all up to date here."""
-    up_to_date = {"clients": list(range(10)), "models": [number - 1] * 10, "oldest": [number]}
+    up_to_date = {"clients": list(range(10)), "models": [number - 1] * 10, "flying": []}
     return ConfigRecord({ALL_EXAMPLES: int(trainer.partition.train_sizes.sum())} | up_to_date)
 
 

@@ -1,6 +1,7 @@
 """FedBuff, TiFL and Oort by hand, on clients of known speed."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from fl_bench.network.clock import Network
+from fl_bench.network.devices import read
 from fl_bench.network.schedule import Schedule
 from fl_bench.strategies.fedbuff import Buffered, FedBuff
 from fl_bench.strategies.oort import Guided
@@ -44,14 +46,38 @@ def test_a_slow_client_is_heard_at_last(tmp_path: Path) -> None:
     plans = [schedule.plan(round) for round in range(1, 30)]
     late = next(plan for plan in plans if plan.asked == [2])
     assert late.ends == 10
-    assert late.told == {"clients": [2], "models": [0], "oldest": late.told["oldest"]}
-    assert late.told["oldest"][0] > 10
+    assert (late.told["clients"], late.told["models"]) == ([2], [0])
+    assert min(late.told["flying"]) > 10
 
 
 def test_equals_take_turns(tmp_path: Path) -> None:
     schedule = Buffered(network(tmp_path, [0] * 6), 6, 2)
     seen = [client for round in (1, 2, 3) for client in schedule.plan(round).asked]
     assert sorted(seen) == [0, 1, 2, 3, 4, 5]
+
+
+WINDOWS = "client,seconds_per_step,bytes_per_second_up,bytes_per_second_down,available_from,available_to\n"
+
+
+def in_windows(tmp_path: Path, rows: str, concurrency: int, buffer: int, num_clients: int) -> Buffered:
+    net = network(tmp_path, [1] * num_clients)
+    (tmp_path / "windows.csv").write_text(WINDOWS + rows)
+    net.devices = read(tmp_path / "windows.csv", num_clients)
+    net._seconds = net.devices.seconds_per_step
+    return Buffered(net, concurrency, buffer)
+
+
+def test_who_comes_while_others_train_starts_at_once(tmp_path: Path) -> None:
+    schedule = in_windows(tmp_path, "0,100,inf,inf,,\n1,1,inf,inf,5,\n", 2, 1, 2)
+    assert [schedule.plan(round).ends for round in (1, 2)] == [6, 7]
+
+
+def test_a_round_ends_when_nobody_trains_any_more(tmp_path: Path) -> None:
+    schedule = in_windows(tmp_path, "0,1,inf,inf,,\n1,2,inf,inf,,\n2,1,inf,inf,1e6,\n", 2, 3, 3)
+    first = schedule.plan(1)
+    assert (first.asked, first.ends) == ([0, 1], 2)
+    nobody = in_windows(tmp_path, "0,1,inf,inf,50,51\n1,1,inf,inf,,0.5\n", 2, 1, 2)
+    assert [nobody.plan(round).asked for round in (1, 2, 3)] == [[1], [0], []]
 
 
 def test_who_drops_frees_its_place(tmp_path: Path) -> None:
@@ -81,7 +107,7 @@ def test_staleness_by_hand() -> None:
     models = [record(0, 0), record(1, 1), record(2, 2), record(4, 8)]
     for round, model in enumerate(models, start=1):
         current = [0, 0] if round < 4 else [0, 3]
-        told = ConfigRecord({"clients": [4, 7], "models": current, "oldest": [0]})
+        told = ConfigRecord({"clients": [4, 7], "models": current, "flying": [0]})
         messages = list(strategy.configure_train(round, model, told, Nodes()))
     sent = {m.metadata.dst_node_id: m.content["arrays"]["w"].numpy().tolist() for m in messages}
     assert sent == {4: [0, 0], 7: [4, 8]}
@@ -97,9 +123,47 @@ def test_staleness_by_hand() -> None:
 def test_old_models_are_forgotten() -> None:
     strategy = FedBuff(server_lr=1.0, min_train_nodes=1, min_available_nodes=1)
     for round in range(1, 8):
-        told = ConfigRecord({"clients": [4, 7], "models": [round - 1] * 2, "oldest": [max(0, round - 3)]})
+        told = ConfigRecord({"clients": [4, 7], "models": [round - 1] * 2, "flying": [1]})
         list(strategy.configure_train(round, record(round), told, Nodes()))
-    assert sorted(strategy.models) == [4, 5, 6]
+    assert sorted(strategy.models) == [1, 6]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda net: Tiers(net, 3, tiers=2),
+        lambda net: Guided(net, 3, explore=0.9, alpha=2, preferred=0.5),
+        lambda net: Guided(net, 3, explore=0, alpha=2, preferred=0.5),
+    ],
+    ids=["tifl", "oort", "oort-exploit"],
+)
+def test_clients_without_samples_are_not_asked(tmp_path: Path, make) -> None:
+    net = network(tmp_path, [1, 2, 3, 4, 5, 6])
+    net.steps = np.array([1, 0, 1, 0, 1, 1])
+    schedule = make(net)
+    for round in range(1, 20):
+        plan = schedule.plan(round)
+        assert not {1, 3} & set(plan.asked)
+        assert len(plan.asked) == 3
+        schedule.learn(round, dict.fromkeys(plan.asked, 1.0))
+
+
+@pytest.mark.parametrize("kind", [Schedule, lambda n, k: Tiers(n, k, 2), lambda n, k: Guided(n, k, 0.9, 2, 0.5)])
+def test_nobody_is_there_any_more(tmp_path: Path, kind) -> None:
+    schedule = kind(network(tmp_path, [1, 2]), 2)
+    schedule.network.devices = replace(schedule.network.devices, available_to=np.array([5.0, 5.0]))
+    assert [len(schedule.plan(round).asked) for round in range(1, 6)] == [2, 2, 2, 0, 0]
+
+
+def test_oort_does_not_wait_for_those_who_never_answer(tmp_path: Path) -> None:
+    """Newcomers who drop out are no newcomers any more, and the slow count less."""
+    schedule = Guided(network(tmp_path, [1] * 5 + [50] * 5, deadline_s=10), 2, explore=0.5, alpha=2, preferred=0.5)
+    dropped = []
+    for round in range(1, 41):
+        plan = schedule.plan(round)
+        dropped.append(len(plan.dropping))
+        schedule.learn(round, dict.fromkeys(set(plan.asked) - plan.dropping, 1.0))
+    assert sum(dropped[20:]) == 0
 
 
 def test_tiers_are_of_like_speed(tmp_path: Path) -> None:
@@ -132,8 +196,9 @@ def test_oort_by_hand(tmp_path: Path) -> None:
     """The median client takes 2 seconds; with alpha 1, client 3 of 8 seconds counts a quarter."""
     schedule = Guided(network(tmp_path, [1, 2, 2, 8]), 2, explore=0, alpha=1, preferred=0.5)
     assert schedule.pace.tolist() == [1, 1, 1, 0.25]
+    schedule.heard[:] = 1
     schedule.learn(1, {0: 1.0, 1: 2.0, 2: 3.0, 3: 9.0})
-    assert schedule.plan(2).asked == [2, 3]  # 1, 2, 3 and 9 / 4 = 2.25, and the same confidence for all
+    assert schedule.plan(2).asked == [2, 3]  # 1, 2, 3 and (9 + c) / 4 = 2.3, the others with c = 0.26 too
     schedule.learn(2, {2: 0.5, 3: 0.5})
     assert schedule.plan(3).asked == [0, 1]
 
