@@ -43,9 +43,10 @@ class Buffered(Schedule):
 
     def plan(self, round: int) -> Plan:
         landed: dict[int, Flight] = {}
+        generator = rng.generator(self.network.seed, "cohort", round)
         missing = self.wanted
         while missing:
-            self._start(round, landed)
+            self._start(round, landed, generator)
             opens = self.network.opens(self.now) if len(self.flying) < self.concurrency else None
             if not self.flying and (landed or opens is None):
                 break
@@ -62,14 +63,11 @@ class Buffered(Schedule):
         dropping = {client for client in asked if not landed[client].answer.comes}
         return Plan(asked, dropping, {k: landed[k].answer.seconds for k in asked}, self.now, told)
 
-    def _start(self, round: int, landed: dict[int, Flight]) -> None:
+    def _start(self, round: int, landed: dict[int, Flight], generator: np.random.Generator) -> None:
         """Let clients start from the last model until enough are training, or nobody else can be reached."""
         busy = [*landed, *(flight.client for flight in self.flying)]
         available: Clients = np.setdiff1d(self.network.devices.available(self.now), busy)
         count = min(self.concurrency - len(self.flying), len(available))
-        # The first draw of a round is FedAvg's.
-        purpose = f"cohort after {len(landed)}" if landed else "cohort"
-        generator = rng.generator(self.network.seed, purpose, round)
         for client in sorted(generator.choice(available, count, replace=False, shuffle=False).tolist()):
             answer = self.network.answer(round, client, self.now)
             heapq.heappush(self.flying, Flight(answer.at, self.started, client, round - 1, answer))

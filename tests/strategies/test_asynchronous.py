@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
+from fl_bench.engines.inline import InlineGrid
 from fl_bench.network.clock import Network
 from fl_bench.network.devices import read
 from fl_bench.network.schedule import Schedule
@@ -89,12 +90,11 @@ def test_who_drops_frees_its_place(tmp_path: Path) -> None:
     assert (everybody.asked, everybody.dropping) == ([0, 1], {0, 1})
 
 
-class Nodes:
-    def get_node_ids(self):
-        return [4, 7]
+class Nodes(InlineGrid):
+    """Two clients, as the strategy sees them."""
 
-    def __getattr__(self, name: str):
-        raise AssertionError(f"{name} is not needed")
+    def get_node_ids(self) -> list[int]:
+        return [4, 7]
 
 
 def record(*numbers: float) -> ArrayRecord:
