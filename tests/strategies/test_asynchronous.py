@@ -108,7 +108,7 @@ def test_staleness_by_hand() -> None:
     for round, model in enumerate(models, start=1):
         current = [0, 0] if round < 4 else [0, 3]
         told = ConfigRecord({"clients": [4, 7], "models": current, "flying": [0]})
-        messages = list(strategy.configure_train(round, model, told, Nodes()))
+        messages = sorted(strategy.configure_train(round, model, told, Nodes()), key=lambda m: m.metadata.dst_node_id)
     sent = {m.metadata.dst_node_id: m.content["arrays"]["w"].numpy().tolist() for m in messages}
     assert sent == {4: [0, 0], 7: [4, 8]}
     replies = []
