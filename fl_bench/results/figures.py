@@ -17,6 +17,7 @@ def draw(folder: Path) -> None:
     figures.mkdir(exist_ok=True)
     metrics = pd.read_csv(folder / "metrics.csv").set_index("round")
     _curves(metrics, figures / "curves.png")
+    _participation(metrics, figures / "participation.png")
     if "train_loss" in metrics:  # somebody has trained
         _client_losses(pd.read_csv(folder / "clients.csv"), figures / "client_losses.png")
     _partition(pd.read_csv(folder / "partition.csv"), figures / "partition.png")
@@ -49,6 +50,22 @@ def _metric(column: str, plain: list[str]) -> str:
     """train_loss, test_loss, client_loss_std -> loss, as it is one of the `plain` metrics."""
     rest = column.partition("_")[2]
     return next((name for name in plain if rest == name or rest.startswith(f"{name}_")), rest)
+
+
+def _participation(metrics: pd.DataFrame, file: Path) -> None:
+    """How many of the clients that were asked answered, dropped out and so on; drawn where not all answered."""
+    counts = metrics.filter(regex="^clients_").dropna().rename(columns=lambda name: name.removeprefix("clients_"))
+    sampled = counts.pop("sampled")
+    counts["empty"] = sampled - counts.sum(axis=1)
+    parts = counts.loc[:, counts.any()]
+    if set(parts.columns) <= {"ok"}:
+        return
+    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    axes = figure.subplots()
+    axes.stackplot(parts.index, parts.T.to_numpy(), labels=list(parts), alpha=0.8)
+    finish(axes, "round", "clients")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    figure.savefig(file, dpi=120)
 
 
 def _client_losses(clients: pd.DataFrame, file: Path) -> None:

@@ -47,7 +47,7 @@ def test_only_the_generator_travels_when_asked(launch) -> None:
     half = sum(size for name, size in sizes.items() if name.startswith("generator."))
     for folder, expected in ((both, sum(sizes.values())), (generator, half)):
         first = (folder / "clients.csv").read_text().splitlines()[1]
-        assert first.endswith(f",{4 * expected},{4 * expected}")
+        assert first.endswith(f",{4 * expected},{4 * expected},0.0")
 
 
 def test_a_folder_of_images(launch, tmp_path: Path) -> None:
