@@ -62,7 +62,7 @@ def _participation(metrics: pd.DataFrame, file: Path) -> None:
         return
     figure = Figure(figsize=(7, 3.5), layout="constrained")
     axes = figure.subplots()
-    axes.stackplot(parts.index, parts.T.to_numpy(), labels=list(parts), alpha=0.8)
+    axes.stackplot(parts.index, parts.T.to_numpy(), labels=list(parts.columns), alpha=0.8)
     finish(axes, "round", "clients")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(file, dpi=120)
