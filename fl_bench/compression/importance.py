@@ -66,8 +66,8 @@ class Long(Codec):
 class Rewarded(Sparse):
     """In the manner of eSGD: Tao and Li 2018, "eSGD: Communication Efficient Distributed Deep Learning on the Edge".
 
-    A `fraction` of the numbers is drawn by hidden weights. When the client's loss has fallen since its last turn, what
-    it sent then has mattered, and gains weight. What is not sent is kept for the next time.
+    A `fraction` of the numbers is drawn, with odds of magnitude x hidden weight. When the client's loss has fallen since
+    its last turn, what it sent then has mattered, and gains weight. What is not sent is kept for the next time.
     """
 
     def __init__(self, fraction: float) -> None:
@@ -77,8 +77,9 @@ class Rewarded(Sparse):
         weights = link.memory.get("weights", np.ones(link.size, np.float32)).copy()
         if link.loss < link.memory.get("loss", -np.inf):
             weights[link.memory["chosen"]] += 1
-        # The largest of log(weight) + Gumbel noise are a draw without replacement by weight.
-        lots = np.log(weights) + link.draw("lots").gumbel(size=link.size)
+        # The largest of log(odds) + Gumbel noise are a draw without replacement by these odds.
+        odds = np.maximum(weights * np.abs(vector, dtype=np.float64), 1e-300)
+        lots = np.log(odds) + link.draw("lots").gumbel(size=link.size)
         chosen = largest(lots, part(self.fraction, link.size))
         link.memory |= {"weights": weights, "loss": np.asarray(link.loss), "chosen": chosen}
         return chosen

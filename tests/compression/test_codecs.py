@@ -189,13 +189,14 @@ def test_esgd_rewards_what_was_sent_when_the_loss_has_fallen() -> None:
     assert ends.memory["weights"].tolist() == weights.tolist()
 
 
-def test_esgd_draws_by_weight() -> None:
-    """One of two with weights 3 and 1: the first in three of four draws."""
+@pytest.mark.parametrize(("weights", "vector"), [((3, 1), (1, -1)), ((1, 1), (-3, 1)), ((6, 1), (1, 2))])
+def test_esgd_draws_by_weight_and_magnitude(weights: tuple[int, int], vector: tuple[int, int]) -> None:
+    """One of two with odds of 3 to 1: the first in three of four draws."""
     codec, count = Rewarded(0.5), 0
     for seed in range(1000):
         ends = link(seed, {"x": (2,)})
-        ends.memory = {"weights": np.array([3, 1], np.float32)}
-        count += int(codec.choose(np.ones(2, np.float32), ends)[0] == 0)
+        ends.memory = {"weights": np.array(weights, np.float32)}
+        count += int(codec.choose(np.array(vector, np.float32), ends)[0] == 0)
     assert count / 1000 == pytest.approx(0.75, abs=0.055)  # 4 deviations
 
 
