@@ -41,8 +41,8 @@ COMPRESSIONS = {
 TARGET = 0.85
 DROPOUTS = (0.0, 0.3, 0.6)
 FLAKY = (
-    f"task=mnist partition=dirichlet partition.alpha=0.1 num_clients=50 clients_per_round=10 targets=[{TARGET}] "
-    "network=heterogeneous"
+    "task=mnist partition=dirichlet partition.alpha=0.1 num_clients=50 clients_per_round=10 local.steps=20",
+    f"targets=[{TARGET}] network=heterogeneous",
 )
 STRATEGIES = {  # 1,000 answers at most
     "fedavg": "strategy=fedavg num_rounds=100",
@@ -61,7 +61,7 @@ def compression_job(task: str, name: str) -> Job:
 
 
 def dropout_job(strategy: str, dropout: float) -> Job:
-    return Job(f"{strategy}/{dropout}", f"{FLAKY} {STRATEGIES[strategy]} network.dropout={dropout}")
+    return Job(f"{strategy}/{dropout}", f"{' '.join(FLAKY)} {STRATEGIES[strategy]} network.dropout={dropout}")
 
 
 def read(folder: Path, job: Job) -> pd.DataFrame:
@@ -116,7 +116,7 @@ def report_dropout(folder: Path) -> str:
         for colour, strategy in enumerate(STRATEGIES):
             table = read(folder, dropout_job(strategy, dropout))
             for _, run in table.groupby("seed"):
-                axes.plot(run["virtual_seconds"].fillna(0), run[ACCURACY], color=f"C{colour}", alpha=0.7)
+                axes.plot(run["virtual_seconds"], run[ACCURACY], color=f"C{colour}", alpha=0.5, linewidth=1)
             axes.plot([], [], color=f"C{colour}", label=strategy)
             accuracy = table.groupby("seed")[ACCURACY].last()
             reached = costs(folder, dropout_job(strategy, dropout))
@@ -128,7 +128,7 @@ def report_dropout(folder: Path) -> str:
             rows.append([dropout, strategy, *numbers, seeds, plus_minus(accuracy.mean(), accuracy.std())])
         axes.axhline(TARGET, color="grey", linewidth=0.8, linestyle=":")
         axes.set_title(f"dropout {dropout}")
-        axes.set_xscale("symlog", linthresh=1)
+        axes.set_xscale("log")
         finish(axes, "virtual seconds", ACCURACY)
     axes.legend()
     figure.savefig(IMAGES / "communication-dropout.png", dpi=110)
@@ -154,7 +154,8 @@ DROPOUT = f"""## Time to target when clients drop out
 
 Fifty clients with skewed labels, ten at a time, on devices and connections of unequal speed:
 
-    fl-bench {FLAKY} strategy=... network.dropout=...
+    fl-bench {FLAKY[0]} \\
+        {FLAKY[1]} strategy=... network.dropout=...
 
 A round of FedAvg and FedProx waits for the slowest of ten clients, and learns that one has dropped when it would have
 answered. FedBuff makes a round of every four answers, so its rounds are not theirs: it gets 250 of them where they get

@@ -66,7 +66,7 @@ class Long(Codec):
 class Rewarded(Sparse):
     """In the manner of eSGD: Tao and Li 2018, "eSGD: Communication Efficient Distributed Deep Learning on the Edge".
 
-    A `fraction` of the numbers is drawn, with odds of magnitude x hidden weight. When the client's loss has fallen since
+    A `fraction` of the numbers is drawn with odds of magnitude x hidden weight. When the client's loss has fallen since
     its last turn, what it sent then has mattered, and gains weight. What is not sent is kept for the next time.
     """
 
