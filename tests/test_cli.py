@@ -31,7 +31,7 @@ def words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys):
 BAD = [
     ("num_roundss=3", "num_roundss: unknown key; did you mean num_rounds?"),
     ("local.lrr=3", "local.lrr: unknown key; did you mean local.lr?"),
-    ("+foo=1", "foo: unknown key; known: clients_per_round, data,"),
+    ("+foo=1", "foo: unknown key; known: clients_per_round, compression, data,"),
     ("strategy=fedavgg", "strategy=fedavgg: did you mean fedavg?"),
     ("task=mnst", "task=mnst: did you mean mnist?"),
     ("data=nothing", "data=nothing: known: embedded, full, nuclei, reviews, synthetic"),
