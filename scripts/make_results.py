@@ -15,7 +15,7 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from sweeps import HERE, SEEDS, plus_minus, run_all, runs
+from sweeps import HERE, SEEDS, markdown, plus_minus, run_all, runs
 
 from fl_bench.results.figures import finish
 
@@ -136,19 +136,25 @@ def report(experiment: Experiment, folder: Path) -> str:
     lines = [f"## `experiment={experiment.name}`", "", comment[2].upper() + comment[3:] + ".", ""]
     for words in experiment.sweeps:
         lines.append(f"    fl-bench -m experiment={experiment.name} {words} seed={','.join(map(str, SEEDS))}")
-    lines += ["", f"| | {' | '.join(shown)} |", f"|---|{'---|' * len(shown)}"]
+    rows: list[list[str]] = []
     for run in mean.sort_values(experiment.curve, ascending=False).index:
         cells = [plus_minus(mean[c][run], spread[c][run]) if pd.notna(mean[c][run]) else "" for c in shown]
-        lines.append(f"| {run} | {' | '.join(cells)} |")
-    lines += ["", f"![{experiment.curve} over the rounds](images/results-{experiment.name}.png)", ""]
-    lines += ["| claim | compared | differences by seed | holds |", "|---|---|---|---|"]
+        rows.append([run, *cells])
+    lines += [
+        "",
+        *markdown(["", *shown], rows),
+        "",
+        f"![{experiment.curve} over the rounds](images/results-{experiment.name}.png)",
+        "",
+    ]
+    rows = []
     for claim in experiment.claims:
         differences = (last.loc[claim.run][claim.metric] - last.loc[claim.baseline][claim.metric]).tolist()
         wins = sum(difference > 0 for difference in differences)
         verdict = {0: "**no**", len(differences): "yes"}.get(wins, f"in {wins} of {len(differences)} seeds")
         cells = ", ".join(f"{difference:+.3f}" for difference in differences)
-        lines.append(f"| {claim.paper} | {claim.run} - {claim.baseline}, `{claim.metric}` | {cells} | {verdict} |")
-    return "\n".join(lines)
+        rows.append([claim.paper, f"{claim.run} - {claim.baseline}, `{claim.metric}`", cells, verdict])
+    return "\n".join(lines + markdown(["claim", "compared", "differences by seed", "holds"], rows))
 
 
 def draw(experiment: Experiment, tables: pd.DataFrame) -> None:

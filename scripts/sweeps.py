@@ -27,11 +27,12 @@ def runs(folder: Path) -> list[Path]:
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
     """The lines of a table."""
-    return [f"| {' | '.join(map(str, row))} |" for row in (header, ["---"] * len(header), *rows)]
+    first, *others = (f"| {' | '.join(map(str, row))} |" for row in (header, *rows))
+    return [first, "|---" * len(header) + "|", *others]
 
 
-def plus_minus(mean: float, deviation: float, digits: int = 3) -> str:
-    return f"{mean:.{digits}f} ± {deviation:.{digits}f}"
+def plus_minus(mean: float, deviation: float) -> str:
+    return f"{mean:.3f} ± {deviation:.3f}"
 
 
 def _sweep(words: str, folder: Path) -> None:

@@ -24,8 +24,7 @@ class Quantize(Codec):
     random = True
 
     def __init__(self, bits: int, block: int | None) -> None:
-        if not 1 <= bits <= 16:
-            raise ValueError(f"bits={bits}: must be from 1 to 16")
+        check_bits(bits)
         if block is not None and block < 1:
             raise ValueError(f"block={block}: must be 1 or more, or null for a scale per tensor")
         self.bits, self.block = bits, block
@@ -43,6 +42,11 @@ class Quantize(Codec):
         if self.block is None:
             return link.sizes
         return np.diff(np.append(np.arange(0, link.size, self.block), link.size))
+
+
+def check_bits(bits: int) -> None:
+    if not 1 <= bits <= 16:
+        raise ValueError(f"bits={bits}: must be from 1 to 16")
 
 
 def top_level(bits: int) -> int:

@@ -30,8 +30,7 @@ class Sketch(Codec):
 
     def __init__(self, fraction: float, bits: int) -> None:
         check_fraction(fraction)
-        if not 1 <= bits <= 16:
-            raise ValueError(f"bits={bits}: must be from 1 to 16")
+        quantize.check_bits(bits)
         self.fraction, self.bits = fraction, bits
 
     def encode(self, vector: Vector, link: Link) -> bytes:

@@ -1,5 +1,7 @@
 """A part of the numbers instead of all: the largest (with their indices), or random ones that both ends can name."""
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,8 +11,8 @@ from fl_bench.compression.packing import pack, packed_bytes, unpack
 Indices = NDArray[np.int64]
 
 
-class Sparse(Codec):
-    """Values of some indices and the indices, in the shorter of two forms: one by one, or a bit for every number."""
+class Part(Codec):
+    """A `fraction` of the numbers. What is not sent is lost, or with `feedback` kept for the next time."""
 
     lossless = False
 
@@ -18,9 +20,13 @@ class Sparse(Codec):
         check_fraction(fraction)
         self.fraction, self.feedback = fraction, feedback
 
+
+class Sparse(Part, ABC):
+    """Values of some indices and the indices, in the shorter of two forms: one by one, or a bit for every number."""
+
+    @abstractmethod
     def choose(self, vector: Vector, link: Link) -> Indices:
         """The part(fraction, P) indices that are sent, rising."""
-        raise NotImplementedError
 
     def encode(self, vector: Vector, link: Link) -> bytes:
         chosen = self.choose(vector, link)
@@ -50,7 +56,7 @@ class Sparse(Codec):
 
 
 class TopK(Sparse):
-    """The largest of the whole vector. What is not sent is lost, or with `feedback` kept for the next time.
+    """The largest of the whole vector.
 
     Aji and Heafield 2017, arXiv:1704.05021; Stich et al. 2018, "Sparsified SGD with Memory", arXiv:1809.07599.
     """
@@ -59,19 +65,14 @@ class TopK(Sparse):
         return largest(np.abs(vector), part(self.fraction, link.size))
 
 
-class RandomMask(Codec):
+class RandomMask(Part):
     """Random indices, anew for each client and round, from the seed, so that only values travel (Konecny et al. 2016).
 
     The paper's clients train within the mask; here it is laid over the update of any training. Without `feedback`
     values are divided by the fraction, so that they are right on average; with it, they are as they are.
     """
 
-    lossless = False
     random = True
-
-    def __init__(self, fraction: float, feedback: bool) -> None:
-        check_fraction(fraction)
-        self.fraction, self.feedback = fraction, feedback
 
     def encode(self, vector: Vector, link: Link) -> bytes:
         return vector[self._mask(link)].tobytes()

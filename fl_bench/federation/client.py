@@ -51,8 +51,7 @@ def train(message: Message, context: Context) -> Message:
         state = trained.state | memory_of(before)
         arrived = channel.arrives_up(client, round, start, received, trained.payload, state, loss)
         if arrived is None:  # nothing has happened, but for what the codec remembers
-            untouched = without_memory(states.read(client, before=round))
-            states.write(client, round, untouched | memory_of(state))
+            states.write(client, round, without_memory(before) | memory_of(state))
             return {"status": "withheld", "bytes_up": WITHHELD_BYTES} | row
         states.write(client, round, state)
         if job["each"]:

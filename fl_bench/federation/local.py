@@ -161,7 +161,7 @@ class Trainer:
         """A turn of this client with the model as it begins; `prefix` keeps its random numbers from those of others."""
         size, extras = self.flat.layout.size, self.algorithm.extras
         self.flat.reset(payload[:size])
-        state = {name: tensor.to(self.device) for name, tensor in state.items()}
+        state = {name: tensor.to(self.device, copy=True) for name, tensor in state.items()}
         for name, tensor in self.private.items():
             if PRIVATE + name in state:
                 tensor.copy_(state.pop(PRIVATE + name))

@@ -65,8 +65,7 @@ class Schedule:
     def _wait(self) -> Clients:
         """Those who can be reached; if nobody can, the clock goes on to when somebody can, if ever."""
         available = self.network.devices.available(self.now)
-        opens = self.network.opens(self.now)
-        if not len(available) and opens is not None:
+        if not len(available) and (opens := self.network.opens(self.now)) is not None:
             self.now = opens
-            return self.network.devices.available(opens)
+            available = self.network.devices.available(opens)
         return available

@@ -16,7 +16,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from fl_bench import rng
 from fl_bench.network.clock import Answer, Network
-from fl_bench.network.schedule import Clients, Plan, Schedule
+from fl_bench.network.schedule import Plan, Schedule
 from fl_bench.strategies.base import is_statistic
 
 
@@ -66,7 +66,8 @@ class Buffered(Schedule):
     def _start(self, round: int, landed: dict[int, Flight], generator: np.random.Generator) -> None:
         """Let clients start from the last model until enough are training, or nobody else can be reached."""
         busy = [*landed, *(flight.client for flight in self.flying)]
-        available: Clients = np.setdiff1d(self.network.devices.available(self.now), busy)
+        available = self.network.devices.available(self.now)
+        available = available[~np.isin(available, busy)]
         count = min(self.concurrency - len(self.flying), len(available))
         for client in sorted(generator.choice(available, count, replace=False, shuffle=False).tolist()):
             answer = self.network.answer(round, client, self.now)
