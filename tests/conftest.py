@@ -1,5 +1,6 @@
 """How tests run experiments: composed as shipped, made small, in this process or through the real command."""
 
+import csv
 import hashlib
 import os
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import numpy as np
 import pytest
 import torch
 from omegaconf import DictConfig
@@ -19,6 +21,7 @@ from fl_bench.cli import CONF
 from fl_bench.config import check
 from fl_bench.data.arrays import FederatedData
 from fl_bench.federation.parameters import FlatModel
+from fl_bench.network.clock import Network
 from fl_bench.run import execute
 from fl_bench.strategies.base import Turn
 from fl_bench.tasks.base import Batch, Metrics, Task, batch_mean
@@ -39,6 +42,24 @@ def compose(*overrides: str) -> DictConfig:
 def digests(folder: Path) -> dict[str, str]:
     files = [*(folder / name for name in DETERMINISTIC), *folder.glob("state/*/*")]
     return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def table(folder: Path, name: str) -> list[dict[str, str]]:
+    """The rows of a run's CSV file."""
+    return list(csv.DictReader((folder / f"{name}.csv").open()))
+
+
+TRACE_COLUMNS = "client,seconds_per_step,bytes_per_second_up,bytes_per_second_down,available_from,available_to\n"
+
+
+def make_network(tmp_path: Path, rows: str, steps: Sequence[int], num_bytes: tuple[int, int], **given: Any) -> Network:
+    """Clients on the devices of these rows of traces; `num_bytes` go down and up."""
+    file = tmp_path / "traces.csv"
+    file.write_text(TRACE_COLUMNS + rows)
+    options = {"dropout": 0.0, "deadline_s": None, "over_select": 1.0, "spread": 0.0, "traces": str(file), "seed": 0}
+    speeds = {"seconds_per_step": 1.0, "bytes_per_second_up": 1.0, "bytes_per_second_down": 1.0}
+    down, up = num_bytes
+    return Network(**(options | speeds | given), steps=np.array(steps), bytes_down=down, bytes_up=up)
 
 
 class Toy(Task):

@@ -1,9 +1,9 @@
 """What a run has cost, in all and until its targets."""
 
-import csv
 import json
 
 import pytest
+from conftest import table
 
 from fl_bench.results.costs import Costs
 
@@ -35,7 +35,7 @@ def test_of_a_loss_less_is_better() -> None:
 def test_a_run_with_targets(launch, capsys) -> None:
     folder = launch("num_rounds=8", "targets=[0.5,0.7,0.99]", "network=heterogeneous")
     record = json.loads((folder / "run.json").read_text())
-    rows = list(csv.DictReader((folder / "metrics.csv").open()))
+    rows = table(folder, "metrics")
     for target in (0.5, 0.7):
         first = next(index for index, row in enumerate(rows) if float(row["test_accuracy"]) >= target)
         cost = record["targets"][str(target)]

@@ -1,11 +1,11 @@
 """What arrives at the other end of the way, and what stays behind."""
 
-import csv
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import table
 
 from fl_bench.compression.base import Codec
 from fl_bench.compression.fp16 import Half
@@ -20,10 +20,6 @@ LAYOUT = Layout({"w": (3, 4), "bn.running_var": (4,), "b": (4,)})
 
 def vector(seed: int, size: int = 20) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(size).astype(np.float32)
-
-
-def table(folder: Path, name: str) -> list[dict[str, str]]:
-    return list(csv.DictReader((folder / f"{name}.csv").open()))
 
 
 def test_what_was_sent_and_what_was_kept_are_all_updates() -> None:

@@ -1,12 +1,11 @@
 """Known equivalences: federated training against plain PyTorch written out here."""
 
-import csv
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import table
 from safetensors.torch import load_file
 from torch.nn import functional
 
@@ -23,10 +22,6 @@ def batches(rows, local, generator):
 
 
 SMALL = ("num_rounds=3", "partition.holdout=0")
-
-
-def table(folder: Path, name: str) -> list[dict[str, str]]:
-    return list(csv.DictReader((folder / f"{name}.csv").open()))
 
 
 def central(seed: int, epochs_of_batches, lr: float) -> dict[str, torch.Tensor]:

@@ -1,12 +1,12 @@
 """The virtual clock against schedules by hand, and who drops out against the seed."""
 
-import csv
 import json
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import TRACE_COLUMNS, make_network, table
 
 from fl_bench import rng
 from fl_bench.network import devices
@@ -14,25 +14,17 @@ from fl_bench.network.clock import Network
 from fl_bench.network.schedule import Plan, Schedule
 
 # Four clients with 100 bytes down, 10 steps and 50 bytes up: 2 + 5 + 1, 1 + 10 + 1, 1 + 20 + 5 and 10 + 1 + 10 seconds.
-TRACES = """client,seconds_per_step,bytes_per_second_up,bytes_per_second_down,available_from,available_to
-0,0.5,50,50,,
+ROWS = """0,0.5,50,50,,
 1,1,50,100,,
 2,2,10,100,,
 3,0.1,5,10,,
 """
+TRACES = TRACE_COLUMNS + ROWS
 SECONDS = {0: 8.0, 1: 12.0, 2: 26.0, 3: 21.0}
 
 
-def network(tmp_path: Path, text: str = TRACES, steps: tuple[int, ...] = (10, 10, 10, 10), **given) -> Network:
-    file = tmp_path / "traces.csv"
-    file.write_text(text)
-    options = {"dropout": 0.0, "deadline_s": None, "over_select": 1.0, "spread": 0.0, "traces": str(file), "seed": 0}
-    speeds = {"seconds_per_step": 1.0, "bytes_per_second_up": 1.0, "bytes_per_second_down": 1.0}
-    return Network(**(options | speeds | given), steps=np.array(steps), bytes_down=100, bytes_up=50)
-
-
-def table(folder: Path, name: str) -> list[dict[str, str]]:
-    return list(csv.DictReader((folder / f"{name}.csv").open()))
+def network(tmp_path: Path, rows: str = ROWS, steps: tuple[int, ...] = (10, 10, 10, 10), **given) -> Network:
+    return make_network(tmp_path, rows, steps, (100, 50), **given)
 
 
 def test_four_clients_by_hand(tmp_path: Path) -> None:
@@ -58,7 +50,7 @@ def test_of_more_that_are_asked_the_first_count(tmp_path: Path) -> None:
 
 def test_among_equals_the_first_are_drawn_by_lot(tmp_path: Path) -> None:
     equal = "".join(f"{k},1,50,50,,\n" for k in range(20))
-    schedule = Schedule(network(tmp_path, TRACES.splitlines()[0] + "\n" + equal, (10,) * 20, over_select=2), 5)
+    schedule = Schedule(network(tmp_path, equal, (10,) * 20, over_select=2), 5)
     counts = np.zeros(20)
     for round in range(1, 401):
         plan = schedule.plan(round)
@@ -80,8 +72,7 @@ def test_a_client_without_samples_answers_but_is_not_waited_for(tmp_path: Path) 
     assert plan == Plan([0, 1, 2, 3], {2}, SECONDS | {0: 3.0}, 21.0)
 
 
-WINDOWS = """client,seconds_per_step,bytes_per_second_up,bytes_per_second_down,available_from,available_to
-0,0.5,50,50,5,20
+WINDOWS = """0,0.5,50,50,5,20
 1,1,50,100,5,15
 1,0.5,50,100,40,
 2,2,10,100,100,
@@ -100,8 +91,7 @@ def test_clients_that_come_and_go(tmp_path: Path) -> None:
 
 
 def test_when_nobody_comes_any_more_rounds_are_empty(tmp_path: Path) -> None:
-    text = TRACES.replace(",,", ",,10")
-    schedule = Schedule(network(tmp_path, text), 4)
+    schedule = Schedule(network(tmp_path, ROWS.replace(",,", ",,10")), 4)
     assert schedule.plan(1) == Plan([0, 1, 2, 3], {1, 2, 3}, SECONDS | {1: np.inf, 2: np.inf, 3: np.inf}, 10.0)
     assert schedule.plan(2) == Plan([], set(), {}, 10.0)
 
@@ -112,9 +102,6 @@ def test_drawn_devices_have_the_median_and_the_spread() -> None:
         assert np.median(column) == pytest.approx(median, rel=0.02)
         assert np.log(column).std() == pytest.approx(0.5, rel=0.02)
     assert abs(np.corrcoef(table.seconds_per_step, table.bytes_per_second_up)[0, 1]) < 0.05
-
-
-HEADER = TRACES.splitlines()[0]
 
 
 @pytest.mark.parametrize(
@@ -136,7 +123,7 @@ HEADER = TRACES.splitlines()[0]
         (TRACES.replace("5,10,,", "5,10,,,7"), "line 5: has more cells than the 6 columns"),
         (TRACES.replace(",,\n", ",,,\n"), "line 2: has more cells than the 6 columns"),
         (TRACES.replace("2,2,10", "\n\n2,x,10"), "line 6: seconds_per_step is 'x'"),
-        (HEADER, "has no row for client 0, and num_clients=4"),
+        (TRACE_COLUMNS, "has no row for client 0, and num_clients=4"),
         ("\0\1\2", ""),
         ("\udcff", "cannot be read: 'utf-8' codec can't decode byte 0xff"),
     ],
@@ -229,7 +216,7 @@ def test_too_few_answers_keep_the_model_and_what_clients_had(launch) -> None:
 
 def test_nobody_to_ask(launch, tmp_path: Path) -> None:
     file = tmp_path / "traces.csv"
-    file.write_text(HEADER + "\n" + "".join(f"{k},1,1e6,1e6,,10\n" for k in range(4)))
+    file.write_text(TRACE_COLUMNS + "".join(f"{k},1,1e6,1e6,,10\n" for k in range(4)))
     words = ("network=heterogeneous", f"network.traces={file}", "num_clients=4", "num_rounds=4")
     words += ("local.steps=4", "figures=true")
     rows = table(launch(*words), "metrics")[1:]

@@ -1,33 +1,26 @@
 """FedBuff, TiFL and Oort by hand, on clients of known speed."""
 
-import csv
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import make_network, table
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from fl_bench.engines.inline import InlineGrid
 from fl_bench.network.clock import Network
-from fl_bench.network.devices import read
 from fl_bench.network.schedule import Schedule
 from fl_bench.strategies.fedbuff import Buffered, FedBuff
 from fl_bench.strategies.oort import Guided
 from fl_bench.strategies.tifl import Tiers
 
 
-def network(tmp_path: Path, seconds: list[float], **given) -> Network:
+def network(tmp_path: Path, seconds: list[float], steps: Sequence[int] | None = None, **given) -> Network:
     """Clients whose only step takes so long."""
-    file = tmp_path / "traces.csv"
     rows = "".join(f"{client},{s},inf,inf,,\n" for client, s in enumerate(seconds))
-    file.write_text(
-        "client,seconds_per_step,bytes_per_second_up,bytes_per_second_down,available_from,available_to\n" + rows
-    )
-    options = {"dropout": 0.0, "deadline_s": None, "over_select": 1.0, "spread": 0.0, "traces": str(file), "seed": 0}
-    speeds = {"seconds_per_step": 1.0, "bytes_per_second_up": 1.0, "bytes_per_second_down": 1.0}
-    steps = np.ones(len(seconds), np.int64)
-    return Network(**(options | speeds | given), steps=steps, bytes_down=1, bytes_up=1)
+    return make_network(tmp_path, rows, steps or [1] * len(seconds), (1, 1), **given)
 
 
 def test_a_buffer_of_two_by_hand(tmp_path: Path) -> None:
@@ -57,15 +50,8 @@ def test_equals_take_turns(tmp_path: Path) -> None:
     assert sorted(seen) == [0, 1, 2, 3, 4, 5]
 
 
-WINDOWS = "client,seconds_per_step,bytes_per_second_up,bytes_per_second_down,available_from,available_to\n"
-
-
 def in_windows(tmp_path: Path, rows: str, concurrency: int, buffer: int, num_clients: int) -> Buffered:
-    net = network(tmp_path, [1] * num_clients)
-    (tmp_path / "windows.csv").write_text(WINDOWS + rows)
-    net.devices = read(tmp_path / "windows.csv", num_clients)
-    net._seconds = net.devices.seconds_per_step
-    return Buffered(net, concurrency, buffer)
+    return Buffered(make_network(tmp_path, rows, [1] * num_clients, (1, 1)), concurrency, buffer)
 
 
 def test_who_comes_while_others_train_starts_at_once(tmp_path: Path) -> None:
@@ -138,9 +124,7 @@ def test_old_models_are_forgotten() -> None:
     ids=["tifl", "oort", "oort-exploit"],
 )
 def test_clients_without_samples_are_not_asked(tmp_path: Path, make) -> None:
-    net = network(tmp_path, [1, 2, 3, 4, 5, 6])
-    net.steps = np.array([1, 0, 1, 0, 1, 1])
-    schedule = make(net)
+    schedule = make(network(tmp_path, [1, 2, 3, 4, 5, 6], steps=[1, 0, 1, 0, 1, 1]))
     for round in range(1, 20):
         plan = schedule.plan(round)
         assert not {1, 3} & set(plan.asked)
@@ -231,7 +215,7 @@ def test_mistakes(launch, capsys, words: tuple[str, ...], line: str) -> None:
 
 def test_fedbuff_on_unequal_devices(launch) -> None:
     folder = launch("strategy=fedbuff", "network=heterogeneous", "network.dropout=0.2", "num_rounds=20")
-    rows = list(csv.DictReader((folder / "metrics.csv").open()))
+    rows = table(folder, "metrics")
     assert {row["clients_ok"] for row in rows[1:]} == {"4"}
     assert float(rows[-1]["test_accuracy"]) > 0.8
     seconds = [float(row["virtual_seconds"]) for row in rows[1:]]
