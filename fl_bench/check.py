@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
-import torch
+from flwr.serverapp import Grid
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor
@@ -102,7 +102,7 @@ def one_client(kit: Kit) -> str:
     count = cfg.local.steps or cfg.local.epochs * -(-len(rows) // cfg.local.batch_size)
     for round in range(1, cfg.num_rounds + 1):
         optimizer = trainer.task.optimizer(model, trainer.local)
-        torch.manual_seed(rng.integer(cfg.seed, "torch", round))
+        rng.seed_torch(cfg.seed, "torch", round)
         for part in islice(batches(rows, cfg.local.batch_size, rng.generator(cfg.seed, "batches", round)), count):
             trainer.task.step(model, gather(trainer.data.train, part, trainer.device), optimizer, lambda: None)
     return _same(_model(ours), {k: t.cpu() for k, t in model.state_dict().items()}, "the model of a plain loop")
@@ -182,9 +182,10 @@ class _Backwards(InlineGrid):
         return super().order(message_ids)[::-1]
 
 
-def backwards(engine: DictConfig, max_messages: int, server: Callable[..., None]) -> None:
+@contextlib.contextmanager
+def backwards(engine: DictConfig) -> Iterator[Callable[[], Grid]]:
     """The inline engine with the last message first."""
-    server(_Backwards(), 1, lambda: False)
+    yield _Backwards
 
 
 class Failing:

@@ -89,7 +89,7 @@ def _check(words: list[str]) -> int:
     name = given.strategy.removeprefix("strategy=")
     if name not in [*known, "all"]:
         return _refuse(f"strategy={name}: {nearest(name, known)}")
-    search = f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders[1:])}]"
+    search = _search(given.config_dir)
 
     from fl_bench.check import check  # torch and Flower
 
@@ -139,8 +139,12 @@ def _explain(error: Exception) -> str:
 
 def _known_keys() -> list[str]:
     """The keys of the default config, with dots."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--config-dir", "-cd", type=Path)
+    given, words = parser.parse_known_args()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = hydra.compose("config", [word for word in sys.argv[1:] if word.split("=")[0] in GROUPS])
+        groups = [word for word in words if word.split("=")[0] in GROUPS]
+        cfg = hydra.compose("config", [*groups, _search(given.config_dir)])
 
     def walk(node: dict[str, Any], prefix: str = "") -> list[str]:
         keys = []
@@ -149,6 +153,11 @@ def _known_keys() -> list[str]:
         return keys
 
     return walk(cast(dict[str, Any], OmegaConf.to_container(cfg)))
+
+
+def _search(folder: Path | None) -> str:
+    """The word that lets Hydra find options in this folder too."""
+    return f"hydra.searchpath=[{f'file://{folder.absolute()}' if folder else ''}]"
 
 
 def _list() -> str:

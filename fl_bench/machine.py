@@ -1,5 +1,6 @@
 """Facts about this process, machine and installation."""
 
+import ctypes
 import os
 import platform
 import resource
@@ -8,12 +9,24 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # mallopt(3)
 PACKAGES = ("fl-bench", "flwr", "ray", "torch", "torchvision", "transformers", "hydra-core", "numpy", "pandas")
 
 
 def peak_memory_mb() -> int:
     """The most memory this process has had resident, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what is freed, for the next use (glibc).
+
+    Otherwise it gives large pieces back, and the system clears each page anew at every use: a third of the time of a
+    step of a model with 25 million parameters.
+    """
+    if hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def num_cpus() -> int:

@@ -1,5 +1,6 @@
 """One run, top to bottom: from a checked config to the files in its folder."""
 
+import csv
 import gc
 import json
 import os
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
@@ -87,35 +87,32 @@ def run(cfg: DictConfig, folder: Path, scratch: Path, show: Callable[[Any], None
     # The workers build theirs from the resolved config, whose errors name other keys.
     for node in (cfg.strategy.client, cfg.compression.up, cfg.compression.down):
         build(node)
-    trainer = _prepare(cfg, task, scratch)
-    schedule = _make_schedule(cfg, trainer)
-    _try_out(cfg, trainer, strategy)
-    if note := _note(trainer):
-        print(f"fl-bench: note: {note}", file=sys.stderr)
-    _write_partition(trainer, folder)
-    result: list[NDArray[np.float32]] = []
-    parts = [type(part) for part in (task, strategy, trainer.algorithm)]
-    title = " ".join(part.__name__ for part in parts if part is not LocalAlgorithm)
-    with Reporter(title, cfg.num_rounds) as reporter:
-
-        def report(row: Mapping[str, Any]) -> None:
-            reporter.show(row)
-            show(row)
-
+    with engine(cfg.engine) as connect:  # the workers start while the data is prepared
+        trainer = _prepare(cfg, task, scratch)
+        schedule = _make_schedule(cfg, trainer)
+        _try_out(cfg, trainer, strategy)
+        if note := _note(trainer):
+            print(f"fl-bench: note: {note}", file=sys.stderr)
+        _write_partition(trainer, folder)
+        parts = [type(part) for part in (task, strategy, trainer.algorithm)]
+        title = " ".join(part.__name__ for part in parts if part is not LocalAlgorithm)
         album = Album(folder / "figures") if cfg.figures else None
-        states = ClientStates(folder / "state")
-        states.clear()
-        rounds = Rounds(cfg, strategy, trainer, schedule, states, Recorder(folder), album, report)
+        with Reporter(title, cfg.num_rounds) as reporter:
 
-        def server(grid: Grid, num_nodes: int, interrupted: Callable[[], bool]) -> None:
-            result.append(rounds.run(_make_fleet(cfg, grid, num_nodes, scratch, states, trainer, interrupted)))
+            def report(row: Mapping[str, Any]) -> None:
+                reporter.show(row)
+                show(row)
 
-        gc.freeze()  # some of Flower's strategies collect garbage for every client: not all of torch each time
-        try:
-            engine(cfg.engine, cfg.clients_per_round, server)
-        finally:
-            gc.unfreeze()
-    trainer.load(result[0])
+            states = ClientStates(folder / "state")
+            states.clear()
+            rounds = Rounds(cfg, strategy, trainer, schedule, states, Recorder(folder), album, report)
+            fleet = _make_fleet(cfg, connect(), scratch, states, trainer)
+            gc.freeze()  # some of Flower's strategies collect garbage for every client: not all of torch each time
+            try:
+                vector = rounds.run(fleet)
+            finally:
+                gc.unfreeze()
+    trainer.load(vector)
     _save_model(trainer, folder)
     if album is not None:
         from fl_bench.results import figures  # matplotlib takes a second to import
@@ -129,7 +126,7 @@ def run(cfg: DictConfig, folder: Path, scratch: Path, show: Callable[[Any], None
 def _prepare(cfg: DictConfig, task: Task, scratch: Path) -> Trainer:
     """Put the config, the data and the partition where the workers find them, and be the first to read them."""
     OmegaConf.save(cfg, scratch / CONFIG, resolve=True)
-    torch.manual_seed(rng.integer(cfg.seed, "load"))  # some tasks make a pretrained model along with their data
+    rng.seed_torch(cfg.seed, "load")  # some tasks make a pretrained model along with their data
     data = task.load(cfg.data, scratch)
     if cfg.num_clients > data.num_samples:
         raise ConfigError(f"num_clients={cfg.num_clients}: there are only {data.num_samples} samples to share out")
@@ -180,15 +177,13 @@ def _make_schedule(cfg: DictConfig, trainer: Trainer) -> Schedule:
 def _make_fleet(
     cfg: DictConfig,
     grid: Grid,
-    num_nodes: int,
     scratch: Path,
     states: ClientStates,
     trainer: Trainer,
-    interrupted: Callable[[], bool],
 ) -> Fleet:
     return Fleet(
-        grid, num_nodes, scratch, states.folder, trainer.layout, trainer.partition.train_sizes, _steps(cfg, trainer),
-        packing=cfg.engine.packing, each=cfg.strategy.needs_each_client, interrupted=interrupted,
+        grid, scratch, states.folder, trainer.layout, trainer.partition.train_sizes, _steps(cfg, trainer),
+        packing=cfg.engine.packing, each=cfg.strategy.needs_each_client,
     )  # fmt: skip
 
 
@@ -224,7 +219,8 @@ def _try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
 
 
 def _check_target(cfg: DictConfig, trainer: Trainer) -> None:
-    known = [f"test_{name}" for name in trainer.evaluate_test(trainer.untrained())]
+    tested = trainer.metric_names() if trainer.num_test_batches else []
+    known = [f"test_{name}" for name in (*tested, *trainer.measure(trainer.untrained()))]
     known += [f"client_{name}" for name in trainer.metric_names()] if cfg.evaluate.clients else []
     if cfg.target_metric not in known:
         raise ConfigError(f"target_metric={cfg.target_metric}: must be one of this run's {', '.join(known)}")
@@ -250,5 +246,8 @@ def _write_partition(trainer: Trainer, folder: Path) -> None:
     classes = trainer.data.classes
     counts = trainer.partition.label_counts(trainer.data.train["y"], len(classes))
     clients, labels = np.nonzero(counts)
-    table = {"client": clients, "label": np.array(classes)[labels], "samples": counts[clients, labels]}
-    pd.DataFrame(table).to_csv(folder / "partition.csv", index=False)
+    with (folder / "partition.csv").open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("client", "label", "samples"))
+        names = map(classes.__getitem__, labels.tolist())
+        table.writerows(zip(clients.tolist(), names, counts[clients, labels].tolist(), strict=True))

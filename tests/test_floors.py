@@ -20,7 +20,7 @@ FLOORS = [
     ["data"],
     ["config", "process"],
     ["build"],
-    ["errors", "machine", "mean", "rng", "spread"],
+    ["errors", "machine", "mean", "rng", "sgd", "spread"],
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 

@@ -84,12 +84,17 @@ class FederatedData:
         parts: dict[tuple[str, str], dict[str, NDArray]] = {}
         for file in sorted(folder.glob("t*.*.npy")):
             split, name, part = file.stem.split(".")
-            parts.setdefault((split, name), {})[part] = np.load(file, mmap_mode="r")
+            parts.setdefault((split, name), {})[part] = open_array(file)
         splits: dict[str, dict[str, Column]] = {"train": {}, "test": {}}
         for (split, name), arrays in parts.items():
             kinds = [kind for kind in KINDS if kind.__dataclass_fields__.keys() == arrays.keys()]
             splits[split][name] = kinds[0](**arrays) if kinds else arrays[""]
         return cls(**splits, classes=tuple(json.loads((folder / "classes.json").read_text())), folder=folder)
+
+
+def open_array(file: Path) -> NDArray:
+    """An array mapped read-only, as a plain ndarray: to index an np.memmap costs more each time."""
+    return np.asarray(np.load(file, mmap_mode="r"))
 
 
 def new_column(folder: Path, split: str, name: str, shape: tuple[int, ...], dtype: type, part: str = "") -> NDArray:

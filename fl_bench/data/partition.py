@@ -12,7 +12,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from fl_bench.data.arrays import Columns
+from fl_bench.data.arrays import Columns, open_array
 from fl_bench.errors import ConfigError
 
 Ints = NDArray[np.int64]
@@ -63,7 +63,7 @@ class Partition:
 
     @classmethod
     def open(cls, folder: Path) -> "Partition":
-        return cls(*(np.load(folder / f"partition.{name}.npy", mmap_mode="r") for name in ("rows", "starts", "ends")))
+        return cls(*(open_array(folder / f"partition.{name}.npy") for name in ("rows", "starts", "ends")))
 
 
 def iid(columns: Columns, num_clients: int, rng: Generator) -> Ints:

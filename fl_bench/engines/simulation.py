@@ -1,82 +1,155 @@
-"""Flower's simulation on Ray: the only place that imports either's simulation runtime."""
+"""Flower's simulation on Ray: the only place that imports either's simulation runtime.
 
+The workers are the actors of Flower's simulation. Its own loop around them is not used: it hands out messages every
+0.1 s, sends each client's its own copy of the model, and fails for ever when a worker dies.
+"""
+
+import os
 import signal
 import socket
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
+import ray
 import torch
-from flwr.app import Context
-from flwr.serverapp import Grid, ServerApp
+from flwr.app import ArrayRecord, Error, Message, MessageType, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
 from omegaconf import DictConfig
+from ray import ObjectRef, cloudpickle
 
+from fl_bench.engines.grid import OneRun, context
 from fl_bench.errors import ConfigError
-from fl_bench.federation.client import app
 from fl_bench.machine import num_cpus
 
-Server = Callable[[Grid, int, Callable[[], bool]], None]
+ACTORS = "flwr.simulation.ray_transport.ray_actor"
+PULL_SECONDS = 0.1  # between two looks for Ctrl-C
+WORKER_DIED = 1  # the code of the Error in its place
 
 
-def run(engine: DictConfig, max_messages: int, server: Server) -> None:
-    """Call `server(grid, num_nodes, interrupted)` in a ServerApp beside as many workers as the resources allow.
+@contextmanager
+def run(engine: DictConfig) -> Iterator[Callable[[], Grid]]:
+    """Start as many workers as the resources allow; what this yields gives the Grid of them.
 
-    Raises what `server` raises. Ctrl-C and SIGTERM make `interrupted()` true, so that the server can finish its files.
+    From then on Ctrl-C raises KeyboardInterrupt where the Grid is asked for answers, and never while files are written.
     """
     resources = {name: float(value) for name, value in engine.client_resources.items()}
-    init_args = _ray_arguments(engine)
-    num_workers = _count_workers(resources, init_args)
-    # With packing, one message a worker; without, one a client, and Flower takes one message a node at a time.
-    num_nodes = num_workers if engine.packing else max(num_workers, max_messages)
+    # What Flower's simulation imports, databases and web servers among it, takes as long as Ray needs to start.
+    threading.Thread(target=import_module, args=[ACTORS]).start()
+    _connect(engine)
+    try:
+        ray_actor = import_module(ACTORS)
+        # By value: actors would otherwise import all of Flower's simulation, a second for each.
+        cloudpickle.register_pickle_by_value(ray_actor)
+        start = ray_actor.ClientAppActor.options(**resources).remote
+        workers = [start() for _ in range(_count_workers(resources))]
+        grid = RayGrid(dict(enumerate(workers, start=1)))
+        warm_up = grid.push_messages(Message(RecordDict(), node, MessageType.QUERY) for node in grid.get_node_ids())
 
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        def connect() -> Grid:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: grid.stop.set())
+            pending = set(warm_up)
+            while pending:
+                pending -= {reply.metadata.reply_to_message_id for reply in grid.pull_messages(pending)}
+            return grid
 
-    server_app = ServerApp()
-
-    @server_app.main()
-    def main(grid: Grid, context: Context) -> None:
-        server(grid, num_nodes, stop.is_set)
-
-    import flwr.simulation
-
-    flwr.simulation.run_simulation(
-        server_app=server_app,
-        client_app=app,
-        num_supernodes=num_nodes,
-        backend_config={"client_resources": resources, "init_args": init_args},  # type: ignore[dict-item]
-    )
-
-
-def _ray_arguments(engine: DictConfig) -> dict[str, Any]:
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    if engine.ray.address:
-        return quiet | {"address": engine.ray.address}
-    # "local": never join a cluster that happens to run on this machine.
-    return quiet | {"address": "local", "num_cpus": num_cpus(), "num_gpus": torch.cuda.device_count()}
+        yield connect
+    finally:
+        ray.shutdown()
 
 
-def _count_workers(resources: dict[str, float], init_args: dict[str, Any]) -> int:
-    """How many workers fit, by the rule of Flower's actor pool: on this machine, or on the nodes of a cluster."""
-    if "num_cpus" in init_args:
-        machines = [{"CPU": init_args["num_cpus"], "GPU": init_args["num_gpus"]}]
-    else:
-        import ray
+class RayGrid(OneRun):
+    """A Grid whose nodes are workers, each an actor in a process of its own."""
 
-        address = init_args["address"]
+    def __init__(self, workers: dict[int, Any]) -> None:
+        super().__init__()
+        self.workers = workers
+        self.stop = threading.Event()
+        self._running: dict[str, tuple[Message, ObjectRef]] = {}
+        self._lent: dict[int, tuple[ArrayRecord, Lent]] = {}
+
+    def get_node_ids(self) -> Iterable[int]:
+        return list(self.workers)
+
+    def push(self, message: Message) -> None:
+        node = message.metadata.dst_node_id
+        for name, arrays in message.content.array_records.items():
+            message.content[name] = self._lend(arrays)
+        future = self.workers[node].run.remote(_app, message, str(node), context(node))
+        self._running[message.metadata.message_id] = (message, future)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """Those of the replies that are there, or come within a moment."""
+        if self.stop.is_set():
+            raise KeyboardInterrupt
+        by_future = {self._running[message_id][1]: message_id for message_id in message_ids}
+        done, _ = ray.wait(list(by_future), num_returns=len(by_future), timeout=PULL_SECONDS)
+        return [self._receive(*self._running.pop(by_future[future])) for future in done]
+
+    def _lend(self, arrays: ArrayRecord) -> "Lent":
+        """The record in shared memory, once for all the messages of an exchange."""
+        if id(arrays) not in self._lent:
+            if not self._running:
+                self._lent.clear()
+            self._lent[id(arrays)] = (arrays, Lent(ray.put(arrays)))
+        return self._lent[id(arrays)][1]
+
+    @staticmethod
+    def _receive(message: Message, future: ObjectRef) -> Message:
         try:
-            if address != "auto":  # Ray itself would try for over a minute
-                host, port = address.rsplit(":", 1)
-                socket.create_connection((host, int(port)), timeout=3).close()
-            ray.init(**init_args)  # Flower uses the connection that is there
-        except (OSError, ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise ConfigError(
-                f"engine.ray.address={address}: no Ray cluster at HOST:PORT or auto ({reason})"
-            ) from error
-        machines = [node["Resources"] for node in ray.nodes()]
+            reply: Message = ray.get(future)[1]
+        except ray.exceptions.RayError as error:
+            reply = Message(Error(WORKER_DIED, str(error)), reply_to=message)
+        return reply
+
+
+class Lent(ArrayRecord):
+    """An ArrayRecord in Ray's shared memory: pickled as a reference, unpickled as the record itself."""
+
+    def __init__(self, reference: ObjectRef) -> None:
+        super().__init__()
+        self.reference = reference
+
+    def __reduce__(self) -> tuple[Callable[[ObjectRef], Any], tuple[ObjectRef]]:
+        return ray.get, (self.reference,)
+
+
+def _app() -> ClientApp:
+    from fl_bench.federation.client import app
+
+    return app
+
+
+def _connect(engine: DictConfig) -> None:
+    """Start Ray on this machine, or join a cluster."""
+    path = os.pathsep.join([*sys.path, os.environ.get("PYTHONPATH", "")])
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
+    if engine.ray.address is None:
+        os.environ["PYTHONPATH"] = path  # workers inherit it
+        # "local": never join a cluster that happens to run on this machine.
+        ray.init("local", num_cpus=num_cpus(), num_gpus=torch.cuda.device_count(), **options)
+        return
+    address = engine.ray.address
+    try:
+        if address != "auto":  # Ray itself would try for over a minute
+            host, port = address.rsplit(":", 1)
+            socket.create_connection((host, int(port)), timeout=3).close()
+        del options["include_dashboard"]  # the cluster's affair
+        ray.init(address, runtime_env={"env_vars": {"PYTHONPATH": path}}, **options)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"engine.ray.address={address}: no Ray cluster at HOST:PORT or auto ({reason})") from error
+
+
+def _count_workers(resources: dict[str, float]) -> int:
+    """How many workers fit on the machines."""
     cpus, gpus = resources["num_cpus"], resources["num_gpus"]
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return sum(
         min([int(machine.get("CPU", 0) / cpus)] + ([int(machine.get("GPU", 0) / gpus)] if gpus else []))
         for machine in machines

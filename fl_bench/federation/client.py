@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
 from fl_bench.errors import in_one_line
 from fl_bench.federation.channel import WITHHELD_BYTES, memory_of, without_memory
 from fl_bench.federation.local import Trainer
+from fl_bench.federation.parameters import to_record
 from fl_bench.federation.state import ClientStates
-from fl_bench.federation.update import Diverged, ExactMean, Update
+from fl_bench.federation.update import Diverged, ExactMean, Update, check_size
 from fl_bench.machine import peak_memory_mb
 from fl_bench.mean import Mean
 
@@ -35,7 +36,7 @@ def train(message: Message, context: Context) -> Message:
     trainer, start, config, job = _unpack(message)
     round, states = job["round"], ClientStates(Path(job["states"]))
     exact = ExactMean(start, job["weight_bound"])
-    models: dict[str, Array] = {}
+    models: dict[str, NDArray] = {}
     total: Update | None = None
     channel = trainer.channel
     received = channel.arrives_down(start, round)
@@ -55,14 +56,15 @@ def train(message: Message, context: Context) -> Message:
             return {"status": "withheld", "bytes_up": WITHHELD_BYTES} | row
         states.write(client, round, state)
         if job["each"]:
-            models[str(client)] = Array(arrived)
+            check_size(arrived, start)
+            models[str(client)] = arrived.copy()
         else:
             total = exact.add(total, Update(arrived, trained.num_examples))
         return {"status": "ok", "bytes_up": channel.bytes_up} | row
 
     rows = [_attempt(turn, client) for client in job["clients"]]
     if total is not None:
-        models["total"] = Array(total.values)
+        models["total"] = total.values
     return _reply(message, rows, models, total.weight if total else 0)
 
 
@@ -76,6 +78,16 @@ def evaluate(message: Message, context: Context) -> Message:
         return {"status": "evaluated", "metrics": to_pairs(metrics)}
 
     return _reply(message, [_attempt(turn, client) for client in job["clients"]], {}, 0)
+
+
+@app.query()
+def test(message: Message, context: Context) -> Message:
+    """Batches of the central test set; a message without any only has everything imported."""
+    if JOB not in message.content:
+        return Message(RecordDict(), reply_to=message)
+    trainer, payload, _, job = _unpack(message)
+    rows = [{"metrics": to_pairs(metrics)} for metrics in trainer.test(payload, job["batches"])]
+    return _reply(message, rows, {}, 0)
 
 
 def to_pairs(metrics: Mapping[str, Mean]) -> dict[str, list[float]]:
@@ -107,6 +119,6 @@ def _attempt(turn: Callable[[int], Row], client: int) -> Row:
         return {"client": client, "status": "failed", "why": in_one_line(error)}
 
 
-def _reply(message: Message, rows: list[Row], models: dict[str, Array], weight: int) -> Message:
+def _reply(message: Message, rows: list[Row], models: Mapping[str, NDArray], weight: int) -> Message:
     answer = ConfigRecord({"rows": json.dumps(rows), "weight": weight, "peak_mb": peak_memory_mb()})
-    return Message(RecordDict({"models": ArrayRecord(models), JOB: answer}), reply_to=message)
+    return Message(RecordDict({"models": to_record(models), JOB: answer}), reply_to=message)

@@ -9,7 +9,7 @@ import heapq
 import json
 import textwrap
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,12 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from numpy.typing import NDArray
 
-from fl_bench.errors import Interrupted, RunError
+from fl_bench.errors import RunError
 from fl_bench.federation.client import JOB, Row, metrics_of, to_pairs
-from fl_bench.federation.parameters import Layout
+from fl_bench.federation.parameters import Layout, contents
 from fl_bench.federation.update import ExactMean, Update
 from fl_bench.mean import Mean, merge
 
-POLL_SECONDS = 0.002
 CLIENT_FAILED = 1  # the code of the Error that a strategy sees for a client without an answer
 
 
@@ -35,7 +34,6 @@ class Fleet(Grid):
     def __init__(
         self,
         grid: Grid,
-        num_nodes: int,
         folder: Path,
         states: Path,
         layout: Layout,
@@ -43,7 +41,6 @@ class Fleet(Grid):
         steps: NDArray[np.int64],
         packing: bool,
         each: bool,
-        interrupted: Callable[[], bool],
     ) -> None:
         self.grid = grid
         self.folder = folder
@@ -53,13 +50,12 @@ class Fleet(Grid):
         self.steps = steps  # [num_clients]: a client's share of a worker's time
         self.packing = packing
         self.each = each
-        self.interrupted = interrupted
         self.cohort: Sequence[int] = ()  # the clients that a strategy sees
         self.dropping: Collection[int] = ()  # those of them who will not answer in time, and so need not train
         self.round = 0
         self.rows: list[Row] = []  # of the last exchange, by client
         self.worker_peak_mb = 0  # the most memory that any worker has had
-        self._nodes = self._wait_for_nodes(num_nodes)
+        self._nodes = list(grid.get_node_ids())
         self._sent: dict[str, tuple[list[Message], ExactMean]] = {}
 
     def get_node_ids(self) -> Iterable[int]:
@@ -73,21 +69,23 @@ class Fleet(Grid):
         """
         by_client = {message.metadata.dst_node_id: message for message in messages}
         answering = by_client.keys() - self.dropping
-        pending = set(self.push_messages(by_client[client] for client in answering))
-        deadline = time.monotonic() + timeout if timeout is not None else float("inf")
-        replies: list[Message] = []
-        while pending:
-            replies.extend(self.pull_messages(pending))
-            pending -= {reply.metadata.reply_to_message_id for reply in replies}
-            if self.interrupted():
-                raise Interrupted(f"stopped in round {self.round}")
-            if pending and time.monotonic() > deadline:
-                raise RunError(f"round {self.round}: no answer from a worker after {timeout:.0f} s")
-            time.sleep(POLL_SECONDS if pending else 0)
-        answers = self._unpack(replies)
+        answers = self._unpack(self._collect(self.push_messages(by_client[client] for client in answering), timeout))
         dropped = ({"client": client, "status": "dropped"} for client in by_client.keys() - answering)
         self.rows = sorted([*self.rows, *dropped], key=lambda row: row["client"])
         return answers
+
+    def test(self, payload: NDArray[np.float32], num_batches: int) -> dict[str, Mean]:
+        """The metrics of a model on the central test set, whose batches the workers share."""
+        content = RecordDict({"arrays": self.layout.to_record(payload)})
+        batches = range(num_batches)
+        shares = [list(batches[index :: len(self._nodes)]) for index in range(len(self._nodes))]
+        messages = [
+            Message(self._with_job(content, {"batches": share}), node, MessageType.QUERY)
+            for node, share in zip(self._nodes, shares, strict=True)
+            if share
+        ]
+        answers = [self._answer(reply, "the test set") for reply in self._collect(self.grid.push_messages(messages))]
+        return merge(metrics_of(row) for answer in answers for row in json.loads(answer["rows"]))
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         by_client = sorted(messages, key=lambda message: message.metadata.dst_node_id)
@@ -99,15 +97,8 @@ class Fleet(Grid):
             if id(content) not in exact:
                 arrays = next(iter(content.array_records.values()))
                 exact[id(content)] = ExactMean(self.layout.from_record(arrays), bound)
-            job: dict[str, Any] = {
-                "folder": str(self.folder),
-                "states": str(self.states),
-                "round": self.round,
-                "clients": [message.metadata.dst_node_id for message in pack],
-                "weight_bound": bound,
-                "each": self.each,
-            }
-            content = RecordDict({**content, JOB: ConfigRecord(job)})
+            clients = [message.metadata.dst_node_id for message in pack]
+            content = self._with_job(content, {"clients": clients, "weight_bound": bound, "each": self.each})
             node = self._nodes[worker]
             (message_id,) = self.grid.push_messages([Message(content, node, pack[0].metadata.message_type)])
             self._sent[message_id] = (pack, exact[id(pack[0].content)])
@@ -132,13 +123,23 @@ class Fleet(Grid):
     ) -> Message:
         return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
 
-    def _wait_for_nodes(self, count: int) -> list[int]:
-        """The ids of Flower's nodes, once all are there: the server starts before they have registered."""
-        while len(nodes := list(self.grid.get_node_ids())) < count:
-            if self.interrupted():
-                raise Interrupted("stopped before round 1")
-            time.sleep(POLL_SECONDS)
-        return nodes
+    def _with_job(self, content: RecordDict, job: dict[str, Any]) -> RecordDict:
+        """What a strategy sends, and beside it what a worker is to do."""
+        where: dict[str, Any] = {"folder": str(self.folder), "states": str(self.states), "round": self.round}
+        return RecordDict({**content, JOB: ConfigRecord(where | job)})
+
+    def _collect(self, message_ids: Iterable[str], timeout: float | None = None) -> list[Message]:
+        """The replies to these messages, once all are there."""
+        pending = set(message_ids)
+        deadline = time.monotonic() + timeout if timeout is not None else float("inf")
+        replies: list[Message] = []
+        while pending:
+            arrived = self.pull_messages(pending)
+            replies += arrived
+            pending -= {reply.metadata.reply_to_message_id for reply in arrived}
+            if pending and time.monotonic() > deadline:
+                raise RunError(f"round {self.round}: no answer from a worker after {timeout:.0f} s")
+        return replies
 
     def _pack(self, messages: list[Message]) -> list[tuple[int, list[Message]]]:
         """Split the messages over the workers: the heaviest client goes first, to the worker with the least to do.
@@ -163,19 +164,14 @@ class Fleet(Grid):
         total: Update | None = None
         for reply in replies:
             pack, exact = self._sent.pop(reply.metadata.reply_to_message_id)
-            if reply.has_error():
-                clients = ", ".join(str(message.metadata.dst_node_id) for message in pack)
-                reason = textwrap.shorten(str(reply.error.reason), 300, placeholder=" ...")
-                raise RunError(f"round {self.round}: the worker of clients {clients} died: {reason}")
             originals |= {message.metadata.dst_node_id: message for message in pack}
-            answer: dict[str, Any] = dict(reply.content.config_records[JOB])
+            answer = self._answer(reply, f"clients {', '.join(str(message.metadata.dst_node_id) for message in pack)}")
             rows += json.loads(answer["rows"])
-            self.worker_peak_mb = max(self.worker_peak_mb, answer["peak_mb"])
             for key, array in reply.content.array_records["models"].items():
                 if key == "total":
-                    total = exact.add(total, Update(array.numpy(), answer["weight"]))
+                    total = exact.add(total, Update(contents(array), answer["weight"]))
                 else:
-                    models[int(key)] = self.layout.to_record(array.numpy())
+                    models[int(key)] = self.layout.to_record(contents(array))
         self.rows = sorted(rows, key=lambda row: row["client"])
         errors = [
             Message(Error(CLIENT_FAILED, row["why"]), reply_to=originals[row["client"]])
@@ -198,6 +194,15 @@ class Fleet(Grid):
             models = {answered[0]["client"]: self.layout.to_record(exact.mean(total))}
             answered = [answered[0] | merged]
         return [self._message(row, models, originals[row["client"]]) for row in answered] + errors
+
+    def _answer(self, reply: Message, work: str) -> dict[str, Any]:
+        """What a worker says of its work."""
+        if reply.has_error():
+            reason = textwrap.shorten(str(reply.error.reason), 300, placeholder=" ...")
+            raise RunError(f"round {self.round}: the worker of {work} died: {reason}")
+        answer: dict[str, Any] = dict(reply.content.config_records[JOB])
+        self.worker_peak_mb = max(self.worker_peak_mb, answer["peak_mb"])
+        return answer
 
     @staticmethod
     def _message(row: Row, models: dict[int, ArrayRecord], original: Message) -> Message:

@@ -1,6 +1,6 @@
 """What happens at a client: local training and evaluation, on whichever worker has the client's turn."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from fl_bench.data.partition import Partition
 from fl_bench.federation.channel import Channel
 from fl_bench.federation.parameters import FlatModel
 from fl_bench.federation.state import State
-from fl_bench.federation.update import LARGEST, Diverged
+from fl_bench.federation.update import Diverged
+from fl_bench.machine import keep_freed_memory
 from fl_bench.mean import Mean, merge
 from fl_bench.strategies.base import LocalAlgorithm, Turn
 from fl_bench.tasks.base import Batch, Task, gather
@@ -33,7 +34,7 @@ PRIVATE = "model."  # before the names of a client's private tensors in its stat
 class Trained:
     """What a client reports after training."""
 
-    payload: Vector  # the model [P], then each of the algorithm's extras [P]
+    payload: Vector  # the model [P], then each of the algorithm's extras [P]; until the next turn begins
     num_examples: int
     metrics: dict[str, Mean]
     reply: dict[str, float]
@@ -50,6 +51,7 @@ class Trainer:
         cfg = OmegaConf.load(folder / CONFIG)
         assert isinstance(cfg, DictConfig)
         torch.set_num_threads(cfg.engine.threads)
+        keep_freed_memory()
         self.seed: int = cfg.seed
         self.local: Mapping[str, Any] = OmegaConf.to_container(cfg.local)  # type: ignore[assignment]
         self.batch_size: int = cfg.evaluate.batch_size
@@ -61,7 +63,7 @@ class Trainer:
         self.partition = Partition.open(folder)
         self.task: Task = build(cfg.task)
         self.algorithm: LocalAlgorithm = build(cfg.strategy.client)
-        torch.manual_seed(rng.integer(self.seed, "model"))
+        rng.seed_torch(self.seed, "model")
         model = self.task.model(self.data)
         shared = self.task.shared(model)
         self.personal = self.algorithm.private(model) & set(shared)  # what the strategy keeps at the clients
@@ -83,7 +85,7 @@ class Trainer:
         return np.concatenate([model, np.zeros(self.layout.size - len(model), np.float32)])
 
     def train(self, client: int, round: int, payload: Vector, config: Mapping[str, Any], state: State) -> Trained:
-        """One client's turn from what the server sent. Raises Diverged when its numbers are not finite."""
+        """One client's turn from what the server sent. Raises Diverged when its loss is not finite."""
         start, rows = torch.from_numpy(payload).to(self.device), self.rows(client)
         turn = self._turn("", client, round, rows, start, config, state)
         self.flat.model.train()
@@ -91,13 +93,11 @@ class Trainer:
         steps = self.algorithm.train(turn)
         with torch.no_grad():
             self.algorithm.finish(turn)
-        end = torch.cat([turn.parameters, *(turn.extras[name] for name in self.algorithm.extras)])
         metrics = merge(steps)
         if not np.isfinite(metrics["loss"].value):
             raise Diverged(f"its training loss is {metrics['loss'].value}")
-        largest = float((end - start).abs().max()) if len(end) else 0.0
-        if not largest < LARGEST:
-            raise Diverged(f"its largest change of a weight is {largest}")
+        extras = [turn.extras[name] for name in self.algorithm.extras]
+        end = torch.cat([turn.parameters, *extras]) if extras else turn.parameters
         kept = {PRIVATE + name: tensor for name, tensor in self.private.items()} | turn.state
         return Trained(
             end.cpu().numpy(),
@@ -117,20 +117,34 @@ class Trainer:
         self.algorithm.personalize(turn)
         for _ in range(self.adapt_steps):
             turn.step(turn.draw("adapt"))
-        return self._score(self.data.train, self.partition.heldout_rows(client))
+        self.flat.model.eval()
+        parts = self._batches(self.partition.heldout_rows(client))
+        with torch.no_grad():
+            return merge(self._score(self.data.train, part, number) for number, part in enumerate(parts))
 
-    def evaluate_test(self, payload: Vector) -> dict[str, float]:
-        """The metrics of the server's model on the central test set; none where parts of it are the clients' own.
+    @property
+    def num_test_batches(self) -> int:
+        """How many batches of the central test set say what the server's model is worth.
 
-        What the task itself leaves with the clients (a discriminator) it can do without in its `measure`.
+        None where parts of it are the clients' own. What the task itself leaves with the clients (a discriminator) it
+        can do without in its `measure`, which is then all.
         """
+        return 0 if self.private else len(self._batches(self._test_rows()))
+
+    @torch.no_grad()
+    def test(self, payload: Vector, batches: Sequence[int]) -> list[dict[str, Mean]]:
+        """The metrics of the server's model on each of these batches of the central test set."""
+        self.load(payload)
+        self.flat.model.eval()
+        parts = self._batches(self._test_rows())
+        return [self._score(self.data.test, parts[batch], batch) for batch in batches]
+
+    def measure(self, payload: Vector) -> dict[str, float]:
+        """The task's metrics of the server's model that do not add up over batches."""
         if self.personal:
             return {}
         self.load(payload)
-        if self.private:
-            return self.task.measure(self.flat.model, self.data)
-        means = self._score(self.data.test, np.arange(len(next(iter(self.data.test.values())))))
-        return {name: mean.value for name, mean in means.items()} | self.task.measure(self.flat.model, self.data)
+        return self.task.measure(self.flat.model, self.data)
 
     def load(self, payload: Vector) -> None:
         """Turn the model into the server's."""
@@ -165,7 +179,7 @@ class Trainer:
         for name, tensor in self.private.items():
             if PRIVATE + name in state:
                 tensor.copy_(state.pop(PRIVATE + name))
-        torch.manual_seed(rng.integer(self.seed, prefix + "torch", round, client))
+        rng.seed_torch(self.seed, prefix + "torch", round, client)
 
         def stream(purpose: str) -> Iterator[Batch]:
             generator = rng.generator(self.seed, prefix + purpose, round, client)
@@ -179,12 +193,16 @@ class Trainer:
             state=state, extras=dict(zip(extras, payload[size:].clone().view(len(extras), size), strict=True)),
         )  # fmt: skip
 
-    @torch.no_grad()
-    def _score(self, columns: Columns, rows: NDArray) -> dict[str, Mean]:
-        torch.manual_seed(rng.integer(self.seed, "evaluate"))  # some tasks draw noise to be scored on
-        self.flat.model.eval()
-        parts = np.split(rows, range(self.batch_size, len(rows), self.batch_size))
-        return merge(self.task.score(self.flat.model, gather(columns, part, self.device)) for part in parts)
+    def _score(self, columns: Columns, rows: NDArray, number: int) -> dict[str, Mean]:
+        """The metrics on these rows, batch `number` of the set that they are from."""
+        rng.seed_torch(self.seed, "evaluate", number)  # some tasks draw noise to be scored on
+        return self.task.score(self.flat.model, gather(columns, rows, self.device))
+
+    def _test_rows(self) -> NDArray:
+        return np.arange(len(next(iter(self.data.test.values()))))
+
+    def _batches(self, rows: NDArray) -> list[NDArray]:
+        return np.split(rows, range(self.batch_size, len(rows), self.batch_size))
 
 
 def batches(rows: NDArray, size: int, generator: np.random.Generator) -> Iterator[NDArray]:

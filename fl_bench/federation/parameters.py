@@ -8,12 +8,56 @@ from typing import TypeVar
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord
+from flwr.common.constant import SType
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fl_bench.errors import ConfigError
 
 Vector = TypeVar("Vector", NDArray[np.float32], Tensor)
+
+
+class Buffer(Array):
+    """An Array that holds a NumPy array, where Flower's holds it serialised: nothing is copied to make or to send it.
+
+    Pickle is given the array itself, which Ray puts into memory that processes share.
+    """
+
+    stype = SType.NUMPY
+
+    def __init__(self, array: NDArray) -> None:
+        self.array = array
+
+    @property
+    def dtype(self) -> str:  # type: ignore[override]
+        return str(self.array.dtype)
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.array.shape
+
+    @property
+    def data(self) -> bytes:  # type: ignore[override]
+        return Array(self.array).data
+
+    def numpy(self) -> NDArray:
+        return self.array.copy()  # whoever asks may write into it
+
+    def __reduce__(self) -> tuple[type, tuple[NDArray]]:
+        return Buffer, (self.array,)
+
+
+def to_record(arrays: Mapping[str, NDArray]) -> ArrayRecord:
+    """A record of these very arrays."""
+    record = ArrayRecord()
+    for name, array in arrays.items():
+        record[name] = Buffer(array)
+    return record
+
+
+def contents(array: Array) -> NDArray:
+    """What an array of a record holds, to be read only."""
+    return array.array if isinstance(array, Buffer) else array.numpy()
 
 
 @dataclass(frozen=True)
@@ -40,11 +84,12 @@ class Layout:
         return Layout({**self.shapes, **extras})
 
     def to_record(self, vector: NDArray[np.float32]) -> ArrayRecord:
-        return ArrayRecord({name: Array(view) for name, view in self.split(vector).items()})
+        """Views of the vector, which must not change while the record is in use."""
+        return to_record(self.split(vector))
 
     def from_record(self, record: ArrayRecord) -> NDArray[np.float32]:
         """The vector [P] as float32; some of Flower's strategies return float64."""
-        parts = [record[name].numpy().ravel() for name in self.shapes] or [np.empty(0)]  # all may stay at the clients
+        parts = [contents(record[name]).ravel() for name in self.shapes] or [np.empty(0)]  # all may stay at the clients
         return np.concatenate(parts, dtype=np.float32, casting="same_kind")
 
 

@@ -113,7 +113,9 @@ class Rounds:
     def _evaluate(self, round: int, vector: Vector, fleet: Fleet, rows: dict[int, Row]) -> Row:
         """The test metrics of the model, and those on clients' held-out data, which are added to `rows`."""
         with self._timed("test"):
-            row = {f"test_{name}": value for name, value in self.trainer.evaluate_test(vector).items()}
+            tested = fleet.test(vector, self.trainer.num_test_batches)
+            measured = {name: mean.value for name, mean in tested.items()} | self.trainer.measure(vector)
+            row = {f"test_{name}": value for name, value in measured.items()}
         if not self.cfg.evaluate.clients:
             return row
         with self._timed("evaluate_clients"):

@@ -36,5 +36,5 @@ def test_every_kind_of_column_comes_back_memory_mapped(tmp_path: Path) -> None:
     assert opened.train["tokens"][rows].tolist() == [[2, 3], [-1, -1]]
     assert opened.train["image"][rows].tolist() == [[1], [2]]
     assert opened.train["big"][rows].tolist() == [8, 9]
-    assert isinstance(opened.train["image"].table, np.memmap)
+    assert isinstance(opened.train["image"].table.base, np.memmap)
     assert (opened.num_samples, opened.classes, opened.folder) == (3, ("a",), tmp_path)

@@ -53,7 +53,7 @@ def test_synthetic_images_are_learnable_and_as_many_as_asked_for(tmp_path: Path)
 def test_arrays_come_back_memory_mapped(tmp_path: Path) -> None:
     sources.synthetic(tmp_path, 50, (1, 8, 8)).save(tmp_path)
     opened = FederatedData.open(tmp_path)
-    assert isinstance(opened.train["x"], np.memmap)
+    assert isinstance(opened.train["x"].base, np.memmap)
     assert not opened.train["x"].flags.writeable
     assert opened.classes == tuple(f"template {k}" for k in range(10))
     assert opened.num_samples == 50

@@ -44,7 +44,7 @@ def told(trainer, number: int = 1) -> ConfigRecord:
 def through_fleet(tmp_path: Path, name: str, rounds: int) -> list[np.ndarray]:
     cfg, trainer = start(tmp_path, name)
     strategy = _make_strategy(cfg.strategy.server)
-    fleet = _make_fleet(cfg, InlineGrid(), 1, tmp_path, ClientStates(tmp_path), trainer, lambda: False)
+    fleet = _make_fleet(cfg, InlineGrid(), tmp_path, ClientStates(tmp_path), trainer)
     fleet.cohort = list(range(10))
     vector, seen = trainer.untrained(), []
     for number in range(1, rounds + 1):
@@ -76,7 +76,7 @@ def directly(tmp_path: Path, name: str, rounds: int) -> list[np.ndarray]:
                 "num-examples": trained.num_examples,
                 "train_loss": trained.metrics["loss"].value,
             } | trained.reply
-            content = RecordDict({"arrays": layout.to_record(trained.payload), "metrics": MetricRecord(metrics)})
+            content = RecordDict({"arrays": layout.to_record(trained.payload.copy()), "metrics": MetricRecord(metrics)})
             replies.append(Message(content, reply_to=message))
         rng.seed_globals(0, "aggregate", number)
         vector = layout.from_record(strategy.aggregate_train(number, replies)[0])
@@ -114,7 +114,7 @@ def sent(tmp_path: Path, *overrides: str) -> list[list[int]]:
     cfg = compose("num_clients=6", "partition=linear", "local.steps=null", *overrides)
     trainer = _prepare(cfg, build(cfg.task), tmp_path)
     wire = Wire()
-    fleet = _make_fleet(cfg, wire, 3, tmp_path, ClientStates(tmp_path), trainer, lambda: False)
+    fleet = _make_fleet(cfg, wire, tmp_path, ClientStates(tmp_path), trainer)
     fleet.cohort = list(range(6))
     arrays = fleet.layout.to_record(trainer.untrained())
     fleet.send_and_receive(_make_strategy(cfg.strategy.server).configure_train(1, arrays, told(trainer), fleet))
@@ -134,7 +134,7 @@ def test_without_packing_each_client_has_a_message(tmp_path: Path) -> None:
 def prepared(tmp_path: Path, *overrides: str):
     cfg = compose(*overrides)
     trainer = _prepare(cfg, build(cfg.task), tmp_path)
-    fleet = _make_fleet(cfg, InlineGrid(), 1, tmp_path, ClientStates(tmp_path), trainer, lambda: False)
+    fleet = _make_fleet(cfg, InlineGrid(), tmp_path, ClientStates(tmp_path), trainer)
     fleet.cohort = [0, 1]
     return fleet, trainer.untrained()
 
@@ -175,7 +175,7 @@ def test_scaffolds_variate_is_the_weighted_mean_of_the_clients_whoever_takes_par
     cfg, trainer = start(tmp_path, "scaffold")
     strategy = _make_strategy(cfg.strategy.server)
     states = ClientStates(tmp_path / "state")
-    fleet = _make_fleet(cfg, InlineGrid(), 1, tmp_path, states, trainer, lambda: False)
+    fleet = _make_fleet(cfg, InlineGrid(), tmp_path, states, trainer)
     vector = trainer.untrained()
     for fleet.round, fleet.cohort in enumerate(([0, 9], [3], [9, 4, 5], [0, 3]), start=1):
         messages = strategy.configure_train(fleet.round, fleet.layout.to_record(vector), told(trainer), fleet)

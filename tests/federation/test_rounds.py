@@ -26,7 +26,7 @@ SMALL = ("num_rounds=3", "partition.holdout=0")
 
 def central(seed: int, epochs_of_batches, lr: float) -> dict[str, torch.Tensor]:
     """Logistic regression by plain PyTorch from the same initial model."""
-    torch.manual_seed(rng.integer(seed, "model"))
+    rng.seed_torch(seed, "model")
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     data = digits().train
