@@ -47,6 +47,7 @@ class Engine:
     own_process: bool = MISSING
     threads: int = MISSING
     packing: bool = MISSING
+    vectorize: Any = MISSING  # a number, "auto" or "off"
     client_resources: Resources = MISSING
     ray: Ray = MISSING
 
@@ -112,6 +113,11 @@ RULES: list[Rule] = [
         "engine.client_resources.num_gpus",
         lambda value, _: value == "auto" or (_is_number(value) and 0 <= value < math.inf),
         "must be a number from 0, or auto",
+    ),
+    (
+        "engine.vectorize",
+        lambda value, _: value in ("auto", "off") or (isinstance(value, int) and value >= 2),
+        "must be auto, off, or a number of clients from 2",
     ),
     (
         "compression.down",

@@ -17,17 +17,19 @@ from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save_file
+from torch import nn
 
 from fl_bench import rng
 from fl_bench.build import build, call, find_target
 from fl_bench.data.partition import Partition
-from fl_bench.engines.resources import resolve_gpus
+from fl_bench.engines.resources import check_gpus, share_gpus
 from fl_bench.errors import ConfigError, FlBenchError, Interrupted, in_one_line
 from fl_bench.federation.client import trainer_in
 from fl_bench.federation.fleet import Fleet
 from fl_bench.federation.local import CONFIG, Trainer
 from fl_bench.federation.rounds import Rounds
 from fl_bench.federation.state import ClientStates
+from fl_bench.federation.vectorized import why_not
 from fl_bench.machine import describe
 from fl_bench.network.schedule import Schedule
 from fl_bench.results import flower_log
@@ -38,6 +40,7 @@ from fl_bench.results.recorder import Recorder
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.tasks.base import Task
 
+AUTO = 50  # clients at once with engine.vectorize=auto
 STATUS = {0: "done", 1: "failed", 2: "invalid", 130: "interrupted"}
 
 
@@ -80,18 +83,23 @@ def run(cfg: DictConfig, folder: Path, scratch: Path, show: Callable[[Any], None
     """Everything from the data to the figures; `show` gets each round's row."""
     flower_log.quieten()
     torch.set_num_threads(cfg.engine.threads)
-    resolve_gpus(cfg.engine)
+    check_gpus(cfg.engine)
     engine = find_target(cfg.engine)
     task: Task = build(cfg.task)
     strategy = _make_strategy(cfg.strategy.server)
     # The workers build theirs from the resolved config, whose errors name other keys.
     for node in (cfg.strategy.client, cfg.compression.up, cfg.compression.down):
         build(node)
-    with engine(cfg.engine) as connect:  # the workers start while the data is prepared
+    trainer = None
+    if cfg.engine.client_resources.num_gpus == "auto":
         trainer = _prepare(cfg, task, scratch)
+        share_gpus(cfg.engine, trainer)
+    with engine(cfg.engine) as connect:  # the workers start while the data is prepared
+        trainer = trainer or _prepare(cfg, task, scratch)
         schedule = _make_schedule(cfg, trainer)
         _try_out(cfg, trainer, strategy)
-        if note := _note(trainer):
+        together, reason = _train_together(cfg, trainer)
+        for note in filter(None, (_note(trainer), reason)):
             print(f"fl-bench: note: {note}", file=sys.stderr)
         _write_partition(trainer, folder)
         parts = [type(part) for part in (task, strategy, trainer.algorithm)]
@@ -106,7 +114,7 @@ def run(cfg: DictConfig, folder: Path, scratch: Path, show: Callable[[Any], None
             states = ClientStates(folder / "state")
             states.clear()
             rounds = Rounds(cfg, strategy, trainer, schedule, states, Recorder(folder), album, report)
-            fleet = _make_fleet(cfg, connect(), scratch, states, trainer)
+            fleet = _make_fleet(cfg, connect(), scratch, states, trainer, together)
             gc.freeze()  # some of Flower's strategies collect garbage for every client: not all of torch each time
             try:
                 vector = rounds.run(fleet)
@@ -180,10 +188,11 @@ def _make_fleet(
     scratch: Path,
     states: ClientStates,
     trainer: Trainer,
+    together: int = 1,
 ) -> Fleet:
     return Fleet(
         grid, scratch, states.folder, trainer.layout, trainer.partition.train_sizes, _steps(cfg, trainer),
-        packing=cfg.engine.packing, each=cfg.strategy.needs_each_client,
+        packing=cfg.engine.packing, each=cfg.strategy.needs_each_client, together=together,
     )  # fmt: skip
 
 
@@ -224,6 +233,22 @@ def _check_target(cfg: DictConfig, trainer: Trainer) -> None:
     known += [f"client_{name}" for name in trainer.metric_names()] if cfg.evaluate.clients else []
     if cfg.target_metric not in known:
         raise ConfigError(f"target_metric={cfg.target_metric}: must be one of this run's {', '.join(known)}")
+
+
+def _train_together(cfg: DictConfig, trainer: Trainer) -> tuple[int, str | None]:
+    """How many clients a worker trains as one program, and why it is one where the user wants more."""
+    wish = cfg.engine.vectorize
+    if wish == "off":
+        return 1, None
+    # On a CPU it is faster for models of linear layers only, and slower for convolutions (benchmarks/results.md).
+    layers = [
+        module for module in trainer.flat.model.modules() if next(module.parameters(recurse=False), None) is not None
+    ]
+    slow = wish == "auto" and trainer.device == "cpu" and not all(isinstance(layer, nn.Linear) for layer in layers)
+    reason = "on a CPU it is slower, but for models of linear layers" if slow else why_not(trainer)
+    if reason:
+        return 1, f"engine.vectorize={wish}: one client at a time: {reason}"
+    return AUTO if wish == "auto" else wish, None
 
 
 def _save_model(trainer: Trainer, folder: Path) -> None:

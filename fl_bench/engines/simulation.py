@@ -151,6 +151,6 @@ def _count_workers(resources: dict[str, float]) -> int:
     cpus, gpus = resources["num_cpus"], resources["num_gpus"]
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return sum(
-        min([int(machine.get("CPU", 0) / cpus)] + ([int(machine.get("GPU", 0) / gpus)] if gpus else []))
+        min([int(machine.get("CPU", 0) / cpus)] + ([int(machine.get("GPU", 0) / gpus + 1e-6)] if gpus else []))
         for machine in machines
     )

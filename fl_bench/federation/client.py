@@ -11,20 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
 from fl_bench.errors import in_one_line
 from fl_bench.federation.channel import WITHHELD_BYTES, memory_of, without_memory
-from fl_bench.federation.local import Trainer
+from fl_bench.federation.local import Trained, Trainer
 from fl_bench.federation.parameters import to_record
 from fl_bench.federation.state import ClientStates
 from fl_bench.federation.update import Diverged, ExactMean, Update, check_size
+from fl_bench.federation.vectorized import train_together
 from fl_bench.machine import peak_memory_mb
 from fl_bench.mean import Mean
 
 JOB = "fl-bench"
+NO_MEMORY = "out of memory"  # the status of a client whose turn the GPU had no room for
 Row = dict[str, Any]
 
 app = ClientApp()
@@ -41,12 +44,15 @@ def train(message: Message, context: Context) -> Message:
     channel = trainer.channel
     received = channel.arrives_down(start, round)
 
-    def turn(client: int) -> Row:
+    def take_turn(client: int) -> Row:
         nonlocal total
         if not len(trainer.rows(client)):
             return {"status": "empty"}
         before = states.read(client, before=round)
-        trained = trainer.train(client, round, received, config, without_memory(before))
+        if client in together:
+            trained = together[client].checked()
+        else:
+            trained = trainer.train(client, round, received, config, without_memory(before))
         row = {"num_examples": trained.num_examples, "metrics": to_pairs(trained.metrics), "reply": trained.reply}
         loss = trained.metrics["loss"].value
         state = trained.state | memory_of(before)
@@ -62,10 +68,25 @@ def train(message: Message, context: Context) -> Message:
             total = exact.add(total, Update(arrived, trained.num_examples))
         return {"status": "ok", "bytes_up": channel.bytes_up} | row
 
-    rows = [_attempt(turn, client) for client in job["clients"]]
+    clients, size, rows = job["clients"], job["together"], []
+    while clients:
+        group = [client for client in clients[:size] if len(trainer.rows(client))]
+        together: Mapping[int, Trained] = {}
+        if len(group) > 1:
+            before = [without_memory(states.read(client, before=round)) for client in group]
+            try:
+                together = train_together(trainer, group, round, received, config, before)
+            except torch.OutOfMemoryError:
+                torch.cuda.empty_cache()
+                size = -(-size // 2)
+                continue
+            except Exception:  # whoever is to blame will fail by itself
+                together = {}
+        rows += [_attempt(take_turn, client) for client in clients[:size]]
+        clients = clients[size:]
     if total is not None:
         models["total"] = total.values
-    return _reply(message, rows, models, total.weight if total else 0)
+    return _reply(message, rows, models, weight=total.weight if total else 0, together=size)
 
 
 @app.evaluate()
@@ -77,17 +98,18 @@ def evaluate(message: Message, context: Context) -> Message:
         metrics = trainer.evaluate_client(client, round, start, config, states.read(client, before=round + 1))
         return {"status": "evaluated", "metrics": to_pairs(metrics)}
 
-    return _reply(message, [_attempt(turn, client) for client in job["clients"]], {}, 0)
+    return _reply(message, [_attempt(turn, client) for client in job["clients"]])
 
 
 @app.query()
 def test(message: Message, context: Context) -> Message:
-    """Batches of the central test set; a message without any only has everything imported."""
+    """Batches of the central test set; a message without a job has everything imported and unused memory freed."""
     if JOB not in message.content:
+        torch.cuda.empty_cache()
         return Message(RecordDict(), reply_to=message)
     trainer, payload, _, job = _unpack(message)
     rows = [{"metrics": to_pairs(metrics)} for metrics in trainer.test(payload, job["batches"])]
-    return _reply(message, rows, {}, 0)
+    return _reply(message, rows)
 
 
 def to_pairs(metrics: Mapping[str, Mean]) -> dict[str, list[float]]:
@@ -115,10 +137,13 @@ def _attempt(turn: Callable[[int], Row], client: int) -> Row:
         return {"client": client} | turn(client)
     except Diverged as error:
         return {"client": client, "status": "diverged", "why": str(error)}
+    except torch.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        return {"client": client, "status": NO_MEMORY, "why": in_one_line(error)}
     except Exception as error:
         return {"client": client, "status": "failed", "why": in_one_line(error)}
 
 
-def _reply(message: Message, rows: list[Row], models: Mapping[str, NDArray], weight: int) -> Message:
-    answer = ConfigRecord({"rows": json.dumps(rows), "weight": weight, "peak_mb": peak_memory_mb()})
-    return Message(RecordDict({"models": to_record(models), JOB: answer}), reply_to=message)
+def _reply(message: Message, rows: list[Row], models: Mapping[str, NDArray] | None = None, **numbers: int) -> Message:
+    answer = ConfigRecord({"rows": json.dumps(rows), "peak_mb": peak_memory_mb(), **numbers})
+    return Message(RecordDict({"models": to_record(models or {}), JOB: answer}), reply_to=message)

@@ -7,6 +7,7 @@ them in the order of the clients. What it returns depends neither on the number 
 
 import heapq
 import json
+import sys
 import textwrap
 import time
 from collections.abc import Collection, Iterable, Sequence
@@ -20,7 +21,7 @@ from flwr.supercore.run import Run
 from numpy.typing import NDArray
 
 from fl_bench.errors import RunError
-from fl_bench.federation.client import JOB, Row, metrics_of, to_pairs
+from fl_bench.federation.client import JOB, NO_MEMORY, Row, metrics_of, to_pairs
 from fl_bench.federation.parameters import Layout, contents
 from fl_bench.federation.update import ExactMean, Update
 from fl_bench.mean import Mean, merge
@@ -41,6 +42,7 @@ class Fleet(Grid):
         steps: NDArray[np.int64],
         packing: bool,
         each: bool,
+        together: int = 1,
     ) -> None:
         self.grid = grid
         self.folder = folder
@@ -50,12 +52,14 @@ class Fleet(Grid):
         self.steps = steps  # [num_clients]: a client's share of a worker's time
         self.packing = packing
         self.each = each
+        self.together = together  # how many clients a worker trains at once
         self.cohort: Sequence[int] = ()  # the clients that a strategy sees
         self.dropping: Collection[int] = ()  # those of them who will not answer in time, and so need not train
         self.round = 0
         self.rows: list[Row] = []  # of the last exchange, by client
         self.worker_peak_mb = 0  # the most memory that any worker has had
         self._nodes = list(grid.get_node_ids())
+        self._bound = 1  # at least the examples of all who train in this exchange
         self._sent: dict[str, tuple[list[Message], ExactMean]] = {}
 
     def get_node_ids(self) -> Iterable[int]:
@@ -69,7 +73,12 @@ class Fleet(Grid):
         """
         by_client = {message.metadata.dst_node_id: message for message in messages}
         answering = by_client.keys() - self.dropping
-        answers = self._unpack(self._collect(self.push_messages(by_client[client] for client in answering), timeout))
+        self._bound = max(1, int(self.weights[list(answering)].sum()))
+        replies = self._collect(self.push_messages(by_client[client] for client in answering), timeout)
+        while (crowded := _out_of_memory(replies)) and len(self._nodes) > 1:
+            self._use_fewer_nodes()
+            replies += self._collect(self.push_messages(by_client[client] for client in crowded), timeout)
+        answers = self._unpack(replies)
         dropped = ({"client": client, "status": "dropped"} for client in by_client.keys() - answering)
         self.rows = sorted([*self.rows, *dropped], key=lambda row: row["client"])
         return answers
@@ -89,16 +98,16 @@ class Fleet(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         by_client = sorted(messages, key=lambda message: message.metadata.dst_node_id)
-        bound = max(1, int(self.weights[[m.metadata.dst_node_id for m in by_client]].sum()))
         ids = []
         exact: dict[int, ExactMean] = {}  # by content: usually all messages share one
         for worker, pack in self._pack(by_client):
             content = pack[0].content
             if id(content) not in exact:
                 arrays = next(iter(content.array_records.values()))
-                exact[id(content)] = ExactMean(self.layout.from_record(arrays), bound)
+                exact[id(content)] = ExactMean(self.layout.from_record(arrays), self._bound)
             clients = [message.metadata.dst_node_id for message in pack]
-            content = self._with_job(content, {"clients": clients, "weight_bound": bound, "each": self.each})
+            job = {"clients": clients, "weight_bound": self._bound, "each": self.each, "together": self.together}
+            content = self._with_job(content, job)
             node = self._nodes[worker]
             (message_id,) = self.grid.push_messages([Message(content, node, pack[0].metadata.message_type)])
             self._sent[message_id] = (pack, exact[id(pack[0].content)])
@@ -141,6 +150,13 @@ class Fleet(Grid):
                 raise RunError(f"round {self.round}: no answer from a worker after {timeout:.0f} s")
         return replies
 
+    def _use_fewer_nodes(self) -> None:
+        """From now on only half of the workers train; the others leave their GPU memory to them."""
+        used, left = np.split(np.array(self._nodes), [-(-len(self._nodes) // 2)])
+        self._nodes = used.tolist()
+        self._collect(self.grid.push_messages(Message(RecordDict(), int(n), MessageType.QUERY) for n in left))
+        _note(f"round {self.round}: out of GPU memory: {len(used)} of the workers go on, and repeat who found no room")
+
     def _pack(self, messages: list[Message]) -> list[tuple[int, list[Message]]]:
         """Split the messages over the workers: the heaviest client goes first, to the worker with the least to do.
 
@@ -159,20 +175,25 @@ class Fleet(Grid):
 
     def _unpack(self, replies: list[Message]) -> list[Message]:
         originals: dict[int, Message] = {}
-        rows: list[Row] = []
+        rows: dict[int, Row] = {}  # of a client that has been repeated, the later one
         models: dict[int, ArrayRecord] = {}
         total: Update | None = None
         for reply in replies:
             pack, exact = self._sent.pop(reply.metadata.reply_to_message_id)
             originals |= {message.metadata.dst_node_id: message for message in pack}
             answer = self._answer(reply, f"clients {', '.join(str(message.metadata.dst_node_id) for message in pack)}")
-            rows += json.loads(answer["rows"])
+            rows |= {row["client"]: row for row in json.loads(answer["rows"])}
+            if answer.get("together", self.together) < self.together:
+                self.together = answer["together"]
+                _note(f"out of GPU memory: from now on a worker trains {self.together} clients at once")
             for key, array in reply.content.array_records["models"].items():
                 if key == "total":
                     total = exact.add(total, Update(contents(array), answer["weight"]))
                 else:
                     models[int(key)] = self.layout.to_record(contents(array))
-        self.rows = sorted(rows, key=lambda row: row["client"])
+        self.rows = [rows[client] for client in sorted(rows)]
+        for row in _with_no_memory(self.rows):
+            row["status"] = "failed"
         errors = [
             Message(Error(CLIENT_FAILED, row["why"]), reply_to=originals[row["client"]])
             for row in self.rows
@@ -218,3 +239,20 @@ class Fleet(Grid):
         weight = row["num_examples"] if is_train else means["loss"].count
         content["metrics"] = MetricRecord({"num-examples": weight} | numbers)
         return Message(content, reply_to=original)
+
+
+def _out_of_memory(replies: list[Message]) -> list[int]:
+    """The clients that found no room on a GPU, if their last reply says so."""
+    rows: dict[int, Row] = {}
+    if any(not reply.has_error() and NO_MEMORY in str(reply.content.config_records[JOB]["rows"]) for reply in replies):
+        for reply in replies:
+            rows |= {row["client"]: row for row in json.loads(str(reply.content.config_records[JOB]["rows"]))}
+    return [row["client"] for row in _with_no_memory(rows.values())]
+
+
+def _with_no_memory(rows: Iterable[Row]) -> list[Row]:
+    return [row for row in rows if row["status"] == NO_MEMORY]
+
+
+def _note(text: str) -> None:
+    print(f"fl-bench: note: {text}", file=sys.stderr)

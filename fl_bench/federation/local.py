@@ -40,6 +40,13 @@ class Trained:
     reply: dict[str, float]
     state: State  # to be kept by the client
 
+    def checked(self) -> "Trained":
+        """This, or Diverged is raised where the loss is not finite."""
+        loss = self.metrics["loss"].value
+        if not np.isfinite(loss):
+            raise Diverged(f"its training loss is {loss}")
+        return self
+
 
 class Trainer:
     """One process's model and data: any client's turn can be taken here. `folder` holds the config and the arrays.
@@ -93,19 +100,16 @@ class Trainer:
         steps = self.algorithm.train(turn)
         with torch.no_grad():
             self.algorithm.finish(turn)
-        metrics = merge(steps)
-        if not np.isfinite(metrics["loss"].value):
-            raise Diverged(f"its training loss is {metrics['loss'].value}")
         extras = [turn.extras[name] for name in self.algorithm.extras]
         end = torch.cat([turn.parameters, *extras]) if extras else turn.parameters
         kept = {PRIVATE + name: tensor for name, tensor in self.private.items()} | turn.state
         return Trained(
             end.cpu().numpy(),
             len(rows),
-            metrics,
+            merge(steps),
             turn.reply,
             {name: tensor.detach().cpu().clone() for name, tensor in kept.items()},
-        )
+        ).checked()
 
     def evaluate_client(
         self, client: int, round: int, payload: Vector, config: Mapping[str, Any], state: State

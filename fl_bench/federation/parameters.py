@@ -71,10 +71,10 @@ class Layout:
         return sum(prod(shape) for shape in self.shapes.values())
 
     def split(self, vector: Vector) -> dict[str, Vector]:
-        """Views of the vector by tensor name."""
+        """Views of a vector [..., P] by tensor name."""
         views, start = {}, 0
         for name, shape in self.shapes.items():
-            views[name] = vector[start : start + prod(shape)].reshape(shape)
+            views[name] = vector[..., start : start + prod(shape)].reshape(*vector.shape[:-1], *shape)
             start += prod(shape)
         return views
 

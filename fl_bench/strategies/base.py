@@ -42,7 +42,7 @@ class Turn:
     reply: dict[str, float] = field(default_factory=dict)  # numbers for the server half, beside the task's metrics
 
     def __post_init__(self) -> None:
-        self.steps = 0
+        self.steps: Any = 0  # [K, 1] where K clients take their turns at once
         self._streams: dict[str, Iterator[Batch]] = {}
 
     @cached_property
@@ -120,6 +120,7 @@ class Turn:
 class LocalAlgorithm:
     """Local training by the task's own optimiser; a subclass overrides the moments where it differs."""
 
+    stacks = True  # whether its moments can be those of many clients at once; each class says so for itself
     bounded = False  # whether what is sent keeps a bound that a lossy compression would break
     extras: Sequence[str] = ()  # names of vectors [P] that travel beside the model, there and back; at first zero
 

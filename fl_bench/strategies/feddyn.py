@@ -7,6 +7,7 @@ time: the minima of all clients then meet in a minimum of the whole.
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
@@ -45,9 +46,11 @@ class FedDyn(MovedMean):
 
 
 class DynamicRegularization(LocalAlgorithm):
+    stacks = True
+
     def begin(self, turn: Turn) -> None:
         self.alpha = float(turn.config["alpha"])
-        self.gradient = turn.state.get(GRADIENT, turn.parameters.new_zeros(len(turn.parameters)))
+        self.gradient = turn.state.get(GRADIENT, torch.zeros_like(turn.parameters))
 
     def correct(self, turn: Turn) -> None:
         turn.grad += self.alpha * (turn.parameters - turn.start) - self.gradient

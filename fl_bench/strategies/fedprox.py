@@ -51,5 +51,7 @@ class FedProx(flower.FedProx):
 class Proximal(LocalAlgorithm):
     """The client half: adds mu * (w - w_global), the gradient of the proximal term."""
 
+    stacks = True
+
     def correct(self, turn: Turn) -> None:
         turn.grad += float(turn.config["proximal-mu"]) * (turn.parameters - turn.start)

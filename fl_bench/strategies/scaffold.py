@@ -6,6 +6,7 @@ to each local gradient takes away what makes clients drift apart.
 
 from typing import Any
 
+import torch
 from flwr.app import MetricRecord
 from numpy.typing import NDArray
 
@@ -39,6 +40,7 @@ class ControlVariates(LocalAlgorithm):
     it is a gradient with momentum or Adam too.
     """
 
+    stacks = True
     extras = (VARIATE,)
 
     def check(self, task: Task) -> None:
@@ -47,7 +49,7 @@ class ControlVariates(LocalAlgorithm):
     def begin(self, turn: Turn) -> None:
         ours, mine = turn.extras[VARIATE], turn.state.get(VARIATE)
         self.correction = ours - mine if mine is not None else ours.clone()
-        self.sum = turn.parameters.new_zeros(len(turn.parameters))
+        self.sum = torch.zeros_like(turn.parameters)
 
     def correct(self, turn: Turn) -> None:
         gradient = turn.grad

@@ -1,0 +1,187 @@
+"""Several clients at a time: their models stacked and trained as one batched program (torch.func).
+
+Worth it where a step is so small that starting its operations is most of it, as on a GPU. The numbers are those of one
+client at a time but for float32's rounding: a batched kernel adds in another order.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fl_bench import rng
+from fl_bench.errors import in_one_line
+from fl_bench.federation.local import Trained, Trainer, batches
+from fl_bench.federation.state import State
+from fl_bench.mean import Mean, merge
+from fl_bench.strategies.base import Turn
+from fl_bench.tasks.base import Batch, Metrics, Task, gather
+
+REAL = "real"  # the column of a batch that tells examples [K, B] from padding
+NOT_ELEMENTWISE = ("Adafactor", "LBFGS", "Muon", "SparseAdam")  # of torch.optim: a step looks at a tensor as a whole
+
+
+class Turns(Turn):
+    """The turns of K clients as one: what is [P] of one client is [K, P] here, and its number of steps is [K, 1].
+
+    Those who take more steps come first. Who has finished is left out of further steps.
+    """
+
+    def __init__(
+        self, trainer: Trainer, clients: Sequence[int], round: int, start: Tensor, config: Any, states: Sequence[State]
+    ) -> None:
+        self.trainer, self.clients = trainer, clients
+        size, extras = trainer.flat.layout.size, trainer.algorithm.extras
+        stack = nn.Parameter(start[:size].repeat(len(clients), 1))
+        names = {name for state in states for name in state}
+        super().__init__(
+            client=-1, round=round, task=trainer.task, local=trainer.local, model=nn.ParameterList([stack]),
+            parameters=stack.data, start=start[:size], split=trainer.flat.layout.split, config=config,
+            stream=lambda _: iter(()), batches_per_epoch=0,
+            # Nothing kept yet is zero: an algorithm that sees a difference must not say that it can be stacked.
+            state={name: torch.stack([s.get(name, torch.zeros(size)) for s in states]).to(start) for name in names},
+            extras={name: start[size:].view(len(extras), size)[k].repeat(len(clients), 1)
+                    for k, name in enumerate(extras)},
+        )  # fmt: skip
+        self.stack = stack
+        self.steps: Any = torch.zeros(len(clients), 1, device=start.device)
+        self.program = vmap(vmap(_example(trainer), in_dims=(None, 0)))
+
+    def batches(self, amount: int | None = None, purpose: str = "batches") -> Iterator[Batch]:
+        rows = [self.trainer.rows(client) for client in self.clients]
+        size = self.local["batch_size"]
+        steps = [self.amount * (1 if self.local["steps"] else -(-len(mine) // size)) for mine in rows]
+        orders = [
+            batches(mine, size, rng.generator(self.trainer.seed, purpose, self.round, client))
+            for client, mine in zip(self.clients, rows, strict=True)
+        ]
+        for step in range(max(steps)):
+            parts = [next(order) for order, last in zip(orders, steps, strict=True) if step < last]
+            width = max(map(len, parts))
+            padded = np.stack([np.resize(part, width) for part in parts])
+            columns = gather(self.trainer.data.train, padded.ravel(), self.trainer.device)
+            real = np.arange(width) < np.array([[len(part)] for part in parts])
+            yield {name: column.view(*padded.shape, *column.shape[1:]) for name, column in columns.items()} | {
+                REAL: torch.from_numpy(real).to(self.trainer.device)
+            }
+
+    def step(self, batch: Batch, correct: Callable[[], None] = lambda: None, optimizer: Any = None) -> Metrics:
+        batch = dict(batch)
+        real = batch.pop(REAL)
+        active = len(real)
+        losses, totals = self.program(self.split(self.stack[:active]), batch)
+        (losses * real).sum(dim=1).div(real.sum(dim=1)).sum().backward()
+        self.steps[:active] += 1
+        correct()
+        finished = self.parameters[active:].clone()
+        self.optimizer.step()
+        self.parameters[active:] = finished
+        self.optimizer.zero_grad()
+        counts = real.sum(dim=1)
+        return {name: Mean((total * real).sum(dim=1).detach(), counts) for name, total in totals.items()}  # type: ignore
+
+    @property
+    def grad(self) -> Tensor:
+        assert self.stack.grad is not None
+        return self.stack.grad.clone()
+
+    @grad.setter
+    def grad(self, matrix: Tensor) -> None:
+        self.stack.grad = matrix
+
+
+def train_together(
+    trainer: Trainer, clients: Sequence[int], round: int, payload: Any, config: Mapping[str, Any], states: list[State]
+) -> dict[int, Trained]:
+    """What Trainer.train gives for each of these clients, all of whom have examples."""
+    sizes = {client: len(trainer.rows(client)) for client in clients}
+    pairs = sorted(zip(clients, states, strict=True), key=lambda pair: -sizes[pair[0]])
+    clients = [client for client, _ in pairs]
+    turns = Turns(trainer, clients, round, torch.from_numpy(payload).to(trainer.device), config, [s for _, s in pairs])
+    trainer.flat.reset(turns.start)
+    trainer.flat.model.train()
+    trainer.algorithm.begin(turns)
+    steps = trainer.algorithm.train(turns)
+    with torch.no_grad():
+        trainer.algorithm.finish(turns)
+    extras = [turns.extras[name] for name in trainer.algorithm.extras]
+    payloads = torch.cat([turns.parameters, *extras], dim=1).cpu().numpy()
+    kept = {name: tensor.cpu() for name, tensor in turns.state.items()}
+    by_client: list[list[Metrics]] = [[] for _ in clients]
+    for step in steps:
+        for name, mean in step.items():
+            for mine, total, count in zip(by_client, mean.total.tolist(), mean.count.tolist(), strict=False):  # type: ignore
+                mine.append({name: Mean(total, count)})
+    trained = {}
+    for k, client in enumerate(clients):
+        state = {name: tensor[k].clone() for name, tensor in kept.items()}
+        trained[client] = Trained(payloads[k], sizes[client], merge(by_client[k]), {}, state)
+    return trained
+
+
+def why_not(trainer: Trainer) -> str | None:
+    """What stands against training this task and strategy so, in a few words; None where nothing does."""
+    model, algorithm, optimizer = trainer.flat.model, trainer.algorithm, trainer.local["optimizer"]["name"]
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    reasons = {
+        f"{type(algorithm).__name__} trains one client at a time": not vars(type(algorithm)).get("stacks", False),
+        f"a step of {type(trainer.task).__name__} is not one loss and one optimiser": type(trainer.task).step
+        is not Task.step,
+        f"{optimizer} does not step number by number": optimizer in NOT_ELEMENTWISE,
+        "batch norm counts over examples": any(isinstance(module, _BatchNorm) for module in model.modules()),
+        "not all that travels is trained": not set(trainer.flat.layout.shapes) <= trained,
+    }
+    found = next((reason for reason, holds in reasons.items() if holds), None)
+    return found or _try(trainer)
+
+
+def _try(trainer: Trainer) -> str | None:
+    """Whether the mean of the losses of two examples, stacked, is the loss of the two, and so are its gradients."""
+    batch = gather(trainer.data.train, np.arange(2), trainer.device)
+    trainer.flat.model.train()
+    vector = trainer.flat.vector.clone().requires_grad_()
+    stack = vector.detach().repeat(2, 1).requires_grad_()
+    split = trainer.flat.layout.split
+    try:
+        plain, _ = functional_call(_Objective(trainer), _named(split(vector)), (batch,))
+        losses, _ = vmap(vmap(_example(trainer), in_dims=(None, 0)))(
+            split(stack), {n: torch.stack([c, c]) for n, c in batch.items()}
+        )
+        plain.backward()
+        losses.mean(dim=1).sum().backward()
+    except Exception as error:
+        return f"torch.func says: {in_one_line(error)}"
+    if not torch.allclose(stack.grad[1], vector.grad, rtol=1e-3, atol=1e-5):  # type: ignore[index, arg-type]
+        return "the loss of a batch is not the mean of its examples' losses"
+    return None
+
+
+class _Objective(nn.Module):
+    """A task's objective with its model as a module, so that functional_call can put other numbers into it."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        super().__init__()
+        self.task, self.model = trainer.task, trainer.flat.model
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, metrics = self.task.objective(self.model, batch)
+        return loss, {name: torch.as_tensor(mean.total, device=loss.device) for name, mean in metrics.items()}
+
+
+def _example(trainer: Trainer) -> Callable[[dict[str, Tensor], Batch], Any]:
+    """The loss and metrics of one example, of which vmap makes those of many under many models."""
+    objective = _Objective(trainer)
+
+    def compute(tensors: dict[str, Tensor], example: Batch) -> Any:
+        batch = {name: column[None] for name, column in example.items()}
+        return functional_call(objective, _named(tensors), (batch,))
+
+    return compute
+
+
+def _named(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"model.{name}": tensor for name, tensor in tensors.items()}

@@ -1,0 +1,86 @@
+"""When a GPU has no room for all workers: half of them go on, and whoever found no room is repeated."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import compose, digests, table
+from flwr.app import Message
+
+from fl_bench.engines import inline
+from fl_bench.engines.resources import check_gpus, fraction
+from fl_bench.federation.local import Trainer
+
+GIB = 2**30
+
+
+class Crowded(inline.InlineGrid):
+    """Four workers, of which only so many have room at once as `room` says."""
+
+    room = 2
+    working = 0
+
+    def get_node_ids(self) -> Iterable[int]:
+        return [1, 2, 3, 4]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        ids = list(message_ids)
+        Crowded.working = len(ids)
+        return super().pull_messages(ids)
+
+
+@pytest.fixture
+def crowded(monkeypatch: pytest.MonkeyPatch) -> None:
+    train = Trainer.train
+
+    def with_little_room(self: Trainer, client: int, *rest: Any) -> Any:
+        if Crowded.working > Crowded.room and client % 2:
+            raise torch.OutOfMemoryError("CUDA out of memory (a test)")
+        return train(self, client, *rest)
+
+    monkeypatch.setattr(inline, "InlineGrid", Crowded)
+    monkeypatch.setattr(Trainer, "train", with_little_room)
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "fedmedian"])
+def test_half_of_the_workers_go_on_and_nothing_changes(
+    strategy: str, launch: Callable[..., Path], request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("num_rounds=2", "num_clients=8", "partition=linear", "local.steps=2", f"strategy={strategy}")
+    expected = launch(*words)
+    request.getfixturevalue("crowded")
+    assert digests(launch(*words)) == digests(expected)
+    assert capsys.readouterr().err.count("out of GPU memory: 2 of the workers go on") == 1
+
+
+def test_who_has_no_room_even_alone_has_failed(
+    launch: Callable[..., Path], crowded: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Crowded, "room", 0)
+    rows = table(launch("num_rounds=1", "num_clients=4", "local.steps=1"), "clients")
+    assert [row["status"] for row in rows] == ["ok", "failed", "ok", "failed"]
+
+
+@pytest.mark.parametrize(
+    ("need", "free", "num_gpus", "most_workers", "expected"),
+    [
+        (3 * GIB, 24 * GIB, 1, 16, 1 / 8),  # eight fit
+        (3 * GIB, 24 * GIB, 1, 4, 1 / 4),  # but there are processors for four
+        (3 * GIB, 24 * GIB, 2, 16, 2 / 16),
+        (30 * GIB, 24 * GIB, 1, 16, 1.0),  # one must try
+        (3 * GIB, 24 * GIB, 8, 4, 1.0),  # more GPUs than workers
+    ],
+)
+def test_the_fraction_is_what_a_worker_needs(
+    need: int, free: int, num_gpus: int, most_workers: int, expected: float
+) -> None:
+    assert fraction(need, free, num_gpus, most_workers) == expected
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_auto_without_a_gpu_is_none() -> None:
+    engine = compose("engine.client_resources.num_gpus=auto").engine
+    check_gpus(engine)
+    assert engine.client_resources.num_gpus == 0
