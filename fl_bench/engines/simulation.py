@@ -11,7 +11,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from typing import Any
 
 import ray
@@ -19,6 +18,7 @@ import torch
 from flwr.app import ArrayRecord, Error, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
+from flwr.simulation.ray_transport import ray_actor
 from omegaconf import DictConfig
 from ray import ObjectRef, cloudpickle
 
@@ -26,7 +26,6 @@ from fl_bench.engines.grid import OneRun, context
 from fl_bench.errors import ConfigError
 from fl_bench.machine import num_cpus
 
-ACTORS = "flwr.simulation.ray_transport.ray_actor"
 PULL_SECONDS = 0.1  # between two looks for Ctrl-C
 WORKER_DIED = 1  # the code of the Error in its place
 
@@ -38,14 +37,11 @@ def run(engine: DictConfig) -> Iterator[Callable[[], Grid]]:
     From then on Ctrl-C raises KeyboardInterrupt where the Grid is asked for answers, and never while files are written.
     """
     resources = {name: float(value) for name, value in engine.client_resources.items()}
-    # What Flower's simulation imports, databases and web servers among it, takes as long as Ray needs to start.
-    threading.Thread(target=import_module, args=[ACTORS]).start()
     _connect(engine)
     try:
-        ray_actor = import_module(ACTORS)
         # By value: actors would otherwise import all of Flower's simulation, a second for each.
         cloudpickle.register_pickle_by_value(ray_actor)
-        start = ray_actor.ClientAppActor.options(**resources).remote
+        start = ray_actor.ClientAppActor.options(**resources).remote  # type: ignore[attr-defined]
         workers = [start() for _ in range(_count_workers(resources))]
         grid = RayGrid(dict(enumerate(workers, start=1)))
         warm_up = grid.push_messages(Message(RecordDict(), node, MessageType.QUERY) for node in grid.get_node_ids())
