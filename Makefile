@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test results communication lint format clean
+.PHONY: help run test bench results communication lint format clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,6 +15,9 @@ run: $(READY) ## run the main job to its result: 100 rounds of FedAvg on real ha
 
 test: $(READY) ## run all tests
 	$(BIN)/python -m pytest
+
+bench: $(READY) ## measure speed and memory beside a bare loop and plain Flower, into benchmarks/results.md (half an hour)
+	$(BIN)/python benchmarks/bench.py
 
 communication: $(READY) ## make docs/communication.md anew: bytes, and clients that drop out (half an hour)
 	$(BIN)/python scripts/make_communication.py

@@ -16,7 +16,7 @@ from works import MODELS, WORKS, Work, train
 
 
 def worker(index: int, count: int, work: Work, folder: Path, rounds: int, shared: torch.Tensor, gate: Barrier) -> None:
-    """Train every count-th client of each cohort; row `index` of `shared` is this worker's sum, the last is the model."""
+    """Train every count-th client of a cohort; row `index` of `shared` is this worker's sum, the last is the model."""
     torch.set_num_threads(1)
     images, labels = (np.load(folder / f"train.{name}.npy", mmap_mode="r") for name in "xy")
     model = MODELS[work.task]()

@@ -1,5 +1,6 @@
 """The works that contenders do: who trains on what."""
 
+from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,13 +25,18 @@ class Work(NamedTuple):
     rounds: int
     one_step: bool = False
 
+    @property
+    def data_mb(self) -> float:
+        """Of the images, as uint8."""
+        return self.clients * self.samples * prod(SHAPE) / 2**20
+
 
 WORKS = {
-    "A": Work("100 clients x 500 samples, 10 a round", "cifar", 100, 500, 10, 32, 12),
-    "B": Work("1,000 clients x 50, 50 a round", "cifar", 1_000, 50, 50, 10, 12),
-    "C": Work("10,000 clients x 50, 100 a round", "cifar", 10_000, 50, 100, 10, 8),
-    "D": Work("1,000,000 clients x 1, 1,000 a round, logistic regression", "linear", 1_000_000, 1, 1_000, 1, 8),
-    "E": Work("a model of 25 million parameters, 20 clients a round, a step each", "wide", 100, 32, 20, 32, 8, True),
+    "A": Work("100 clients x 500 samples, 10 a round", "cifar", 100, 500, 10, 32, 10),
+    "B": Work("1,000 clients x 50, 50 a round", "cifar", 1_000, 50, 50, 10, 10),
+    "C": Work("10,000 clients x 50, 100 a round", "cifar", 10_000, 50, 100, 10, 6),
+    "D": Work("1,000,000 clients x 1, 1,000 a round, logistic regression", "linear", 1_000_000, 1, 1_000, 1, 6),
+    "E": Work("a model of 25 million parameters, 20 clients a round, a step each", "wide", 100, 32, 20, 32, 4, True),
 }
 
 

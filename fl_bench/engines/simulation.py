@@ -11,16 +11,18 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from runpy import run_path
 from typing import Any
 
+import flwr
 import ray
 import torch
 from flwr.app import ArrayRecord, Error, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
-from flwr.simulation.ray_transport import ray_actor
 from omegaconf import DictConfig
-from ray import ObjectRef, cloudpickle
+from ray import ObjectRef
 
 from fl_bench.engines.grid import OneRun, context
 from fl_bench.errors import ConfigError
@@ -39,9 +41,7 @@ def run(engine: DictConfig) -> Iterator[Callable[[], Grid]]:
     resources = {name: float(value) for name, value in engine.client_resources.items()}
     _connect(engine)
     try:
-        # By value: actors would otherwise import all of Flower's simulation, a second for each.
-        cloudpickle.register_pickle_by_value(ray_actor)
-        start = ray_actor.ClientAppActor.options(**resources).remote  # type: ignore[attr-defined]
+        start = _flowers_actor().options(**resources).remote
         workers = [start() for _ in range(_count_workers(resources))]
         grid = RayGrid(dict(enumerate(workers, start=1)))
         warm_up = grid.push_messages(Message(RecordDict(), node, MessageType.QUERY) for node in grid.get_node_ids())
@@ -119,6 +119,15 @@ def _app() -> ClientApp:
     from fl_bench.federation.client import app
 
     return app
+
+
+def _flowers_actor() -> Any:
+    """The actor class of Flower's simulation: flwr.simulation.ray_transport.ray_actor.ClientAppActor.
+
+    From its file: the package around it imports databases and web servers, for a second here and in every worker.
+    """
+    file = Path(str(flwr.__file__)).parent / "simulation" / "ray_transport" / "ray_actor.py"
+    return run_path(str(file))["ClientAppActor"]
 
 
 def _connect(engine: DictConfig) -> None:

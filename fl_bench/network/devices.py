@@ -6,7 +6,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from fl_bench.errors import ConfigError
@@ -55,6 +54,8 @@ def drawn(generator: np.random.Generator, num_clients: int, medians: Sequence[fl
 
 def read(file: Path, num_clients: int) -> Devices:
     """Devices from a CSV file of traces with the columns of Devices; raises ConfigError at its first bad row."""
+    import pandas as pd  # a quarter of a second, and most runs have no traces
+
     where = f"network.traces={file}"
     try:
         with file.open(newline="") as stream:
