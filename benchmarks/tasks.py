@@ -8,6 +8,7 @@ from works import MODELS
 
 from fl_bench.data.arrays import FederatedData
 from fl_bench.tasks.base import ImageClassifier
+from fl_bench.tasks.cifar import Cifar
 
 
 class Files(ImageClassifier):
@@ -29,6 +30,7 @@ class Files(ImageClassifier):
 
 class LeNet(Files):
     name = "cifar"
+    gather = Cifar.gather
 
 
 class Linear(Files):

@@ -24,7 +24,6 @@ from fl_bench.errors import ConfigError, FlBenchError, in_one_line
 from fl_bench.federation.local import PRIVATE, Trainer, batches
 from fl_bench.run import run
 from fl_bench.strategies.base import Turn
-from fl_bench.tasks.base import gather
 
 Compose = Callable[[Sequence[str]], DictConfig]  # from words of the command line to the config
 
@@ -104,7 +103,8 @@ def one_client(kit: Kit) -> str:
         optimizer = trainer.task.optimizer(model, trainer.local)
         rng.seed_torch(cfg.seed, "torch", round)
         for part in islice(batches(rows, cfg.local.batch_size, rng.generator(cfg.seed, "batches", round)), count):
-            trainer.task.step(model, gather(trainer.data.train, part, trainer.device), optimizer, lambda: None)
+            batch = trainer.task.gather(trainer.data.train, part, trainer.device)
+            trainer.task.step(model, batch, optimizer, lambda: None)
     return _same(_model(ours), {k: t.cpu() for k, t in model.state_dict().items()}, "the model of a plain loop")
 
 

@@ -40,7 +40,7 @@ from fl_bench.results.recorder import Recorder
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.tasks.base import Task
 
-AUTO = 50  # clients at once with engine.vectorize=auto
+AUTO, MOST_STACKED = 50, 50_000_000  # clients, and numbers in a stack, at most with engine.vectorize=auto
 STATUS = {0: "done", 1: "failed", 2: "invalid", 130: "interrupted"}
 
 
@@ -240,15 +240,17 @@ def _train_together(cfg: DictConfig, trainer: Trainer) -> tuple[int, str | None]
     wish = cfg.engine.vectorize
     if wish == "off":
         return 1, None
-    # On a CPU it is faster for models of linear layers only, and slower for convolutions (benchmarks/results.md).
+    # For convolutions it gains a tenth at best, and can lose half (docs/speed.md).
     layers = [
         module for module in trainer.flat.model.modules() if next(module.parameters(recurse=False), None) is not None
     ]
     slow = wish == "auto" and trainer.device == "cpu" and not all(isinstance(layer, nn.Linear) for layer in layers)
-    reason = "on a CPU it is slower, but for models of linear layers" if slow else why_not(trainer)
+    reason = "engine.packing=false sends a worker one" if not cfg.engine.packing else None
+    reason = reason or ("on a CPU only models of linear layers gain by it" if slow else why_not(trainer))
     if reason:
         return 1, f"engine.vectorize={wish}: one client at a time: {reason}"
-    return AUTO if wish == "auto" else wish, None
+    fits = max(2, MOST_STACKED // max(1, trainer.flat.layout.size))
+    return min(AUTO, fits) if wish == "auto" else wish, None
 
 
 def _save_model(trainer: Trainer, folder: Path) -> None:
@@ -271,7 +273,7 @@ def _write_partition(trainer: Trainer, folder: Path) -> None:
     classes = trainer.data.classes
     counts = trainer.partition.label_counts(trainer.data.train["y"], len(classes))
     clients, labels = np.nonzero(counts)
-    with (folder / "partition.csv").open("w", newline="") as file:
+    with (folder / "partition.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(("client", "label", "samples"))
         names = map(classes.__getitem__, labels.tolist())

@@ -1,6 +1,7 @@
 """torch.optim.SGD without its overhead, for clients that take few and small steps."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,23 +29,24 @@ class SGD:
             raise ValueError(f"momentum={momentum} and weight_decay={weight_decay} must not be negative")
         if nesterov and (momentum == 0 or dampening != 0):
             raise ValueError("Nesterov momentum requires a momentum and zero dampening")
-        self.params = list(params)
-        self.options = {
+        options = {
             "lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay, "nesterov": nesterov,
             "maximize": maximize,
         }  # fmt: skip
+        self.param_groups: list[dict[str, Any]] = [{"params": list(params), **options}]  # where a schedule sets "lr"
         self._momenta: dict[nn.Parameter, Tensor | None] = {}
 
     def zero_grad(self) -> None:
-        for parameter in self.params:
+        for parameter in self.param_groups[0]["params"]:
             parameter.grad = None
 
     @torch.no_grad()
     def step(self) -> None:
-        ready = [parameter for parameter in self.params if parameter.grad is not None]
+        options = dict(self.param_groups[0])
+        ready = [parameter for parameter in options.pop("params") if parameter.grad is not None]
         for first in (False, True):  # the kernel begins the momenta of all that it is given, or of none
             trained = [parameter for parameter in ready if (parameter not in self._momenta) == first]
             momenta = [self._momenta.get(parameter) for parameter in trained]
-            sgd(trained, [parameter.grad for parameter in trained], momenta, fused=True, **self.options)  # type: ignore
-            if self.options["momentum"]:
+            sgd(trained, [parameter.grad for parameter in trained], momenta, fused=True, **options)
+            if options["momentum"]:
                 self._momenta |= zip(trained, momenta, strict=True)

@@ -21,28 +21,29 @@ import torch
 from flwr.app import ArrayRecord, Error, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from ray import ObjectRef
 
 from fl_bench.engines.grid import OneRun, context
-from fl_bench.errors import ConfigError
+from fl_bench.errors import ConfigError, RunError
 from fl_bench.machine import num_cpus
 
 PULL_SECONDS = 0.1  # between two looks for Ctrl-C
-WORKER_DIED = 1  # the code of the Error in its place
+WORKER_FAILED = 1  # the code of the Error in place of its reply
 
 
 @contextmanager
 def run(engine: DictConfig) -> Iterator[Callable[[], Grid]]:
-    """Start as many workers as the resources allow; what this yields gives the Grid of them.
+    """Start as many workers as the resources allow; what this yields waits for them and gives the Grid.
 
-    From then on Ctrl-C raises KeyboardInterrupt where the Grid is asked for answers, and never while files are written.
+    From then on Ctrl-C and SIGTERM raise KeyboardInterrupt where the Grid is asked for answers, and nowhere else, so
+    that files are whole.
     """
     resources = {name: float(value) for name, value in engine.client_resources.items()}
-    _connect(engine)
     try:
+        _connect(engine)
         start = _flowers_actor().options(**resources).remote
-        workers = [start() for _ in range(_count_workers(resources))]
+        workers = [start() for _ in range(_count_workers(engine, resources))]
         grid = RayGrid(dict(enumerate(workers, start=1)))
         warm_up = grid.push_messages(Message(RecordDict(), node, MessageType.QUERY) for node in grid.get_node_ids())
 
@@ -51,7 +52,10 @@ def run(engine: DictConfig) -> Iterator[Callable[[], Grid]]:
                 signal.signal(number, lambda *_: grid.stop.set())
             pending = set(warm_up)
             while pending:
-                pending -= {reply.metadata.reply_to_message_id for reply in grid.pull_messages(pending)}
+                for reply in grid.pull_messages(pending):
+                    if reply.has_error():
+                        raise RunError(f"a worker could not start: {reply.error.reason}")
+                    pending.remove(reply.metadata.reply_to_message_id)
             return grid
 
         yield connect
@@ -74,6 +78,8 @@ class RayGrid(OneRun):
 
     def push(self, message: Message) -> None:
         node = message.metadata.dst_node_id
+        if not self._running:  # what was lent in the last exchange may have changed
+            self._lent.clear()
         for name, arrays in message.content.array_records.items():
             message.content[name] = self._lend(arrays)
         future = self.workers[node].run.remote(_app, message, str(node), context(node))
@@ -90,8 +96,6 @@ class RayGrid(OneRun):
     def _lend(self, arrays: ArrayRecord) -> "Lent":
         """The record in shared memory, once for all the messages of an exchange."""
         if id(arrays) not in self._lent:
-            if not self._running:
-                self._lent.clear()
             self._lent[id(arrays)] = (arrays, Lent(ray.put(arrays)))
         return self._lent[id(arrays)][1]
 
@@ -99,8 +103,10 @@ class RayGrid(OneRun):
     def _receive(message: Message, future: ObjectRef) -> Message:
         try:
             reply: Message = ray.get(future)[1]
+        except ray.exceptions.RayTaskError as error:
+            reply = Message(Error(WORKER_FAILED, f"failed: {error.cause}"), reply_to=message)
         except ray.exceptions.RayError as error:
-            reply = Message(Error(WORKER_DIED, str(error)), reply_to=message)
+            reply = Message(Error(WORKER_FAILED, f"died: {error}"), reply_to=message)
         return reply
 
 
@@ -132,7 +138,7 @@ def _flowers_actor() -> Any:
 
 def _connect(engine: DictConfig) -> None:
     """Start Ray on this machine, or join a cluster."""
-    path = os.pathsep.join([*sys.path, os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join(filter(None, sys.path))
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
     if engine.ray.address is None:
         os.environ["PYTHONPATH"] = path  # workers inherit it
@@ -145,17 +151,25 @@ def _connect(engine: DictConfig) -> None:
             host, port = address.rsplit(":", 1)
             socket.create_connection((host, int(port)), timeout=3).close()
         del options["include_dashboard"]  # the cluster's affair
-        ray.init(address, runtime_env={"env_vars": {"PYTHONPATH": path}}, **options)
+        ray.init(address, runtime_env={"env_vars": {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}}, **options)
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"engine.ray.address={address}: no Ray cluster at HOST:PORT or auto ({reason})") from error
 
 
-def _count_workers(resources: dict[str, float]) -> int:
-    """How many workers fit on the machines."""
+def _count_workers(engine: DictConfig, resources: dict[str, float]) -> int:
+    """How many workers fit on the machines. A share of a GPU is of one GPU, and Ray counts in ten thousandths."""
     cpus, gpus = resources["num_cpus"], resources["num_gpus"]
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return sum(
-        min([int(machine.get("CPU", 0) / cpus)] + ([int(machine.get("GPU", 0) / gpus + 1e-6)] if gpus else []))
-        for machine in machines
-    )
+
+    def fit(machine: dict[str, float]) -> int:
+        by_cpu, has = int(machine.get("CPU", 0) / cpus), machine.get("GPU", 0)
+        if not gpus:
+            return by_cpu
+        return min(by_cpu, int(has) * int(1 / gpus + 1e-6) if gpus < 1 else int(has / gpus))
+
+    count = sum(fit(node["Resources"]) for node in ray.nodes() if node["Alive"])
+    if not count:
+        raise ConfigError(
+            f"engine.client_resources={OmegaConf.to_container(engine.client_resources)}: no machine has that much"
+        )
+    return count

@@ -16,7 +16,7 @@ from fl_bench import rng
 from fl_bench.compression.base import FLOAT_BYTES, Codec, Link
 from fl_bench.federation.parameters import Layout
 from fl_bench.federation.state import State
-from fl_bench.federation.update import LARGEST, Diverged
+from fl_bench.federation.update import LARGEST, Diverged, check_size
 from fl_bench.strategies.base import is_statistic
 
 Vector = NDArray[np.float32]
@@ -60,6 +60,7 @@ class Channel:
         """
         if type(self.up) is Codec and self.down.lossless:  # most runs: nothing to do
             return trained
+        check_size(trained, received)  # a codec might hide it, or the client withhold it
         shape = len(self.vectors), -1
         arrived = []
         for name, start, end in zip(self.vectors, received.reshape(shape), trained.reshape(shape), strict=True):

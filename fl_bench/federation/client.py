@@ -1,4 +1,4 @@
-"""The ClientApp that every SuperNode runs: it trains or evaluates the virtual clients that a message names.
+"""The ClientApp that every worker runs: it trains or evaluates the virtual clients that a message names.
 
 A message carries the strategy's own records, and a ConfigRecord JOB of ours. The reply carries one row per client,
 as JSON, and the models: summed up, or each on its own where the strategy needs that.
@@ -29,12 +29,37 @@ from fl_bench.mean import Mean
 JOB = "fl-bench"
 NO_MEMORY = "out of memory"  # the status of a client whose turn the GPU had no room for
 Row = dict[str, Any]
+Handler = Callable[[Message, Context], Message]
 
 app = ClientApp()
 trainer_in = lru_cache(maxsize=1)(Trainer)  # one experiment at a time in a process; its folder is its identity
 
 
+def _with_room(handler: Handler) -> Handler:
+    """Answers for a worker whose GPU has not even room to begin: no client, and no test batch, had any."""
+
+    def handle(message: Message, context: Context) -> Message:
+        try:
+            return handler(message, context)
+        except Exception as error:
+            if not _is_no_room(error):
+                raise
+            why = in_one_line(error)
+        torch.cuda.empty_cache()
+        clients: Any = message.content.config_records[JOB].get("clients", [-1])
+        return _reply(message, [{"client": client, "status": NO_MEMORY, "why": why} for client in clients])
+
+    return handle
+
+
+def _is_no_room(error: Exception) -> bool:
+    """Whether a GPU had no memory left; its libraries say so in ways of their own."""
+    texts = ("CUDA error: out of memory", "ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in texts)
+
+
 @app.train()
+@_with_room
 def train(message: Message, context: Context) -> Message:
     trainer, start, config, job = _unpack(message)
     round, states = job["round"], ClientStates(Path(job["states"]))
@@ -73,15 +98,16 @@ def train(message: Message, context: Context) -> Message:
         group = [client for client in clients[:size] if len(trainer.rows(client))]
         together: Mapping[int, Trained] = {}
         if len(group) > 1:
-            before = [without_memory(states.read(client, before=round)) for client in group]
+            no_room = False
             try:
+                before = [without_memory(states.read(client, before=round)) for client in group]
                 together = train_together(trainer, group, round, received, config, before)
-            except torch.OutOfMemoryError:
+            except Exception as error:  # but for want of memory, whoever is to blame will fail by itself
+                no_room = _is_no_room(error)
+            if no_room:  # only now is nothing of the failed turn in use
                 torch.cuda.empty_cache()
-                size = -(-size // 2)
+                size = -(-len(group) // 2)
                 continue
-            except Exception:  # whoever is to blame will fail by itself
-                together = {}
         rows += [_attempt(take_turn, client) for client in clients[:size]]
         clients = clients[size:]
     if total is not None:
@@ -90,6 +116,7 @@ def train(message: Message, context: Context) -> Message:
 
 
 @app.evaluate()
+@_with_room
 def evaluate(message: Message, context: Context) -> Message:
     trainer, start, config, job = _unpack(message)
     round, states = job["round"], ClientStates(Path(job["states"]))
@@ -102,6 +129,7 @@ def evaluate(message: Message, context: Context) -> Message:
 
 
 @app.query()
+@_with_room
 def test(message: Message, context: Context) -> Message:
     """Batches of the central test set; a message without a job has everything imported and unused memory freed."""
     if JOB not in message.content:
@@ -137,11 +165,11 @@ def _attempt(turn: Callable[[int], Row], client: int) -> Row:
         return {"client": client} | turn(client)
     except Diverged as error:
         return {"client": client, "status": "diverged", "why": str(error)}
-    except torch.OutOfMemoryError as error:
-        torch.cuda.empty_cache()
-        return {"client": client, "status": NO_MEMORY, "why": in_one_line(error)}
     except Exception as error:
-        return {"client": client, "status": "failed", "why": in_one_line(error)}
+        status, why = NO_MEMORY if _is_no_room(error) else "failed", in_one_line(error)
+    if status == NO_MEMORY:
+        torch.cuda.empty_cache()
+    return {"client": client, "status": status, "why": why}
 
 
 def _reply(message: Message, rows: list[Row], models: Mapping[str, NDArray] | None = None, **numbers: int) -> Message:

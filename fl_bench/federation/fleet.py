@@ -94,10 +94,17 @@ class Fleet(Grid):
             if share
         ]
         answers = [self._answer(reply, "the test set") for reply in self._collect(self.grid.push_messages(messages))]
-        return merge(metrics_of(row) for answer in answers for row in json.loads(answer["rows"]))
+        rows = [row for answer in answers for row in json.loads(answer["rows"])]
+        if crowded := _with_no_memory(rows):
+            if len(self._nodes) == 1:
+                raise RunError(f"round {self.round}: testing the model: {crowded[0]['why']}")
+            self._use_fewer_nodes()
+            return self.test(payload, num_batches)
+        return merge(map(metrics_of, rows))
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         by_client = sorted(messages, key=lambda message: message.metadata.dst_node_id)
+        self._bound = max(self._bound, int(self.weights[[m.metadata.dst_node_id for m in by_client]].sum()))
         ids = []
         exact: dict[int, ExactMean] = {}  # by content: usually all messages share one
         for worker, pack in self._pack(by_client):
@@ -152,9 +159,9 @@ class Fleet(Grid):
 
     def _use_fewer_nodes(self) -> None:
         """From now on only half of the workers train; the others leave their GPU memory to them."""
-        used, left = np.split(np.array(self._nodes), [-(-len(self._nodes) // 2)])
-        self._nodes = used.tolist()
-        self._collect(self.grid.push_messages(Message(RecordDict(), int(n), MessageType.QUERY) for n in left))
+        used, left = self._nodes[::2], self._nodes[1::2]  # of each GPU some: Ray fills one after the other
+        self._nodes = used
+        self._collect(self.grid.push_messages(Message(RecordDict(), node, MessageType.QUERY) for node in left))
         _note(f"round {self.round}: out of GPU memory: {len(used)} of the workers go on, and repeat who found no room")
 
     def _pack(self, messages: list[Message]) -> list[tuple[int, list[Message]]]:
@@ -220,7 +227,7 @@ class Fleet(Grid):
         """What a worker says of its work."""
         if reply.has_error():
             reason = textwrap.shorten(str(reply.error.reason), 300, placeholder=" ...")
-            raise RunError(f"round {self.round}: the worker of {work} died: {reason}")
+            raise RunError(f"round {self.round}: the worker of {work} {reason}")
         answer: dict[str, Any] = dict(reply.content.config_records[JOB])
         self.worker_peak_mb = max(self.worker_peak_mb, answer["peak_mb"])
         return answer
@@ -246,7 +253,8 @@ def _out_of_memory(replies: list[Message]) -> list[int]:
     rows: dict[int, Row] = {}
     if any(not reply.has_error() and NO_MEMORY in str(reply.content.config_records[JOB]["rows"]) for reply in replies):
         for reply in replies:
-            rows |= {row["client"]: row for row in json.loads(str(reply.content.config_records[JOB]["rows"]))}
+            if not reply.has_error():
+                rows |= {row["client"]: row for row in json.loads(str(reply.content.config_records[JOB]["rows"]))}
     return [row["client"] for row in _with_no_memory(rows.values())]
 
 

@@ -22,7 +22,7 @@ from fl_bench.federation.update import Diverged
 from fl_bench.machine import keep_freed_memory
 from fl_bench.mean import Mean, merge
 from fl_bench.strategies.base import LocalAlgorithm, Turn
-from fl_bench.tasks.base import Batch, Task, gather
+from fl_bench.tasks.base import Batch, Task
 
 Vector = NDArray[np.float32]
 
@@ -139,7 +139,6 @@ class Trainer:
     def test(self, payload: Vector, batches: Sequence[int]) -> list[dict[str, Mean]]:
         """The metrics of the server's model on each of these batches of the central test set."""
         self.load(payload)
-        self.flat.model.eval()
         parts = self._batches(self._test_rows())
         return [self._score(self.data.test, parts[batch], batch) for batch in batches]
 
@@ -151,18 +150,19 @@ class Trainer:
         return self.task.measure(self.flat.model, self.data)
 
     def load(self, payload: Vector) -> None:
-        """Turn the model into the server's."""
+        """Turn the model into the server's, ready to be looked at."""
         self.flat.reset(torch.from_numpy(payload[: self.flat.layout.size]))
+        self.flat.model.eval()
 
     def metric_names(self) -> list[str]:
         """What the task measures."""
-        batch = gather(self.data.test, np.arange(1), self.device)
+        batch = self.task.gather(self.data.test, np.arange(1), self.device)
         return list(self.task.score(self.flat.model.eval(), batch))
 
     def learns(self, names: set[str]) -> bool:
         """Whether the task's loss depends on any of these parameters."""
         model = self.flat.model.eval()
-        loss, _ = self.task.objective(model, gather(self.data.train, np.arange(1), self.device))
+        loss, _ = self.task.objective(model, self.task.gather(self.data.train, np.arange(1), self.device))
         parameters = [p for name, p in model.named_parameters() if name in names and p.requires_grad]
         return any(part is not None for part in torch.autograd.grad(loss, parameters, allow_unused=True))
 
@@ -188,7 +188,7 @@ class Trainer:
         def stream(purpose: str) -> Iterator[Batch]:
             generator = rng.generator(self.seed, prefix + purpose, round, client)
             parts = batches(rows, self.local["batch_size"], generator)
-            return (gather(self.data.train, part, self.device) for part in parts)
+            return (self.task.gather(self.data.train, part, self.device) for part in parts)
 
         return Turn(
             client=client, round=round, task=self.task, local=self.local, model=self.flat.model,
@@ -200,7 +200,7 @@ class Trainer:
     def _score(self, columns: Columns, rows: NDArray, number: int) -> dict[str, Mean]:
         """The metrics on these rows, batch `number` of the set that they are from."""
         rng.seed_torch(self.seed, "evaluate", number)  # some tasks draw noise to be scored on
-        return self.task.score(self.flat.model, gather(columns, rows, self.device))
+        return self.task.score(self.flat.model, self.task.gather(columns, rows, self.device))
 
     def _test_rows(self) -> NDArray:
         return np.arange(len(next(iter(self.data.test.values()))))

@@ -19,7 +19,7 @@ from fl_bench.federation.local import Trained, Trainer, batches
 from fl_bench.federation.state import State
 from fl_bench.mean import Mean, merge
 from fl_bench.strategies.base import Turn
-from fl_bench.tasks.base import Batch, Metrics, Task, gather
+from fl_bench.tasks.base import Batch, Metrics, Task
 
 REAL = "real"  # the column of a batch that tells examples [K, B] from padding
 NOT_ELEMENTWISE = ("Adafactor", "LBFGS", "Muon", "SparseAdam")  # of torch.optim: a step looks at a tensor as a whole
@@ -52,6 +52,7 @@ class Turns(Turn):
         self.program = vmap(vmap(_example(trainer), in_dims=(None, 0)))
 
     def batches(self, amount: int | None = None, purpose: str = "batches") -> Iterator[Batch]:
+        assert amount is None, "stacked clients train for a whole turn"
         rows = [self.trainer.rows(client) for client in self.clients]
         size = self.local["batch_size"]
         steps = [self.amount * (1 if self.local["steps"] else -(-len(mine) // size)) for mine in rows]
@@ -63,7 +64,7 @@ class Turns(Turn):
             parts = [next(order) for order, last in zip(orders, steps, strict=True) if step < last]
             width = max(map(len, parts))
             padded = np.stack([np.resize(part, width) for part in parts])
-            columns = gather(self.trainer.data.train, padded.ravel(), self.trainer.device)
+            columns = self.task.gather(self.trainer.data.train, padded.ravel(), self.trainer.device)
             real = np.arange(width) < np.array([[len(part)] for part in parts])
             yield {name: column.view(*padded.shape, *column.shape[1:]) for name, column in columns.items()} | {
                 REAL: torch.from_numpy(real).to(self.trainer.device)
@@ -108,6 +109,7 @@ def train_together(
     steps = trainer.algorithm.train(turns)
     with torch.no_grad():
         trainer.algorithm.finish(turns)
+    assert not turns.reply, "stacked clients have no reply of their own"
     extras = [turns.extras[name] for name in trainer.algorithm.extras]
     payloads = torch.cat([turns.parameters, *extras], dim=1).cpu().numpy()
     kept = {name: tensor.cpu() for name, tensor in turns.state.items()}
@@ -126,36 +128,38 @@ def train_together(
 def why_not(trainer: Trainer) -> str | None:
     """What stands against training this task and strategy so, in a few words; None where nothing does."""
     model, algorithm, optimizer = trainer.flat.model, trainer.algorithm, trainer.local["optimizer"]["name"]
+    task = type(trainer.task)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     reasons = {
         f"{type(algorithm).__name__} trains one client at a time": not vars(type(algorithm)).get("stacks", False),
-        f"a step of {type(trainer.task).__name__} is not one loss and one optimiser": type(trainer.task).step
-        is not Task.step,
+        f"a step of {task.__name__} is not one loss and one optimiser": task.step is not Task.step,
         f"{optimizer} does not step number by number": optimizer in NOT_ELEMENTWISE,
         "batch norm counts over examples": any(isinstance(module, _BatchNorm) for module in model.modules()),
-        "not all that travels is trained": not set(trainer.flat.layout.shapes) <= trained,
+        "what travels is not what is trained": set(trainer.flat.layout.shapes) != trained or bool(trainer.private),
+        f"{task.__name__} has an optimiser of its own": task.optimizer is not Task.optimizer,
     }
     found = next((reason for reason, holds in reasons.items() if holds), None)
     return found or _try(trainer)
 
 
 def _try(trainer: Trainer) -> str | None:
-    """Whether the mean of the losses of two examples, stacked, is the loss of the two, and so are its gradients."""
-    batch = gather(trainer.data.train, np.arange(2), trainer.device)
+    """Why the mean of the losses of two examples, stacked, has not the gradient of their loss; None where it has."""
+    batch = trainer.task.gather(trainer.data.train, np.arange(2), trainer.device)
     trainer.flat.model.train()
-    vector = trainer.flat.vector.clone().requires_grad_()
-    stack = vector.detach().repeat(2, 1).requires_grad_()
-    split = trainer.flat.layout.split
+    model, split = trainer.flat.model, trainer.flat.layout.split
+    stack = trainer.flat.vector.repeat(2, 1).requires_grad_()
+    stacked = {name: torch.stack([column, column]) for name, column in batch.items()}
     try:
-        plain, _ = functional_call(_Objective(trainer), _named(split(vector)), (batch,))
-        losses, _ = vmap(vmap(_example(trainer), in_dims=(None, 0)))(
-            split(stack), {n: torch.stack([c, c]) for n, c in batch.items()}
-        )
-        plain.backward()
-        losses.mean(dim=1).sum().backward()
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        loss, metrics = trainer.task.objective(model, batch)
+        plain = torch.cat([part.ravel() for part in torch.autograd.grad(loss, trained)])
+        losses, _ = vmap(vmap(_example(trainer), in_dims=(None, 0)))(split(stack), stacked)
+        (ours,) = torch.autograd.grad(losses.mean(dim=1).sum(), stack)
     except Exception as error:
         return f"torch.func says: {in_one_line(error)}"
-    if not torch.allclose(stack.grad[1], vector.grad, rtol=1e-3, atol=1e-5):  # type: ignore[index, arg-type]
+    if any(mean.count != 2 for mean in metrics.values()):
+        return "its metrics do not count examples"
+    if (ours[1] - plain).norm() > 0.01 * plain.norm():  # a GPU multiplies with ten bits
         return "the loss of a batch is not the mean of its examples' losses"
     return None
 

@@ -26,11 +26,7 @@ PRETRAINED = "pretrained"  # the folder or link beside the data where every work
 
 def gather(columns: Columns, rows: NDArray, device: torch.device | str = "cpu") -> Batch:
     """The examples of these rows as tensors."""
-    batch = {name: torch.from_numpy(column[rows]).to(device) for name, column in columns.items()}
-    if device == "cpu":  # where convolutions are faster with the channels of a pixel side by side
-        images = {name: column for name, column in batch.items() if column.dim() == 4 and column.dtype == torch.uint8}
-        batch |= {name: column.contiguous(memory_format=torch.channels_last) for name, column in images.items()}
-    return batch
+    return {name: torch.from_numpy(column[rows]).to(device) for name, column in columns.items()}
 
 
 def batch_mean(value: Tensor, count: int) -> Mean:
@@ -65,6 +61,10 @@ class Task(ABC):
             )
         loaded: FederatedData = call(loaders[data.source], data, skip=["source"], folder=folder)
         return loaded
+
+    def gather(self, columns: Columns, rows: NDArray, device: torch.device | str) -> Batch:
+        """The examples of these rows, as `objective` and `score` take them."""
+        return gather(columns, rows, device)
 
     @abstractmethod
     def model(self, data: FederatedData) -> nn.Module:

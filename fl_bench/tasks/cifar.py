@@ -4,12 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from fl_bench.data import sources
-from fl_bench.data.arrays import FederatedData
+from fl_bench.data.arrays import Columns, FederatedData
 from fl_bench.errors import ConfigError
-from fl_bench.tasks.base import ImageClassifier
+from fl_bench.tasks.base import Batch, ImageClassifier
 
 NORMS: dict[str | None, Callable[[int], list[nn.Module]]] = {
     None: lambda channels: [],
@@ -32,6 +34,12 @@ class Cifar(ImageClassifier):
             nn.Flatten(), nn.Linear(16 * 5 * 5, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(),
             nn.Linear(84, len(data.classes)),
         )  # fmt: skip
+
+    def gather(self, columns: Columns, rows: NDArray, device: torch.device | str) -> Batch:
+        batch = dict(super().gather(columns, rows, device))
+        if device == "cpu":  # where convolutions are faster with the channels of a pixel side by side
+            batch["x"] = batch["x"].contiguous(memory_format=torch.channels_last)
+        return batch
 
     def load_embedded(self, folder: Path) -> FederatedData:
         return sources.digits_on_photos(copies=1)

@@ -9,8 +9,9 @@ import torch
 from conftest import compose, digests, table
 from flwr.app import Message
 
-from fl_bench.engines import inline
+from fl_bench.engines import inline, simulation
 from fl_bench.engines.resources import check_gpus, fraction
+from fl_bench.errors import ConfigError
 from fl_bench.federation.local import Trainer
 
 GIB = 2**30
@@ -55,6 +56,20 @@ def test_half_of_the_workers_go_on_and_nothing_changes(
     assert capsys.readouterr().err.count("out of GPU memory: 2 of the workers go on") == 1
 
 
+def test_a_test_set_without_room_is_repeated_too(launch: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("num_rounds=1", "num_clients=4", "local.steps=1", "evaluate.batch_size=100")
+    expected, test = launch(*words), Trainer.test
+
+    def with_little_room(self: Trainer, *rest: Any) -> Any:
+        if Crowded.working > Crowded.room:
+            raise RuntimeError("CUBLAS_STATUS_ALLOC_FAILED (a test)")
+        return test(self, *rest)
+
+    monkeypatch.setattr(inline, "InlineGrid", Crowded)
+    monkeypatch.setattr(Trainer, "test", with_little_room)
+    assert digests(launch(*words)) == digests(expected)
+
+
 def test_who_has_no_room_even_alone_has_failed(
     launch: Callable[..., Path], crowded: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,7 +83,8 @@ def test_who_has_no_room_even_alone_has_failed(
     [
         (3 * GIB, 24 * GIB, 1, 16, 1 / 8),  # eight fit
         (3 * GIB, 24 * GIB, 1, 4, 1 / 4),  # but there are processors for four
-        (3 * GIB, 24 * GIB, 2, 16, 2 / 16),
+        (3 * GIB, 24 * GIB, 2, 16, 1 / 8),
+        (3 * GIB, 24 * GIB, 2, 5, 1 / 3),  # three and two
         (30 * GIB, 24 * GIB, 1, 16, 1.0),  # one must try
         (3 * GIB, 24 * GIB, 8, 4, 1.0),  # more GPUs than workers
     ],
@@ -77,6 +93,30 @@ def test_the_fraction_is_what_a_worker_needs(
     need: int, free: int, num_gpus: int, most_workers: int, expected: float
 ) -> None:
     assert fraction(need, free, num_gpus, most_workers) == expected
+
+
+@pytest.mark.parametrize(
+    ("machines", "num_gpus", "expected"),
+    [
+        ([{"CPU": 4.0}, {"CPU": 2.0}], 0, 6),
+        ([{"CPU": 5.0, "GPU": 2.0}], 0.4, 4),  # a share is of one GPU: two fit on each
+        ([{"CPU": 60.0, "GPU": 1.0}], 1 / 49, 49),
+        ([{"CPU": 8.0, "GPU": 4.0}], 2, 2),
+    ],
+)
+def test_as_many_workers_as_ray_can_place(
+    machines: list[dict[str, float]], num_gpus: float, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray.nodes", lambda: [{"Resources": machine, "Alive": True} for machine in machines])
+    engine = compose(f"engine.client_resources.num_gpus={num_gpus}").engine
+    assert simulation._count_workers(engine, {"num_cpus": 1.0, "num_gpus": num_gpus}) == expected
+
+
+def test_no_room_anywhere_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.nodes", lambda: [{"Resources": {"CPU": 4.0}, "Alive": True}])
+    engine = compose("engine.client_resources.num_gpus=1").engine
+    with pytest.raises(ConfigError, match="no machine has that much"):
+        simulation._count_workers(engine, {"num_cpus": 1.0, "num_gpus": 1.0})
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

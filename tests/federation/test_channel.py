@@ -1,5 +1,6 @@
 """What arrives at the other end of the way, and what stays behind."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from fl_bench.compression.sparse import RandomMask, TopK
 from fl_bench.federation.channel import Channel, without_memory
 from fl_bench.federation.parameters import Layout
 from fl_bench.federation.update import Diverged
+from fl_bench.strategies.base import LocalAlgorithm, Turn
 
 LAYOUT = Layout({"w": (3, 4), "bn.running_var": (4,), "b": (4,)})
 
@@ -168,3 +170,15 @@ def test_a_round_in_which_all_withhold_keeps_the_model(launch) -> None:
 def test_mistakes(launch, capsys, words: tuple[str, ...], line: str) -> None:
     launch(*words, exit_code=2)
     assert line in capsys.readouterr().err
+
+
+def test_who_diverges_is_named_even_where_the_codec_would_withhold_the_update(
+    launch: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def finish(self: LocalAlgorithm, turn: Turn) -> None:
+        if (turn.client, turn.round) == (2, 2):
+            turn.parameters.fill_(torch.nan)
+
+    monkeypatch.setattr(LocalAlgorithm, "finish", finish)
+    launch("compression=importance", "compression.rule=cmfl", "num_rounds=3", "local.steps=1", exit_code=1)
+    assert "round 2: 1 of 10 clients failed; client 2: its largest change of a weight is nan" in capsys.readouterr().err
