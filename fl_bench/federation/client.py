@@ -136,7 +136,7 @@ def test(message: Message, context: Context) -> Message:
         torch.cuda.empty_cache()
         return Message(RecordDict(), reply_to=message)
     trainer, payload, _, job = _unpack(message)
-    rows = [{"metrics": to_pairs(metrics)} for metrics in trainer.test(payload, job["batches"])]
+    rows = [{"status": "tested", "metrics": to_pairs(metrics)} for metrics in trainer.test(payload, job["batches"])]
     return _reply(message, rows)
 
 
