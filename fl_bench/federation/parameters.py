@@ -74,7 +74,7 @@ class Layout:
         """Views of a vector [..., P] by tensor name."""
         views, start = {}, 0
         for name, shape in self.shapes.items():
-            views[name] = vector[..., start : start + prod(shape)].reshape(*vector.shape[:-1], *shape)
+            views[name] = vector[..., start : start + prod(shape)].reshape((*vector.shape[:-1], *shape))
             start += prod(shape)
         return views
 
