@@ -73,8 +73,9 @@ class Layout:
     def split(self, vector: Vector) -> dict[str, Vector]:
         """Views of a vector [..., P] by tensor name."""
         views, start = {}, 0
+        leading: tuple[int, ...] = tuple(vector.shape[:-1])
         for name, shape in self.shapes.items():
-            views[name] = vector[..., start : start + prod(shape)].reshape((*vector.shape[:-1], *shape))
+            views[name] = vector[..., start : start + prod(shape)].reshape(leading + shape)
             start += prod(shape)
         return views
 
