@@ -28,9 +28,8 @@ class Files(ImageClassifier):
         return FederatedData(columns("train"), columns("test"), tuple("0123456789"))
 
 
-class LeNet(Files):
+class LeNet(Files, Cifar):
     name = "cifar"
-    gather = Cifar.gather
 
 
 class Linear(Files):
