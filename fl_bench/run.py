@@ -37,7 +37,7 @@ from fl_bench.results.album import Album
 from fl_bench.results.console import Reporter, summary
 from fl_bench.results.costs import Costs
 from fl_bench.results.recorder import Recorder
-from fl_bench.strategies.base import LocalAlgorithm
+from fl_bench.strategies.base import LocalAlgorithm, layers
 from fl_bench.tasks.base import Task
 
 AUTO, MOST_STACKED = 50, 50_000_000  # clients, and numbers in a stack, at most with engine.vectorize=auto
@@ -240,13 +240,14 @@ def _train_together(cfg: DictConfig, trainer: Trainer) -> tuple[int, str | None]
     wish = cfg.engine.vectorize
     if wish == "off":
         return 1, None
-    # For convolutions it gains a tenth at best, and can lose half (docs/speed.md).
-    layers = [
-        module for module in trainer.flat.model.modules() if next(module.parameters(recurse=False), None) is not None
-    ]
-    slow = wish == "auto" and trainer.device == "cpu" and not all(isinstance(layer, nn.Linear) for layer in layers)
-    reason = "engine.packing=false sends a worker one" if not cfg.engine.packing else None
-    reason = reason or ("on a CPU only models of linear layers gain by it" if slow else why_not(trainer))
+    model = trainer.flat.model
+    linear = all(isinstance(model.get_submodule(name), nn.Linear) for name in layers(model))
+    if not cfg.engine.packing:
+        reason: str | None = "engine.packing=false sends a worker one"
+    elif wish == "auto" and trainer.device == "cpu" and not linear:  # convolutions can take twice as long
+        reason = "on a CPU only models of linear layers gain by it"
+    else:
+        reason = why_not(trainer)
     if reason:
         return 1, f"engine.vectorize={wish}: one client at a time: {reason}"
     fits = max(2, MOST_STACKED // max(1, trainer.flat.layout.size))

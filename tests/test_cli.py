@@ -163,6 +163,14 @@ def test_a_run_leaves_its_files_and_says_where(tmp_path: Path) -> None:
     assert "${" not in (folder / ".hydra" / "config.yaml").read_text()
 
 
+def test_a_wrong_key_beside_an_option_of_ones_own_is_explained_too(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "partition").mkdir(parents=True)
+    (tmp_path / "mine" / "partition" / "own.yaml").write_text("_target_: fl_bench.data.partition.iid\nholdout: 0.5\n")
+    result = fl_bench("--config-dir", "mine", "partition=own", "local.lrr=3", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.splitlines() == ["fl-bench: local.lrr: unknown key; did you mean local.lr?"]
+
+
 def test_a_sweep_makes_a_folder_for_each_cell(tmp_path: Path) -> None:
     result = fl_bench(
         "-m", "engine=inline", "figures=false", "num_rounds=1", "partition=dirichlet", "partition.alpha=0.1,1.0",

@@ -9,6 +9,8 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from fl_bench.federation.fleet import collect
+
 RUN, SERVER = 1, 1
 
 
@@ -31,7 +33,7 @@ class OneRun(Grid):
         return ids
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        raise NotImplementedError("the fleet pushes and pulls")
+        return collect(self, self.push_messages(messages), timeout)
 
     def set_run(self, run: Run) -> None:
         """There is no SuperLink that would need to know."""

@@ -26,6 +26,7 @@ from ray import ObjectRef
 
 from fl_bench.engines.grid import OneRun, context
 from fl_bench.errors import ConfigError, RunError
+from fl_bench.federation.fleet import collect
 from fl_bench.machine import num_cpus
 
 PULL_SECONDS = 0.1  # between two looks for Ctrl-C
@@ -50,12 +51,9 @@ def run(engine: DictConfig) -> Iterator[Callable[[], Grid]]:
         def connect() -> Grid:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: grid.stop.set())
-            pending = set(warm_up)
-            while pending:
-                for reply in grid.pull_messages(pending):
-                    if reply.has_error():
-                        raise RunError(f"a worker could not start: {reply.error.reason}")
-                    pending.remove(reply.metadata.reply_to_message_id)
+            for reply in collect(grid, warm_up):
+                if reply.has_error():
+                    raise RunError(f"a worker could not start: {reply.error.reason}")
             return grid
 
         yield connect

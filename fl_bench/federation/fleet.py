@@ -146,15 +146,10 @@ class Fleet(Grid):
 
     def _collect(self, message_ids: Iterable[str], timeout: float | None = None) -> list[Message]:
         """The replies to these messages, once all are there."""
-        pending = set(message_ids)
-        deadline = time.monotonic() + timeout if timeout is not None else float("inf")
-        replies: list[Message] = []
-        while pending:
-            arrived = self.pull_messages(pending)
-            replies += arrived
-            pending -= {reply.metadata.reply_to_message_id for reply in arrived}
-            if pending and time.monotonic() > deadline:
-                raise RunError(f"round {self.round}: no answer from a worker after {timeout:.0f} s")
+        message_ids = list(message_ids)
+        replies = collect(self.grid, message_ids, timeout)
+        if len(replies) < len(message_ids):
+            raise RunError(f"round {self.round}: no answer from a worker after {timeout:.0f} s")
         return replies
 
     def _use_fewer_nodes(self) -> None:
@@ -246,6 +241,20 @@ class Fleet(Grid):
         weight = row["num_examples"] if is_train else means["loss"].count
         content["metrics"] = MetricRecord({"num-examples": weight} | numbers)
         return Message(content, reply_to=original)
+
+
+def collect(grid: Grid, message_ids: Iterable[str], timeout: float | None = None) -> list[Message]:
+    """The replies to these messages, once all are there, or those that are when the seconds are over."""
+    pending = set(message_ids)
+    deadline = time.monotonic() + timeout if timeout is not None else float("inf")
+    replies: list[Message] = []
+    while pending:
+        arrived = list(grid.pull_messages(pending))
+        replies += arrived
+        pending -= {reply.metadata.reply_to_message_id for reply in arrived}
+        if time.monotonic() > deadline:
+            break
+    return replies
 
 
 def _out_of_memory(replies: list[Message]) -> list[int]:

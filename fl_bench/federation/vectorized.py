@@ -5,7 +5,7 @@ client at a time but for float32's rounding: a batched kernel adds in another or
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -49,7 +49,7 @@ class Turns(Turn):
         )  # fmt: skip
         self.stack = stack
         self.steps: Any = torch.zeros(len(clients), 1, device=start.device)
-        self.program = vmap(vmap(_example(trainer), in_dims=(None, 0)))
+        self.program = _program(trainer)
 
     def batches(self, amount: int | None = None, purpose: str = "batches") -> Iterator[Batch]:
         assert amount is None, "stacked clients train for a whole turn"
@@ -153,7 +153,7 @@ def _try(trainer: Trainer) -> str | None:
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         loss, metrics = trainer.task.objective(model, batch)
         plain = torch.cat([part.ravel() for part in torch.autograd.grad(loss, trained)])
-        losses, _ = vmap(vmap(_example(trainer), in_dims=(None, 0)))(split(stack), stacked)
+        losses, _ = _program(trainer)(split(stack), stacked)
         (ours,) = torch.autograd.grad(losses.mean(dim=1).sum(), stack)
     except Exception as error:
         return f"torch.func says: {in_one_line(error)}"
@@ -176,16 +176,13 @@ class _Objective(nn.Module):
         return loss, {name: torch.as_tensor(mean.total, device=loss.device) for name, mean in metrics.items()}
 
 
-def _example(trainer: Trainer) -> Callable[[dict[str, Tensor], Batch], Any]:
-    """The loss and metrics of one example, of which vmap makes those of many under many models."""
+def _program(trainer: Trainer) -> Callable[[dict[str, Tensor], Batch], Any]:
+    """From K models' tensors [K, ...] and columns [K, B, ...] to the losses and metrics [K, B] of each example."""
     objective = _Objective(trainer)
 
     def compute(tensors: dict[str, Tensor], example: Batch) -> Any:
         batch = {name: column[None] for name, column in example.items()}
-        return functional_call(objective, _named(tensors), (batch,))
+        named = {f"model.{name}": tensor for name, tensor in tensors.items()}
+        return functional_call(objective, named, (batch,))
 
-    return compute
-
-
-def _named(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"model.{name}": tensor for name, tensor in tensors.items()}
+    return cast(Callable[[dict[str, Tensor], Batch], Any], vmap(vmap(compute, in_dims=(None, 0))))
