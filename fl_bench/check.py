@@ -21,17 +21,18 @@ from torch import Tensor
 from fl_bench import config, rng
 from fl_bench.engines.inline import InlineGrid
 from fl_bench.errors import ConfigError, FlBenchError, in_one_line
+from fl_bench.federation.checkpoint import Store
 from fl_bench.federation.local import PRIVATE, Trainer, batches
+from fl_bench.results.journal import Journal
 from fl_bench.run import run
 from fl_bench.strategies.base import Turn
 
 Compose = Callable[[Sequence[str]], DictConfig]  # from words of the command line to the config
 
-SMALL = ("engine=inline", "num_clients=4", "num_rounds=2", "local.steps=2", "figures=false")
+PLAIN = ("engine=inline", "figures=false", "checkpoint.every=0")
+SMALL = (*PLAIN, "num_clients=4", "num_rounds=2", "local.steps=2")
 DATA = ("task=cifar", "data=synthetic", "data.num_samples=200")  # unless the user names another task or data
-TELLING = (
-    "engine=inline", "task=mnist", "partition=pathological", "evaluate.clients=true", "num_rounds=5", "figures=false",
-)  # fmt: skip
+TELLING = (*PLAIN, "task=mnist", "partition=pathological", "evaluate.clients=true", "num_rounds=5")
 ROUNDING = 1e-6  # how far apart two models may be that differ by float32's rounding only
 FAILS = 1  # the client that does, where one must
 
@@ -77,7 +78,7 @@ class Kit:
         scratch.mkdir()
         try:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                run(cfg, folder, scratch, lambda row: None)
+                run(cfg, folder, scratch, Journal(folder, cfg), Store(folder, 0), None, lambda: None)
         except ConfigError as error:
             raise Unfit(str(error)) from error
         except Exception as error:
@@ -131,7 +132,7 @@ def dropped(kit: Kit) -> str:
     clients, expected = (table.set_index("client") for table in tables)
     if clients.status.get(str(FAILS)) != "failed":
         raise Failed(f"client {FAILS} did not take part in round 2")
-    trained = [name for name in map(str, clients) if not name.startswith("client_")]  # evaluated is the next model
+    trained = [name for name in map(str, expected) if not name.startswith("client_")]  # evaluated is the next model
     if not clients.drop(str(FAILS))[trained].equals(expected.drop(str(FAILS))[trained]):
         raise Failed("the other clients' rows are not what they were without the failure")
     states = [file.read_bytes() for folder in (failed, before) for file in (folder / "state" / str(FAILS)).glob("*")]

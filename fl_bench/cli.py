@@ -1,11 +1,11 @@
-"""The words of the command line: `fl-bench key=value ...` runs, `fl-bench list` lists, `fl-bench check` checks."""
+"""The words of the command line: `fl-bench key=value ...` runs; other verbs are in VERBS."""
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import hydra
@@ -14,26 +14,30 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fl_bench import verbs
 from fl_bench.build import nearest
-from fl_bench.config import check
-from fl_bench.errors import ConfigError
-from fl_bench.process import in_own_process
+from fl_bench.config import CONF, check
+from fl_bench.errors import ConfigError, FlBenchError, refuse
+from fl_bench.launch import launch
 
-HERE = Path(__file__).parent
-CONF = next(folder for folder in (HERE / "conf", HERE.parent / "conf") if folder.is_dir())  # in a wheel; in a checkout
 GROUPS = (
     "task", "strategy", "partition", "data", "compression", "compression/down", "network", "engine", "experiment",
 )  # fmt: skip
+RESUME, SWEEP_DIR = "resume=true", "hydra.sweep.dir="
 
 
 def main() -> None:
     """The console script."""
-    if sys.argv[1:] == ["list"]:
-        print(_list())
-        return
-    if sys.argv[1:2] == ["check"]:
-        sys.exit(_check(sys.argv[2:]))
-    sys.exit(_hydra())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C
+    verb, words = sys.argv[1:2], sys.argv[2:]
+    try:
+        sys.exit(VERBS[verb[0]](words) if verb and verb[0] in VERBS else _hydra())
+    except FlBenchError as error:
+        sys.exit(refuse(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        sys.exit(_refuse(_explain(error)))
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def _hydra() -> int:
@@ -46,6 +50,7 @@ def _hydra() -> int:
         if codes[-1] == 130:
             raise KeyboardInterrupt  # ends a sweep too
 
+    sys.argv += _last_sweep(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print its errors over several lines, and exit with 1
     try:
         job()
@@ -67,14 +72,7 @@ def _run(cfg: DictConfig, folder: Path) -> int:
         return _refuse(_explain(error))
     OmegaConf.save(cfg, folder / ".hydra" / "config.yaml", resolve=True)  # Hydra leaves the interpolations in
 
-    with TemporaryDirectory(prefix="fl-bench-") as scratch:
-
-        def execute() -> int:
-            from fl_bench.run import execute  # torch and Flower: seconds, once the config is known to be right
-
-            return execute(cfg, folder, Path(scratch))
-
-        return in_own_process(execute) if cfg.engine.own_process else execute()
+    return launch(cfg, folder, cfg.resume)
 
 
 def _check(words: list[str]) -> int:
@@ -97,19 +95,12 @@ def _check(words: list[str]) -> int:
         return hydra.compose("config", [*words, search])
 
     failed = 0
-    try:
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            for strategy in known if name == "all" else [name]:
-                print(strategy, flush=True)
-                for title, outcome, text in check(strategy, compose, given.overrides):
-                    print(f"  {title:<11} {outcome:<7} {text}", flush=True)
-                    failed += outcome == "FAILED"
-    except (HydraException, OmegaConfBaseException) as error:
-        return _refuse(_explain(error))
-    except ConfigError as error:
-        return _refuse(str(error))
-    except KeyboardInterrupt:
-        return 130
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        for strategy in known if name == "all" else [name]:
+            print(strategy, flush=True)
+            for title, outcome, text in check(strategy, compose, given.overrides):
+                print(f"  {title:<11} {outcome:<7} {text}", flush=True)
+                failed += outcome == "FAILED"
     print(f"{failed} failed" if failed else "all hold")
     return 1 if failed else 0
 
@@ -160,14 +151,27 @@ def _search(folder: Path | None) -> str:
     return f"hydra.searchpath=[{f'file://{folder.absolute()}' if folder else ''}]"
 
 
-def _list() -> str:
+def _last_sweep(words: list[str]) -> list[str]:
+    """Where a sweep is to go on and does not say where: the word for the newest folder of this very sweep."""
+    if not {"-m", "--multirun"} & set(words) or RESUME not in words or any(w.startswith(SWEEP_DIR) for w in words):
+        return []
+    overrides = [word for word in words if "=" in word and word != RESUME and not word.startswith(("-", "hydra."))]
+    for file in sorted(Path("outputs/multirun").glob("*/multirun.yaml"), reverse=True):
+        if [word for word in OmegaConf.load(file).hydra.overrides.task if word != RESUME] == overrides:
+            return [f"{SWEEP_DIR}{file.parent}"]
+    return []
+
+
+def _list(words: list[str]) -> int:
     """The options of every group with the first comment of their files."""
-    lines = []
     for group in GROUPS:
-        lines.append(f"{group}=")
+        print(f"{group}=")
         for file in sorted((CONF / group).glob("*.yaml")):
             comments = [
                 line[2:] for line in file.read_text().splitlines() if line.startswith("# ") and "@package" not in line
             ]
-            lines.append(f"  {file.stem:<22} {comments[0]}")
-    return "\n".join(lines)
+            print(f"  {file.stem:<22} {comments[0]}")
+    return 0
+
+
+VERBS = {"list": _list, "check": _check} | verbs.VERBS

@@ -1,8 +1,9 @@
 """The schema of the config, and the checks that need neither data nor torch."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -11,6 +12,9 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from fl_bench.build import nearest
 from fl_bench.errors import ConfigError
 from fl_bench.machine import num_cpus
+
+HERE = Path(__file__).parent
+CONF = next(folder for folder in (HERE / "conf", HERE.parent / "conf") if folder.is_dir())  # in a wheel; in a checkout
 
 
 @dataclass
@@ -31,6 +35,17 @@ class Evaluate:
 
 
 @dataclass
+class Checkpoint:
+    every: int = MISSING
+
+
+@dataclass
+class EarlyStop:
+    metric: str | None = MISSING
+    patience: int = MISSING
+
+
+@dataclass
 class Resources:
     num_cpus: float = MISSING
     num_gpus: Any = MISSING  # a number, or "auto"
@@ -48,6 +63,9 @@ class Engine:
     threads: int = MISSING
     packing: bool = MISSING
     vectorize: Any = MISSING  # a number, "auto" or "off"
+    client_timeout_s: float | None = MISSING
+    round_timeout_s: float | None = MISSING
+    max_restarts: int = MISSING
     client_resources: Resources = MISSING
     ray: Ray = MISSING
 
@@ -64,6 +82,11 @@ class Config:
     targets: list[float] = MISSING
     target_metric: str = MISSING
     figures: bool = MISSING
+    resume: bool = MISSING
+    checkpoint: Checkpoint = MISSING
+    early_stop: EarlyStop = MISSING
+    stop_on_divergence: bool = MISSING
+    on_client_failure: str = MISSING
     local: Local = MISSING
     evaluate: Evaluate = MISSING
     engine: Engine = MISSING
@@ -77,6 +100,14 @@ class Config:
 
 
 ConfigStore.instance().store(name="schema", node=Config)
+
+FAILURES = ("skip", "retry", "abort")
+# What a run that goes on may change: it makes no difference to the rounds that there are.
+FREE = (
+    "num_rounds", "figures", "resume", "checkpoint", "early_stop.patience", "stop_on_divergence", "on_client_failure",
+    "engine", "data.root",
+)  # fmt: skip
+EXACT = ("engine.threads", "engine.vectorize")  # but these change the last bits
 
 Rule = tuple[str, Callable[[Any, DictConfig], bool], str]
 
@@ -103,7 +134,15 @@ RULES: list[Rule] = [
     _at_least("evaluate.every", 1),
     _at_least("evaluate.batch_size", 1),
     _at_least("evaluate.adapt_steps", 0),
+    _at_least("checkpoint.every", 0),
+    _at_least("early_stop.patience", 1),
+    ("on_client_failure", lambda value, _: value in FAILURES, f"must be one of {', '.join(FAILURES)}"),
     _at_least("engine.threads", 1),
+    _at_least("engine.max_restarts", 0),
+    *(
+        (f"engine.{key}", lambda value, _: value is None or 0 < value < math.inf, "must be a positive number, or null")
+        for key in ("client_timeout_s", "round_timeout_s")
+    ),
     (
         "engine.client_resources.num_cpus",
         lambda value, cfg: value > 0 and (value <= num_cpus() or cfg.engine.ray.address is not None),
@@ -140,6 +179,38 @@ def check(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, key)
         if not holds(value, cfg):
             raise ConfigError(f"{key}={value}: {wish.format_map(cfg)}")
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of a config by their keys with dots."""
+    values: dict[str, Any] = {}
+    for key, value in config.items():
+        values |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
+    return values
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """By key: what two configs say differently; ... stands for nothing."""
+    a, b = flat(old), flat(new)
+    return {key: (a.get(key, ...), b.get(key, ...)) for key in {**a, **b} if a.get(key, ...) != b.get(key, ...)}
+
+
+def matters(key: str) -> bool:
+    """Whether a round could come out differently with another value."""
+    return key in EXACT or not any(f"{key}.".startswith(f"{free}.") for free in FREE)
+
+
+def check_changes(old: Mapping[str, Any], cfg: DictConfig, round: int) -> None:
+    """Raise ConfigError where a run that has come to `round` with the config `old` cannot go on with this one."""
+    for key, (before, now) in changes(old, OmegaConf.to_container(cfg, resolve=True)).items():  # type: ignore[arg-type]
+        if matters(key):
+            raise ConfigError(f"{key}={_shown(now)}: the run has {_shown(before)}, and its rounds would be others")
+    if cfg.num_rounds < round:
+        raise ConfigError(f"num_rounds={cfg.num_rounds}: the run has {round} rounds already")
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is ... else str(value)
 
 
 def _is_number(value: Any) -> bool:

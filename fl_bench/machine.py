@@ -29,6 +29,13 @@ def keep_freed_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def oom_kills() -> int:
+    """How many processes this system has killed for want of memory (Linux; elsewhere always 0)."""
+    counters = Path("/proc/vmstat")
+    lines = counters.read_text().splitlines() if counters.exists() else []
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
 def num_cpus() -> int:
     """The processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -38,21 +45,21 @@ def describe() -> dict[str, Any]:
     """What a reader needs to know to make a run again: versions, commit, hardware."""
     return {
         "versions": {"python": platform.python_version()} | {package: version(package) for package in PACKAGES},
-        "git_commit": _git_commit(),
         "hardware": {"platform": platform.platform(), "processor": _processor(), "cpus": num_cpus(), "gpus": _gpus()},
-    }
+    } | _git()
 
 
-def _git_commit() -> str | None:
-    """The commit of this checkout, `+` where it has changes; None for an installed package."""
-    here = Path(__file__).parent.parent
+def _git() -> dict[str, Any]:
+    """The commit of this checkout and whether it has changes; None for an installed package."""
+    here, unknown = Path(__file__).parent.parent, {"git_commit": None, "git_dirty": None}
     if not (here / ".git").exists():
-        return None
+        return unknown
     command = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):  # no git, or no commit yet
-        return None
+        return unknown
+    return {"git_commit": commit.removesuffix("+"), "git_dirty": commit.endswith("+")}
 
 
 def _processor() -> str:

@@ -3,60 +3,87 @@
 import contextlib
 import ctypes
 import os
+import select
 import signal
 import sys
 import time
 from collections.abc import Callable
 
 GRACE_SECONDS = 10.0  # for a run to finish its files after Ctrl-C
+LOOK_SECONDS = 0.2  # between two looks whether the process is still there
 PR_SET_PDEATHSIG = 1  # prctl(2)
+BEAT = 255  # a byte that says: still alive; any other is the exit code
+
+Beat = Callable[[], None]
 
 
-def in_own_process(function: Callable[[], int]) -> int:
+class Crashed(Exception):
+    """The process ended without an exit code, or gave no sign of life: the message says how."""
+
+
+def in_own_process(function: Callable[[Beat], int], timeout: float | None = None) -> int:
     """Call `function` in a forked process and return its result, the exit code.
 
-    Ctrl-C or SIGTERM here becomes one SIGINT there; after GRACE_SECONDS, or at the second, its process group is
-    killed. The process dies with this one (on Linux). Fork before anything starts threads.
+    It is given a function to call now and then. Raises Crashed where the process is killed or exits by itself, and
+    where after such a call there is none for `timeout` seconds. Ctrl-C or SIGTERM here becomes one SIGINT there;
+    after GRACE_SECONDS, or at the second, its process group is killed. The process dies with this one (on Linux). Fork
+    before anything starts threads.
     """
     sys.stdout.flush()
     sys.stderr.flush()
+    ours, theirs = os.pipe()
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        code = 1
         try:
-            code = function()
+            code = function(lambda: _say(theirs, BEAT))
+            _say(theirs, code)
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(code)  # without the parent's clean-up, and without waiting for threads that never end
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+            os._exit(1)  # without the parent's clean-up, and without waiting for threads that never end
+    os.close(theirs)
     try:
-        return _wait(child)
+        return _wait(child, ours, timeout)
     except KeyboardInterrupt:
         return _stop(child)
     finally:
-        signal.signal(signal.SIGTERM, previous)
         _kill_group(child)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(child, 0)
+        os.close(ours)
 
 
-def _wait(child: int) -> int:
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return code if code >= 0 else 1  # ended by a signal
+def _say(pipe: int, byte: int) -> None:
+    os.write(pipe, bytes([byte]))
+
+
+def _wait(child: int, pipe: int, timeout: float | None) -> int:
+    last, heard, status = BEAT, float("inf"), None
+    while True:
+        if select.select([pipe], [], [], LOOK_SECONDS if status is None else 0)[0] and (said := os.read(pipe, 4096)):
+            last, heard = said[-1], time.monotonic()
+        elif status is not None and last != BEAT:
+            return last
+        elif status is not None:
+            code = os.waitstatus_to_exitcode(status)
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"has exited with {code}"
+            raise Crashed(f"the process of the run {how}")
+        elif timeout is not None and time.monotonic() - heard > timeout:
+            raise Crashed(f"no round has ended for engine.round_timeout_s={timeout:g}")
+        else:
+            ended, found = os.waitpid(child, os.WNOHANG)
+            status = found if ended else None
 
 
 def _stop(child: int) -> int:
     with contextlib.suppress(KeyboardInterrupt, ProcessLookupError):
         os.kill(child, signal.SIGINT)
         deadline = time.monotonic() + GRACE_SECONDS
-        while time.monotonic() < deadline:
-            if os.waitpid(child, os.WNOHANG)[0]:
-                return 130
+        while time.monotonic() < deadline and not os.waitpid(child, os.WNOHANG)[0]:
             time.sleep(0.05)
-    _kill_group(child)
-    os.waitpid(child, 0)
     return 130
 
 

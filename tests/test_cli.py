@@ -31,7 +31,7 @@ def words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys):
 BAD = [
     ("num_roundss=3", "num_roundss: unknown key; did you mean num_rounds?"),
     ("local.lrr=3", "local.lrr: unknown key; did you mean local.lr?"),
-    ("+foo=1", "foo: unknown key; known: clients_per_round, compression, data,"),
+    ("+foo=1", "foo: unknown key; known: checkpoint, clients_per_round, compression,"),
     ("strategy=fedavgg", "strategy=fedavgg: did you mean fedavg?"),
     ("task=mnst", "task=mnst: did you mean mnist?"),
     ("data=nothing", "data=nothing: known: embedded, full, nuclei, reviews, synthetic"),
@@ -153,7 +153,7 @@ def test_a_run_leaves_its_files_and_says_where(tmp_path: Path) -> None:
     assert folder.parent == tmp_path / "outputs" / "mnist" / "fedavg"
     assert {file.name for file in folder.iterdir()} == {
         "metrics.csv", "clients.csv", "timing.csv", "partition.csv", "model.safetensors", "run.json",
-        "figures", ".hydra",
+        "figures", ".hydra", "checkpoint",
     }  # fmt: skip
     record = json.loads((folder / "run.json").read_text())
     assert (record["status"], record["exit_code"], record["seed"]) == ("done", 0, 0)

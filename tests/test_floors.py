@@ -10,16 +10,21 @@ import fl_bench
 PACKAGE = Path(fl_bench.__file__).parent
 FLOORS = [
     ["cli"],
-    ["check"],
+    ["verbs"],
+    ["check", "replay"],
+    ["launch"],
     ["run"],
+    ["experiment"],
     ["engines"],
     ["federation"],
     ["strategies"],
     ["compression", "network", "tasks"],
+    ["verify"],
     ["results"],
     ["data"],
     ["config", "process"],
-    ["build"],
+    ["build", "sealed"],
+    ["files"],
     ["errors", "machine", "mean", "rng", "sgd", "spread"],
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

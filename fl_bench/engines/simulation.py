@@ -26,11 +26,10 @@ from ray import ObjectRef
 
 from fl_bench.engines.grid import OneRun, context
 from fl_bench.errors import ConfigError, RunError
-from fl_bench.federation.fleet import collect
+from fl_bench.federation.fleet import WORKER_DIED, WORKER_FAILED, WORKER_OUT_OF_MEMORY, collect
 from fl_bench.machine import num_cpus
 
 PULL_SECONDS = 0.1  # between two looks for Ctrl-C
-WORKER_FAILED = 1  # the code of the Error in place of its reply
 
 
 @contextmanager
@@ -103,8 +102,10 @@ class RayGrid(OneRun):
             reply: Message = ray.get(future)[1]
         except ray.exceptions.RayTaskError as error:
             reply = Message(Error(WORKER_FAILED, f"failed: {error.cause}"), reply_to=message)
+        except ray.exceptions.OutOfMemoryError as error:
+            reply = Message(Error(WORKER_OUT_OF_MEMORY, f"died: {error}"), reply_to=message)
         except ray.exceptions.RayError as error:
-            reply = Message(Error(WORKER_FAILED, f"died: {error}"), reply_to=message)
+            reply = Message(Error(WORKER_DIED, f"died: {error}"), reply_to=message)
         return reply
 
 

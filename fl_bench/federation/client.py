@@ -5,18 +5,22 @@ as JSON, and the models: summed up, or each on its own where the strategy needs 
 """
 
 import json
-from collections.abc import Callable, Mapping
+import os
+import signal
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
-from fl_bench.errors import in_one_line
+from fl_bench.errors import disk_trouble, in_one_line
 from fl_bench.federation.channel import WITHHELD_BYTES, memory_of, without_memory
 from fl_bench.federation.local import Trained, Trainer
 from fl_bench.federation.parameters import to_record
@@ -27,21 +31,29 @@ from fl_bench.machine import peak_memory_mb
 from fl_bench.mean import Mean
 
 JOB = "fl-bench"
+DISK_TROUBLE = 4  # the code of the Error in place of a worker's reply: not a client's fault
 NO_MEMORY = "out of memory"  # the status of a client whose turn the GPU had no room for
 Row = dict[str, Any]
 Handler = Callable[[Message, Context], Message]
+
+
+class OutOfTime(Exception):
+    """A client's turn has taken too long."""
+
 
 app = ClientApp()
 trainer_in = lru_cache(maxsize=1)(Trainer)  # one experiment at a time in a process; its folder is its identity
 
 
 def _with_room(handler: Handler) -> Handler:
-    """Answers for a worker whose GPU has not even room to begin: no client, and no test batch, had any."""
+    """Answers for a worker whose disk fails, or whose GPU has not even room to begin: none of its clients had any."""
 
     def handle(message: Message, context: Context) -> Message:
         try:
             return handler(message, context)
         except Exception as error:
+            if trouble := disk_trouble(error):
+                return Message(Error(DISK_TROUBLE, trouble), reply_to=message)
             if not _is_no_room(error):
                 raise
             why = in_one_line(error)
@@ -74,10 +86,11 @@ def train(message: Message, context: Context) -> Message:
         if not len(trainer.rows(client)):
             return {"status": "empty"}
         before = states.read(client, before=round)
-        if client in together:
-            trained = together[client].checked()
-        else:
-            trained = trainer.train(client, round, received, config, without_memory(before))
+        with _time_limit(trainer.timeout):  # not of the sum, of which a half could not be taken back
+            if client in together:
+                trained = together[client].checked()
+            else:
+                trained = trainer.train(client, round, received, config, without_memory(before))
         row = {"num_examples": trained.num_examples, "metrics": to_pairs(trained.metrics), "reply": trained.reply}
         loss = trained.metrics["loss"].value
         state = trained.state | memory_of(before)
@@ -101,14 +114,15 @@ def train(message: Message, context: Context) -> Message:
             no_room = False
             try:
                 before = [without_memory(states.read(client, before=round)) for client in group]
-                together = train_together(trainer, group, round, received, config, before)
+                with _time_limit(trainer.timeout and trainer.timeout * len(group)):
+                    together = train_together(trainer, group, round, received, config, before)
             except Exception as error:  # but for want of memory, whoever is to blame will fail by itself
                 no_room = _is_no_room(error)
             if no_room:  # only now is nothing of the failed turn in use
                 torch.cuda.empty_cache()
                 size = -(-len(group) // 2)
                 continue
-        rows += [_attempt(take_turn, client) for client in clients[:size]]
+        rows += [_attempt(take_turn, client, trainer) for client in clients[:size]]
         clients = clients[size:]
     if total is not None:
         models["total"] = total.values
@@ -122,10 +136,12 @@ def evaluate(message: Message, context: Context) -> Message:
     round, states = job["round"], ClientStates(Path(job["states"]))
 
     def turn(client: int) -> Row:
-        metrics = trainer.evaluate_client(client, round, start, config, states.read(client, before=round + 1))
+        before = states.read(client, before=round + 1)
+        with _time_limit(trainer.timeout):
+            metrics = trainer.evaluate_client(client, round, start, config, before)
         return {"status": "evaluated", "metrics": to_pairs(metrics)}
 
-    return _reply(message, [_attempt(turn, client) for client in job["clients"]])
+    return _reply(message, [_attempt(turn, client, trainer) for client in job["clients"]])
 
 
 @app.query()
@@ -159,17 +175,44 @@ def _unpack(message: Message) -> tuple[Trainer, NDArray[np.float32], dict[str, A
     return trainer, trainer.layout.from_record(arrays), config, job
 
 
-def _attempt(turn: Callable[[int], Row], client: int) -> Row:
-    """A client's row; whatever its turn raises is that client's failure and nobody else's."""
-    try:
-        return {"client": client} | turn(client)
-    except Diverged as error:
-        return {"client": client, "status": "diverged", "why": str(error)}
-    except Exception as error:
-        status, why = NO_MEMORY if _is_no_room(error) else "failed", in_one_line(error)
-    if status == NO_MEMORY:
+def _attempt(turn: Callable[[int], Row], client: int, trainer: Trainer) -> Row:
+    """A client's row; whatever its turn raises is that client's failure and nobody else's, but for trouble on disk."""
+    row: Row = {}
+    for _ in range(2 if trainer.retry else 1):
+        try:
+            return {"client": client} | turn(client)
+        except Exception as error:
+            if disk_trouble(error):
+                raise
+            if os.environ.get("FL_BENCH_DEBUG"):
+                traceback.print_exc()
+            if _is_no_room(error):
+                row = {"client": client, "status": NO_MEMORY, "why": in_one_line(error)}
+                break
+            why = str(error) if isinstance(error, Diverged | OutOfTime) else in_one_line(error)
+            row = {"client": client, "status": "failed", "why": why}
+    if row["status"] == NO_MEMORY:  # only now is nothing of the failed turn in use
         torch.cuda.empty_cache()
-    return {"client": client, "status": status, "why": why}
+    return row
+
+
+@contextmanager
+def _time_limit(seconds: float | None) -> Iterator[None]:
+    """Raises OutOfTime in what takes longer; code that does not come back to Python is not stopped by it."""
+    if seconds is None:
+        yield
+        return
+
+    def ring(*_: Any) -> None:
+        raise OutOfTime(f"it took more than engine.client_timeout_s={seconds:g}")
+
+    previous = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)  # on the monotonic clock
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
 
 
 def _reply(message: Message, rows: list[Row], models: Mapping[str, NDArray] | None = None, **numbers: int) -> Message:

@@ -7,7 +7,6 @@ them in the order of the clients. What it returns depends neither on the number 
 
 import heapq
 import json
-import sys
 import textwrap
 import time
 from collections.abc import Collection, Iterable, Sequence
@@ -20,13 +19,15 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from numpy.typing import NDArray
 
-from fl_bench.errors import RunError
-from fl_bench.federation.client import JOB, NO_MEMORY, Row, metrics_of, to_pairs
+from fl_bench.errors import RunError, StorageError, WorkerDied
+from fl_bench.federation.client import DISK_TROUBLE, JOB, NO_MEMORY, Row, metrics_of, to_pairs
 from fl_bench.federation.parameters import Layout, contents
 from fl_bench.federation.update import ExactMean, Update
 from fl_bench.mean import Mean, merge
+from fl_bench.results.console import note
 
 CLIENT_FAILED = 1  # the code of the Error that a strategy sees for a client without an answer
+WORKER_FAILED, WORKER_DIED, WORKER_OUT_OF_MEMORY = 1, 2, 3  # and of those in place of a worker's reply, from engines
 
 
 class Fleet(Grid):
@@ -157,7 +158,7 @@ class Fleet(Grid):
         used, left = self._nodes[::2], self._nodes[1::2]  # of each GPU some: Ray fills one after the other
         self._nodes = used
         self._collect(self.grid.push_messages(Message(RecordDict(), node, MessageType.QUERY) for node in left))
-        _note(f"round {self.round}: out of GPU memory: {len(used)} of the workers go on, and repeat who found no room")
+        note(f"round {self.round}: out of GPU memory: {len(used)} of the workers go on, and repeat who found no room")
 
     def _pack(self, messages: list[Message]) -> list[tuple[int, list[Message]]]:
         """Split the messages over the workers: the heaviest client goes first, to the worker with the least to do.
@@ -187,7 +188,7 @@ class Fleet(Grid):
             rows |= {row["client"]: row for row in json.loads(answer["rows"])}
             if answer.get("together", self.together) < self.together:
                 self.together = answer["together"]
-                _note(f"out of GPU memory: from now on a worker trains {self.together} clients at once")
+                note(f"out of GPU memory: from now on a worker trains {self.together} clients at once")
             for key, array in reply.content.array_records["models"].items():
                 if key == "total":
                     total = exact.add(total, Update(contents(array), answer["weight"]))
@@ -222,7 +223,12 @@ class Fleet(Grid):
         """What a worker says of its work."""
         if reply.has_error():
             reason = textwrap.shorten(str(reply.error.reason), 300, placeholder=" ...")
-            raise RunError(f"round {self.round}: the worker of {work} {reason}")
+            if reply.error.code == DISK_TROUBLE:
+                raise StorageError(f"round {self.round}: {reason}")
+            text = f"round {self.round}: the worker of {work} {reason}"
+            if reply.error.code == WORKER_FAILED:
+                raise RunError(text)
+            raise WorkerDied(text, out_of_memory=reply.error.code == WORKER_OUT_OF_MEMORY)
         answer: dict[str, Any] = dict(reply.content.config_records[JOB])
         self.worker_peak_mb = max(self.worker_peak_mb, answer["peak_mb"])
         return answer
@@ -269,7 +275,3 @@ def _out_of_memory(replies: list[Message]) -> list[int]:
 
 def _with_no_memory(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if row["status"] == NO_MEMORY]
-
-
-def _note(text: str) -> None:
-    print(f"fl-bench: note: {text}", file=sys.stderr)

@@ -63,6 +63,8 @@ class Trainer:
         self.local: Mapping[str, Any] = OmegaConf.to_container(cfg.local)  # type: ignore[assignment]
         self.batch_size: int = cfg.evaluate.batch_size
         self.adapt_steps: int = cfg.evaluate.adapt_steps
+        self.timeout: float | None = cfg.engine.client_timeout_s  # of a client's turn
+        self.retry: bool = cfg.on_client_failure == "retry"
         self.device = "cuda" if cfg.engine.client_resources.num_gpus else "cpu"
         if self.device == "cuda":  # on the CPU they are deterministic as they are, and this imports for two seconds
             torch.use_deterministic_algorithms(True, warn_only=True)  # some kernels have no deterministic form

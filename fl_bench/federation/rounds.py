@@ -7,23 +7,26 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from flwr.app import ConfigRecord, MetricRecord
+from flwr.app import ConfigRecord, Message, MetricRecord
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from fl_bench import rng
 from fl_bench.errors import RunError
+from fl_bench.federation.checkpoint import Checkpoint, Store
 from fl_bench.federation.client import Row, metrics_of
 from fl_bench.federation.fleet import Fleet
+from fl_bench.federation.guard import Guard
 from fl_bench.federation.local import Trainer
-from fl_bench.federation.state import ClientStates
+from fl_bench.files import digest
 from fl_bench.machine import peak_memory_mb
 from fl_bench.mean import merge
 from fl_bench.network.schedule import Plan, Schedule
 from fl_bench.results.album import Album
+from fl_bench.results.console import note
 from fl_bench.results.flower_log import flower_says
-from fl_bench.results.recorder import Recorder
+from fl_bench.results.journal import Journal
 from fl_bench.spread import FUNCTIONS, WRITTEN, best_first
 from fl_bench.strategies.base import ALL_EXAMPLES
 
@@ -40,8 +43,8 @@ class Rounds:
         strategy: Strategy,
         trainer: Trainer,
         schedule: Schedule,
-        states: ClientStates,
-        recorder: Recorder,
+        store: Store,
+        journal: Journal,
         album: Album | None,
         report: Callable[[Mapping[str, Any]], None],
     ) -> None:
@@ -49,27 +52,47 @@ class Rounds:
         self.strategy = strategy
         self.trainer = trainer
         self.schedule = schedule
-        self.states = states
-        self.recorder = recorder
+        self.store = store
+        self.journal = journal
         self.album = album
         self.report = report
+        self.guard = Guard(cfg)
         self.seconds: dict[str, float] = {}
 
-    def run(self, fleet: Fleet) -> Vector:
-        """All rounds, from the untrained model to the final one [P]."""
-        vector = self.trainer.untrained()
-        rows: dict[int, Row] = {}
-        self._write(0, self._evaluate(0, vector, fleet, rows), rows, fleet)
-        self._picture(0, vector)
-        for round in range(1, self.cfg.num_rounds + 1):
+    def run(self, fleet: Fleet, start: Checkpoint | None = None) -> Vector:
+        """All rounds, from the untrained model or from a checkpoint to the final one [P]."""
+        if start is None:
+            round, vector = 0, self.trainer.untrained()
+            rows: dict[int, Row] = {}
+            self._end(round, vector, self._evaluate(round, vector, fleet, rows), rows, fleet)
+        else:
+            round, vector = start.round, start.vector
+            start.put_back(self.parts)
+        while round < self.cfg.num_rounds and not self.guard.stopped:
+            round += 1
             fleet.round = round
             vector, row, rows = self._train(round, vector, fleet)
             if round % self.cfg.evaluate.every == 0 or round == self.cfg.num_rounds:
                 row |= self._evaluate(round, vector, fleet, rows)
-            self._write(round, row, rows, fleet)
-            self._picture(round, vector)
-            _check_finite(round, row)
+            self._end(round, vector, row, rows, fleet)
+        self.journal.record["stopped_early"] = self.guard.stopped
         return vector
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What a round leaves to the next, beside the model and what is in files."""
+        return {"strategy": self.strategy, "schedule": self.schedule, "guard": self.guard}
+
+    def _end(self, round: int, vector: Vector, row: Row, rows: dict[int, Row], fleet: Fleet) -> None:
+        """Write a round that is over; everything that the next one needs is then on disk."""
+        row = {"round": round} | row
+        self._write(round, row, rows, fleet)
+        self._picture(round, vector)
+        self.journal.add(row, digest(vector))
+        self.guard.see(row)
+        if self.store.due(round, self.cfg.num_rounds):
+            self.store.save(round, vector, self.journal.record["config"], {**self.parts, "journal": self.journal})
+        self.report(row)
 
     def _picture(self, round: int, vector: Vector) -> None:
         """Keep what the task shows of the model, about ten times in a run."""
@@ -79,31 +102,35 @@ class Rounds:
             trainer.load(vector)
             self.album.add(round, trainer.task.picture(trainer.flat.model, trainer.data))
 
+    def configure_train(self, round: int, vector: Vector, fleet: Fleet) -> tuple[list[Message], Plan]:
+        """Who is asked in a round, and what the strategy sends them."""
+        plan = self.schedule.plan(round)
+        fleet.cohort, fleet.dropping = plan.asked, plan.dropping
+        rng.seed_globals(self.cfg.seed, "configure_train", round)
+        arrays = fleet.layout.to_record(vector)
+        config = ConfigRecord({ALL_EXAMPLES: int(fleet.weights.sum())} | plan.told)
+        # A strategy of Flower's would wait for somebody to ask.
+        return list(self.strategy.configure_train(round, arrays, config, fleet)) if plan.asked else [], plan
+
     def _train(self, round: int, vector: Vector, fleet: Fleet) -> tuple[Vector, Row, dict[int, Row]]:
         """One round of training: the new model, its row of metrics.csv, and those of clients.csv by client."""
-        seed, plan = self.cfg.seed, self.schedule.plan(round)
-        fleet.cohort, fleet.dropping = plan.asked, plan.dropping
         with self._timed("train"):
-            rng.seed_globals(seed, "configure_train", round)
-            arrays = fleet.layout.to_record(vector)
-            config = ConfigRecord({ALL_EXAMPLES: int(fleet.weights.sum())} | plan.told)
-            # A strategy of Flower's would wait for somebody to ask.
-            messages = self.strategy.configure_train(round, arrays, config, fleet) if plan.asked else []
+            messages, plan = self.configure_train(round, vector, fleet)
             replies = fleet.send_and_receive(messages)
-        rows = {row["client"]: self._client_row(round, row, plan) for row in fleet.rows}
+        rows = {row["client"]: self.client_row(round, row, plan) for row in fleet.rows}
         answered, withheld = _with_status("ok", fleet.rows), _with_status("withheld", fleet.rows)
-        self._check_clients(round, fleet.rows, rows)
+        self._tolerate(round, fleet.rows, rows)
         record = extra = None
         if answered and len(answered + withheld) >= self.cfg.min_clients:
             with self._timed("aggregate"):
-                rng.seed_globals(seed, "aggregate_train", round)
+                rng.seed_globals(self.cfg.seed, "aggregate_train", round)
                 record, extra = self.strategy.aggregate_train(round, replies)
             if record is None and len(answered) == len(plan.asked):
                 name = type(self.strategy).__name__
                 raise RunError(f"round {round}: {name} made no model of {len(answered)} answers: {flower_says.last}")
         # An answer that came to nothing leaves its client as it was.
         moved_on = withheld + (answered if record is not None else [])
-        self.states.commit(round, [row["client"] for row in moved_on], plan.asked)
+        self.store.states.commit(round, [row["client"] for row in moved_on], plan.asked)
         self.schedule.learn(round, {row["client"]: metrics_of(row)["loss"].value for row in answered})
         row = {f"train_{name}": mean.value for name, mean in merge(map(metrics_of, answered)).items()}
         row |= {name: value for name, value in _prefixed("train_", extra).items() if name not in row}
@@ -119,19 +146,13 @@ class Rounds:
         if not self.cfg.evaluate.clients:
             return row
         with self._timed("evaluate_clients"):
-            fleet.cohort, fleet.dropping = np.flatnonzero(self.trainer.partition.heldout_sizes).tolist(), ()
-            rng.seed_globals(self.cfg.seed, "configure_evaluate", round)
-            arrays = fleet.layout.to_record(vector)
-            messages = self.strategy.configure_evaluate(round, arrays, ConfigRecord(), fleet)
-            replies = fleet.send_and_receive(messages)
+            replies = fleet.send_and_receive(self.configure_evaluate(round, vector, fleet))
             extra = self.strategy.aggregate_evaluate(round, replies)
         for answer in fleet.rows:
-            mine = rows.setdefault(answer["client"], _evaluated_row(round, answer))
-            if answer["status"] == "evaluated":
-                mine |= {f"client_{name}": mean.value for name, mean in metrics_of(answer).items()}
-            else:
-                raise RunError(f"round {round}: evaluating client {answer['client']}: {answer['why']}")
-        by_client = list(map(metrics_of, fleet.rows))
+            mine = rows.setdefault(answer["client"], evaluated_row(round, answer))
+            mine |= client_metrics(answer)
+        self._tolerate(round, fleet.rows, rows, " --evaluation")
+        by_client = [metrics_of(answer) for answer in _with_status("evaluated", fleet.rows)]
         for name, mean in merge(by_client).items():
             each = [metrics[name] for metrics in by_client]
             ordered = best_first(name, [one.value for one in each], [one.count for one in each])
@@ -139,21 +160,30 @@ class Rounds:
             row |= {f"client_{name}_{spread}": FUNCTIONS[spread](*ordered) for spread in WRITTEN}
         return row | {name: value for name, value in _prefixed("client_", extra).items() if name not in row}
 
-    def _check_clients(self, round: int, answers: list[Row], rows: dict[int, Row]) -> None:
-        """Stop where all clients that trained have failed, or one's numbers are not finite; first write their rows."""
-        diverged, failed, answered, withheld = (
-            _with_status(status, answers) for status in ("diverged", "failed", "ok", "withheld")
-        )
-        trouble = diverged or ([] if answered or withheld else failed)
-        if not trouble:
-            return
-        self.recorder.write("clients", rows.values())
-        first, count = trouble[0], len(trouble)
-        raise RunError(
-            f"round {round}: {count} of {len(answers)} clients failed; client {first['client']}: {first['why']}"
-        )
+    def configure_evaluate(self, round: int, vector: Vector, fleet: Fleet) -> list[Message]:
+        """What the strategy sends to everybody who holds out data."""
+        fleet.cohort, fleet.dropping = np.flatnonzero(self.trainer.partition.heldout_sizes).tolist(), ()
+        rng.seed_globals(self.cfg.seed, "configure_evaluate", round)
+        arrays = fleet.layout.to_record(vector)
+        return list(self.strategy.configure_evaluate(round, arrays, ConfigRecord(), fleet))
 
-    def _client_row(self, round: int, answer: Row, plan: Plan) -> Row:
+    def _tolerate(self, round: int, answers: list[Row], rows: dict[int, Row], flag: str = "") -> None:
+        """Say which clients failed; raise RunError, with their rows written, where all did or none may."""
+        failed = _with_status("failed", answers)
+        if not failed:
+            return
+        first, others = failed[0], {answer["status"] for answer in answers} - {"failed", "dropped", "empty"}
+        text = (
+            f"round {round}: {len(failed)} of {len(answers)} clients failed; client {first['client']}: {first['why']}; "
+            f"to see it: fl-bench replay {self.store.folder} --round {round} --client {first['client']}{flag}"
+        )
+        if others and self.cfg.on_client_failure != "abort":
+            note(text)
+            return
+        self.store.recorder.write("clients", (rows[client] for client in sorted(rows)))
+        raise RunError(text)
+
+    def client_row(self, round: int, answer: Row, plan: Plan) -> Row:
         """A client's row of clients.csv."""
         row: Row = {"round": round, "client": answer["client"], "status": answer["status"]}
         if "metrics" in answer:
@@ -162,17 +192,16 @@ class Rounds:
             row |= {f"train_{name}": value for name, value in answer["reply"].items()}
         row |= {"bytes_down": self.trainer.channel.bytes_down, "bytes_up": answer.get("bytes_up", 0)}
         seconds = plan.seconds[answer["client"]]
-        return row | {"virtual_seconds": seconds if math.isfinite(seconds) else None}  # None: never
+        row["virtual_seconds"] = seconds if math.isfinite(seconds) else None  # None: never
+        return row | ({"why": answer["why"]} if "why" in answer else {})
 
     def _write(self, round: int, row: Row, rows: dict[int, Row], fleet: Fleet) -> None:
-        row = {"round": round} | row
-        self.recorder.write("clients", (rows[client] for client in sorted(rows)))
-        self.recorder.write("metrics", [row])
+        self.store.recorder.write("clients", (rows[client] for client in sorted(rows)))
+        self.store.recorder.write("metrics", [row])
         timing: Row = {f"{phase}_seconds": f"{self.seconds.get(phase, 0):.3f}" for phase in PHASES}
         timing |= {"server_peak_mb": peak_memory_mb(), "worker_peak_mb": fleet.worker_peak_mb}
-        self.recorder.write("timing", [{"round": round} | timing])
+        self.store.recorder.write("timing", [{"round": round} | timing])
         self.seconds.clear()
-        self.report(row)
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:
@@ -181,9 +210,16 @@ class Rounds:
         self.seconds[phase] = time.perf_counter() - start
 
 
-def _evaluated_row(round: int, answer: Row) -> Row:
+def evaluated_row(round: int, answer: Row) -> Row:
     """The row of a client that has only been evaluated, whose bytes are not counted."""
     return {"round": round, "client": answer["client"], "status": answer["status"], "bytes_down": 0, "bytes_up": 0}
+
+
+def client_metrics(answer: Row) -> Row:
+    """What a client's evaluation adds to its row."""
+    if answer["status"] != "evaluated":
+        return {"why": f"evaluation: {answer['why']}"}
+    return {f"client_{name}": mean.value for name, mean in metrics_of(answer).items()}
 
 
 def _with_status(status: str, answers: list[Row]) -> list[Row]:
@@ -207,9 +243,3 @@ def _prefixed(prefix: str, record: MetricRecord | None) -> Row:
     """The single numbers of what a strategy made of the metrics, as columns."""
     numbers = {name: value for name, value in (record or {}).items() if isinstance(value, int | float)}
     return {name if name.startswith(prefix) else prefix + name: value for name, value in numbers.items()}
-
-
-def _check_finite(round: int, row: Row) -> None:
-    for name, value in row.items():
-        if name.endswith("_loss") and not math.isfinite(value):
-            raise RunError(f"round {round}: {name} is {value}; a smaller local.lr may help")

@@ -1,18 +1,22 @@
 """What clients keep between rounds: tensors on disk, so that memory does not grow with the number of clients.
 
 A client's state after round r is the file `<client>/<r>.safetensors`. Whoever takes its turn in round r reads the
-newest version from before r, so that a round can be repeated; versions that are no longer needed go at `commit`.
+newest version from before r, so that a round can be repeated. A version goes when there is a newer one and no
+checkpoint needs it.
 """
 
-import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
-from safetensors.torch import load_file, save_file
+import numpy as np
 from torch import Tensor
 
+from fl_bench.sealed import seal, unseal
+
 State = dict[str, Tensor]
+Versions = dict[int, int]  # by client: the round of its state
 
 
 class ClientStates:
@@ -20,6 +24,8 @@ class ClientStates:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.versions: Versions = {}  # the newest; kept by the server only
+        self.pinned: list[Versions] = []  # of each checkpoint that there is, the oldest first
 
     def clear(self) -> None:
         """Forget what an earlier run in the same folder has left."""
@@ -28,7 +34,7 @@ class ClientStates:
     def read(self, client: int, before: int) -> State:
         """The client's state as it was before round `before`; empty where it has never kept anything."""
         rounds = [round for round in self._rounds(client) if round < before]
-        return load_file(self._file(client, max(rounds))) if rounds else {}
+        return unseal(self._file(client, max(rounds)))[0] if rounds else {}
 
     def write(self, client: int, round: int, state: State) -> None:
         """Keep a client's state after `round`: all of it, or after a crash nothing."""
@@ -36,19 +42,49 @@ class ClientStates:
             return
         file = self._file(client, round)
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(".tmp")
-        save_file(state, temporary)
-        os.replace(temporary, file)
+        seal(file, state)
 
     def commit(self, round: int, trained: Collection[int], drawn: Collection[int]) -> None:
         """End a round: those who `trained` have new states; of the others who were `drawn`, the old ones stand."""
         for client in drawn:
-            for version in self._rounds(client):
-                if (version < round) if client in trained else (version == round):
-                    self._file(client, version).unlink()
+            file = self._file(client, round)
+            if client not in trained:
+                file.unlink(missing_ok=True)
+            elif file.exists():
+                old, self.versions[client] = self.versions.get(client), round
+                self._drop(client, old)
+
+    def pin(self, keep: int) -> None:
+        """Keep what there is now for a checkpoint, of which only the last `keep` matter from now on."""
+        self.pinned.append(dict(self.versions))
+        while len(self.pinned) > keep:
+            for client, version in self.pinned.pop(0).items():
+                self._drop(client, version)
+
+    def __getstate__(self) -> dict[str, Any]:
+        table = np.array(sorted(self.versions.items()), np.int64).reshape(-1, 2)
+        return {"clients": table[:, 0], "versions": table[:, 1]}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.versions = dict(zip(state["clients"].tolist(), state["versions"].tolist(), strict=True))
+
+    def restore(self, pinned: list[Versions]) -> None:
+        """Leave nothing but what these checkpoints need, whose last is the one to go on from. Raises Damaged."""
+        self.pinned = pinned
+        for client, version in pinned[-1].items():
+            unseal(self._file(client, version))
+        needed = {self._file(client, version) for versions in pinned for client, version in versions.items()}
+        for file in self.folder.glob("*/*"):
+            if file not in needed:
+                file.unlink()
+
+    def _drop(self, client: int, version: int | None) -> None:
+        """Delete a version unless it is needed."""
+        if version is not None and all(pin.get(client) != version for pin in (*self.pinned, self.versions)):
+            self._file(client, version).unlink(missing_ok=True)
 
     def _file(self, client: int, round: int) -> Path:
         return self.folder / str(client) / f"{round}.safetensors"
 
     def _rounds(self, client: int) -> list[int]:
-        return sorted(int(file.stem) for file in (self.folder / str(client)).glob("*.safetensors"))
+        return [int(file.stem) for file in (self.folder / str(client)).glob("*.safetensors")]

@@ -42,14 +42,24 @@ class ExactMean:
         return 2.0 ** (FRACTION_BITS - (self.weight_bound - 1).bit_length())
 
     def add(self, a: Update | None, b: Update) -> Update:
-        """The sum of both, for which `a` is used up. Raises Diverged where numbers are too large, or none at all."""
+        """The sum of both, for which `a` is used up; it is as before where Diverged is raised, since numbers of `b`
+        are too large, or none at all.
+        """
         if a is None:
             check_size(b.values, self.start)
             return Update(b.values.copy(), b.weight)
         total = a.values if a.values.dtype == np.int64 else self._converted(a)
         weight = b.weight * self.scale
-        for into, values, start in _blocks(total, b.values, self.start):
-            into += values if values.dtype == np.int64 else _fixed(values, start, weight)
+        added: list[tuple[NDArray, ...]] = []
+        try:
+            for block in _blocks(total, b.values, self.start):
+                into, values, start = block
+                _add(into, values, start, weight)
+                added.append(block)
+        except Diverged:
+            for into, values, start in added:  # to look at all numbers beforehand would be a pass more for everybody
+                _add(into, values, start, -weight)
+            raise
         return Update(total, a.weight + b.weight)
 
     def mean(self, update: Update) -> NDArray[np.float32]:
@@ -71,6 +81,10 @@ def check_size(values: NDArray, start: NDArray[np.float32]) -> None:
         return
     for value, first in _blocks(values, start):
         _difference(value, first)
+
+
+def _add(into: NDArray[np.int64], values: NDArray, start: NDArray[np.float32], weight: float) -> None:
+    into += values if values.dtype == np.int64 else _fixed(values, start, weight)
 
 
 def _fixed(values: NDArray[np.float32], start: NDArray[np.float32], weight: float) -> NDArray[np.int64]:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+PREFIX = "round_"
 SIDE = 800  # pixels of the shorter side that a small picture is enlarged to, at most fourfold
 
 
@@ -14,7 +15,12 @@ class Album:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.frames: list[Image.Image] = []
+
+    def clear(self, after: int = -1) -> None:
+        """Remove the pictures of rounds after this one, which an earlier run has left."""
+        for file in self._pictures():
+            if int(file.stem.removeprefix(PREFIX)) > after:
+                file.unlink()
 
     def add(self, round: int, picture: NDArray[np.uint8] | None) -> None:
         """Keep a picture [H, W, 3]; None is none."""
@@ -22,12 +28,17 @@ class Album:
             return
         self.folder.mkdir(exist_ok=True)
         factor = max(1, min(4, SIDE // min(picture.shape[:2])))
-        frame = Image.fromarray(picture.repeat(factor, axis=0).repeat(factor, axis=1))
-        frame.save(self.folder / f"round_{round:04}.png")
-        self.frames.append(frame)
+        Image.fromarray(picture.repeat(factor, axis=0).repeat(factor, axis=1)).save(
+            self.folder / f"{PREFIX}{round:04}.png"
+        )
 
     def bind(self) -> None:
         """Write rounds.gif, where there is anything to show."""
-        if self.frames:
-            first, *others = self.frames
+        frames = [Image.open(file) for file in self._pictures()]
+        if frames:
+            first, *others = frames
             first.save(self.folder / "rounds.gif", save_all=True, append_images=others, duration=600, loop=0)
+
+    def _pictures(self) -> list[Path]:
+        """In the order of the rounds."""
+        return sorted(self.folder.glob(f"{PREFIX}*.png"))

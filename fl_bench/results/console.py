@@ -1,5 +1,6 @@
 """What a person sees while a run goes on: a progress bar on a terminal, one line a round elsewhere."""
 
+import sys
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
@@ -40,6 +41,11 @@ class Reporter:
             self.progress.update(self.bar, completed=row["round"], metrics=metrics)
         else:
             self.console.print(f"round {row['round']}/{self.num_rounds}  {metrics}")
+
+
+def note(text: str) -> None:
+    """Something to know, on stderr; the run goes on."""
+    print(f"fl-bench: note: {text}", file=sys.stderr)
 
 
 def summary(row: Mapping[str, Any]) -> str:

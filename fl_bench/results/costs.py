@@ -30,6 +30,13 @@ class Costs:
                 wall_seconds = round(time.perf_counter() - self._start, 3)
                 self.reached[target] = {"round": row["round"], "wall_seconds": wall_seconds} | self.total
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {"total": self.total, "reached": self.reached, "elapsed": time.perf_counter() - self._start}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.total, self.reached = state["total"], state["reached"]
+        self._start = time.perf_counter() - state["elapsed"]  # what a run that goes on took before counts too
+
     @property
     def record(self) -> dict[str, Any]:
         return {"total": self.total, "target_metric": self.metric, "targets": self.reached}

@@ -1,12 +1,29 @@
 """The tables of a run: rows are on disk as soon as they are written."""
 
 import csv
-from collections.abc import Iterable, Mapping
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
+from fl_bench import files
+from fl_bench.errors import Damaged
+
 # Columns stand in the order of these names and prefixes, then in the order they came.
 ORDER = ("round", "client", "status", "num_examples", "train_", "test_", "client_", "clients_", "aggregated", "bytes_")
+
+
+@dataclass
+class Table:
+    """What has been written to one file."""
+
+    columns: list[str] = field(default_factory=list)
+    num_rows: int = 0
+    digest: Any = field(default_factory=xxhash.xxh3_128)  # of its bytes, so far
 
 
 class Recorder:
@@ -14,23 +31,61 @@ class Recorder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._columns: dict[str, list[str]] = {}
+        self._tables: dict[str, Table] = {}
 
-    def write(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Append rows to `<table>.csv`. Floats are written so that they read back to the same bits."""
+    def write(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Append rows to `<name>.csv`. Floats are written so that they read back to the same bits."""
         rows = list(rows)
-        file = self.folder / f"{table}.csv"
-        columns = self._columns.setdefault(table, [])
-        if new := [name for name in dict.fromkeys(name for row in rows for name in row) if name not in columns]:
-            old = list(csv.DictReader(file.read_text().splitlines())) if columns else []
-            columns[:] = sorted(columns + new, key=_rank)
-            self._save(file, "w", columns, [dict(zip(columns, columns, strict=True)), *old])
-        self._save(file, "a", columns, rows)
+        table = self._tables.setdefault(name, Table())
+        known = table.columns
+        if new := [column for column in dict.fromkeys(column for row in rows for column in row) if column not in known]:
+            table.columns = sorted(known + new, key=_rank)
+            files.write(self._file(name), self._reread(name, table))
+        text = _text(table.columns, rows)
+        with files.naming(self._file(name)), self._file(name).open("ab") as stream:
+            stream.write(text)
+        table.digest.update(text)
+        table.num_rows += len(rows)
 
-    @staticmethod
-    def _save(file: Path, mode: str, columns: list[str], rows: Iterable[Mapping[str, Any]]) -> None:
-        with file.open(mode, newline="") as stream:
-            csv.DictWriter(stream, columns, lineterminator="\n").writerows(rows)
+    def sync(self) -> None:
+        """Wait until all rows are on disk."""
+        for name in self._tables:
+            files.sync(self._file(name))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: [t.columns, t.num_rows, t.digest.hexdigest()] for name, t in self._tables.items()}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Bring the files back to what they were: later and half-written rows go. Raises Damaged where they differ."""
+        for name, (columns, num_rows, digest) in state.items():
+            table = self._tables[name] = Table(columns, num_rows)
+            try:
+                text = self._reread(name, table)
+            except (FileNotFoundError, csv.Error):
+                raise Damaged(f"{self._file(name)}: is missing, or no table") from None
+            if table.digest.hexdigest() != digest:
+                raise Damaged(f"{self._file(name)}: is damaged: its first {num_rows} rows are not those written")
+            files.write(self._file(name), text)
+
+    def _reread(self, name: str, table: Table) -> bytes:
+        """The file as it is with the table's columns and its first rows."""
+        rows: list[Mapping[str, Any]] = []
+        if table.num_rows:
+            with self._file(name).open(newline="", encoding="utf-8", errors="replace") as stream:
+                rows = list(islice(csv.DictReader(stream), table.num_rows))
+        header = [dict(zip(table.columns, table.columns, strict=True))] if table.columns else []
+        text = _text(table.columns, [*header, *rows])
+        table.digest = xxhash.xxh3_128(text)
+        return text
+
+    def _file(self, name: str) -> Path:
+        return self.folder / f"{name}.csv"
+
+
+def _text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
+    stream = io.StringIO(newline="")
+    csv.DictWriter(stream, columns, lineterminator="\n", extrasaction="ignore").writerows(rows)
+    return stream.getvalue().encode(errors="backslashreplace")
 
 
 def _rank(column: str) -> int:

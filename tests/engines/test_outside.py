@@ -49,12 +49,17 @@ def test_a_strategy_may_live_outside(own_folder: Path) -> None:
     assert float(rows[-1].split(",")[3]) < float(rows[1].split(",")[3])  # test_loss
 
 
-def test_a_worker_that_dies_ends_the_run_and_leaves_nothing(own_folder: Path) -> None:
+def test_a_worker_that_dies_each_time_ends_the_run_and_leaves_nothing(own_folder: Path) -> None:
     result = run(own_folder, step=-0.001)
     assert result.returncode == 1
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("fl-bench: ")]
-    assert line.startswith("fl-bench: round 2: the worker of clients ")
-    assert " 3, " in line
+    lines = [line for line in result.stderr.splitlines() if line.startswith("fl-bench: ")]
+    deaths = [line for line in lines if "fl-bench: note: round 2: the worker of clients " in line]
+    assert [line.rpartition("; ")[2] for line in deaths] == [
+        f"starting again from the last checkpoint ({left} more times)" for left in (2, 1)
+    ]
+    assert lines[-1].startswith("fl-bench: round 2: the worker of clients ")
+    assert " 3, " in lines[-1]
+    assert lines[-1].endswith(f"to go on: fl-bench resume {own_folder / 'run'}")
     record = json.loads((own_folder / "run" / "run.json").read_text())
-    assert (record["status"], record["final"]["round"]) == ("failed", 1)
+    assert (record["status"], record["exit_code"], record["final"]["round"]) == ("failed", 1, 1)
     assert not leftovers(own_folder)

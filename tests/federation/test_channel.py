@@ -180,5 +180,6 @@ def test_who_diverges_is_named_even_where_the_codec_would_withhold_the_update(
             turn.parameters.fill_(torch.nan)
 
     monkeypatch.setattr(LocalAlgorithm, "finish", finish)
-    launch("compression=importance", "compression.rule=cmfl", "num_rounds=3", "local.steps=1", exit_code=1)
+    folder = launch("compression=importance", "compression.rule=cmfl", "num_rounds=3", "local.steps=1")
     assert "round 2: 1 of 10 clients failed; client 2: its largest change of a weight is nan" in capsys.readouterr().err
+    assert [row["client"] for row in table(folder, "clients") if row["status"] == "failed"] == ["2"]

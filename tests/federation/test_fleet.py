@@ -14,8 +14,8 @@ from fl_bench.build import build
 from fl_bench.cli import CONF
 from fl_bench.engines.inline import InlineGrid
 from fl_bench.errors import RunError
+from fl_bench.experiment import make_fleet, make_strategy, prepare
 from fl_bench.federation.state import ClientStates, State
-from fl_bench.run import _make_fleet, _make_strategy, _prepare
 from fl_bench.strategies.base import ALL_EXAMPLES
 
 NOTHING_TRAVELS = {"local_only", "fedper", "fedrep"}  # of a model with a single layer
@@ -31,7 +31,7 @@ class Plain(InlineGrid):
 
 def start(tmp_path: Path, strategy: str):
     cfg = compose(f"strategy={strategy}", "partition=linear", "num_rounds=2", "local.lr=0.05")
-    trainer = _prepare(cfg, build(cfg.task), tmp_path)
+    trainer = prepare(cfg, build(cfg.task), tmp_path)
     return cfg, trainer
 
 
@@ -43,8 +43,8 @@ def told(trainer, number: int = 1) -> ConfigRecord:
 
 def through_fleet(tmp_path: Path, name: str, rounds: int) -> list[np.ndarray]:
     cfg, trainer = start(tmp_path, name)
-    strategy = _make_strategy(cfg.strategy.server)
-    fleet = _make_fleet(cfg, InlineGrid(), tmp_path, ClientStates(tmp_path), trainer)
+    strategy = make_strategy(cfg.strategy.server)
+    fleet = make_fleet(cfg, InlineGrid(), tmp_path, ClientStates(tmp_path), trainer)
     fleet.cohort = list(range(10))
     vector, seen = trainer.untrained(), []
     for number in range(1, rounds + 1):
@@ -59,7 +59,7 @@ def through_fleet(tmp_path: Path, name: str, rounds: int) -> list[np.ndarray]:
 
 def directly(tmp_path: Path, name: str, rounds: int) -> list[np.ndarray]:
     cfg, trainer = start(tmp_path, name)
-    strategy = _make_strategy(cfg.strategy.server)
+    strategy = make_strategy(cfg.strategy.server)
     layout = trainer.layout
     states: dict[int, State] = {}
     vector, seen = trainer.untrained(), []
@@ -112,12 +112,12 @@ class Wire(InlineGrid):
 
 def sent(tmp_path: Path, *overrides: str) -> list[list[int]]:
     cfg = compose("num_clients=6", "partition=linear", "local.steps=null", *overrides)
-    trainer = _prepare(cfg, build(cfg.task), tmp_path)
+    trainer = prepare(cfg, build(cfg.task), tmp_path)
     wire = Wire()
-    fleet = _make_fleet(cfg, wire, tmp_path, ClientStates(tmp_path), trainer)
+    fleet = make_fleet(cfg, wire, tmp_path, ClientStates(tmp_path), trainer)
     fleet.cohort = list(range(6))
     arrays = fleet.layout.to_record(trainer.untrained())
-    fleet.send_and_receive(_make_strategy(cfg.strategy.server).configure_train(1, arrays, told(trainer), fleet))
+    fleet.send_and_receive(make_strategy(cfg.strategy.server).configure_train(1, arrays, told(trainer), fleet))
     assert [row["client"] for row in fleet.rows] == list(range(6))
     return wire.sent
 
@@ -133,8 +133,8 @@ def test_without_packing_each_client_has_a_message(tmp_path: Path) -> None:
 
 def prepared(tmp_path: Path, *overrides: str):
     cfg = compose(*overrides)
-    trainer = _prepare(cfg, build(cfg.task), tmp_path)
-    fleet = _make_fleet(cfg, InlineGrid(), tmp_path, ClientStates(tmp_path), trainer)
+    trainer = prepare(cfg, build(cfg.task), tmp_path)
+    fleet = make_fleet(cfg, InlineGrid(), tmp_path, ClientStates(tmp_path), trainer)
     fleet.cohort = [0, 1]
     return fleet, trainer.untrained()
 
@@ -173,9 +173,9 @@ def test_what_clients_report_beside_the_metrics_is_averaged_by_examples(launch, 
 
 def test_scaffolds_variate_is_the_weighted_mean_of_the_clients_whoever_takes_part(tmp_path: Path) -> None:
     cfg, trainer = start(tmp_path, "scaffold")
-    strategy = _make_strategy(cfg.strategy.server)
+    strategy = make_strategy(cfg.strategy.server)
     states = ClientStates(tmp_path / "state")
-    fleet = _make_fleet(cfg, InlineGrid(), tmp_path, states, trainer)
+    fleet = make_fleet(cfg, InlineGrid(), tmp_path, states, trainer)
     vector = trainer.untrained()
     for fleet.round, fleet.cohort in enumerate(([0, 9], [3], [9, 4, 5], [0, 3]), start=1):
         messages = strategy.configure_train(fleet.round, fleet.layout.to_record(vector), told(trainer), fleet)

@@ -140,7 +140,8 @@ def test_a_run_that_diverges_says_which_client_and_why(launch, capsys) -> None:
     assert "client 0: its training loss is nan" in line or "its largest change of a weight is" in line
     assert line.count("\n") == 1
     assert '"status": "failed"' in (folder / "run.json").read_text()
-    assert "diverged" in (folder / "clients.csv").read_text()
+    assert line.rstrip().endswith(f"fl-bench replay {folder} --round 1 --client 0")
+    assert {row["status"] for row in table(folder, "clients")} == {"failed"}
 
 
 FAILING = "fl_bench.strategies.base.LocalAlgorithm.finish"

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 
 from fl_bench.build import build
 from fl_bench.data.arrays import Columns
+from fl_bench.experiment import prepare
 from fl_bench.federation import client
 from fl_bench.federation.local import Trainer
 from fl_bench.federation.vectorized import why_not
-from fl_bench.run import _prepare
 from fl_bench.tasks.base import Batch, Task
 from fl_bench.tasks.mnist import Mnist
 
@@ -101,7 +101,7 @@ class Summed(Mnist):
 )
 def test_what_cannot_be_stacked_says_why(tmp_path: Path, words: list[str], reason: str | None) -> None:
     cfg = compose(*words)
-    found = why_not(_prepare(cfg, build(cfg.task), tmp_path))
+    found = why_not(prepare(cfg, build(cfg.task), tmp_path))
     assert found is None if reason is None else reason in str(found)
 
 

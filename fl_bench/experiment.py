@@ -1,0 +1,189 @@
+"""The parts of an experiment, made from its config, and the checks whether they fit together."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from fl_bench import rng
+from fl_bench.build import build, call, find_target
+from fl_bench.data.partition import Partition
+from fl_bench.errors import ConfigError
+from fl_bench.federation.client import trainer_in
+from fl_bench.federation.fleet import Fleet
+from fl_bench.federation.local import CONFIG, Trainer
+from fl_bench.federation.state import ClientStates
+from fl_bench.federation.vectorized import why_not
+from fl_bench.files import digest
+from fl_bench.network.schedule import Schedule
+from fl_bench.results.console import note
+from fl_bench.strategies.base import LocalAlgorithm, layers
+from fl_bench.tasks.base import Task
+
+AUTO, MOST_STACKED = 50, 50_000_000  # clients, and numbers in a stack, at most with engine.vectorize=auto
+
+
+def prepare(cfg: DictConfig, task: Task, scratch: Path) -> Trainer:
+    """Put the config, the data and the partition where the workers find them, and be the first to read them."""
+    OmegaConf.save(cfg, scratch / CONFIG, resolve=True)
+    rng.seed_torch(cfg.seed, "load")  # some tasks make a pretrained model along with their data
+    data = task.load(cfg.data, scratch)
+    if cfg.num_clients > data.num_samples:
+        raise ConfigError(f"num_clients={cfg.num_clients}: there are only {data.num_samples} samples to share out")
+    owners = call(
+        find_target(cfg.partition),
+        cfg.partition,
+        skip=("_target_", "holdout"),
+        columns=data.train,
+        num_clients=cfg.num_clients,
+        rng=rng.generator(cfg.seed, "partition"),
+    )
+    order = rng.generator(cfg.seed, "partition order")
+    Partition.of(owners, cfg.num_clients, cfg.partition.holdout, order).save(scratch)
+    data.save(scratch)
+    return trainer_in(scratch)
+
+
+def make_strategy(server: DictConfig) -> Strategy:
+    strategy: Strategy = build(server)
+    for part in (strategy, getattr(strategy, "strategy", None)):  # the differential-privacy wrappers hold one inside
+        for minimum in ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes"):
+            if hasattr(part, minimum):
+                setattr(part, minimum, 1)  # Flower would wait for nodes to come; ours are all there
+    return strategy
+
+
+def _steps(cfg: DictConfig, trainer: Trainer) -> NDArray[np.int64]:
+    """How many steps each client takes in a round [num_clients], where its algorithm has it train as usual."""
+    sizes, local = trainer.partition.train_sizes, cfg.local
+    steps: NDArray[np.int64] = (sizes > 0) * (local.steps or local.epochs * -(-sizes // local.batch_size))
+    return steps
+
+
+def make_schedule(cfg: DictConfig, trainer: Trainer) -> Schedule:
+    network = build(
+        cfg.network,
+        seed=cfg.seed,
+        steps=_steps(cfg, trainer),
+        bytes_down=trainer.channel.bytes_down,
+        bytes_up=trainer.channel.bytes_up,
+    )
+    schedule: Schedule = build(cfg.strategy.schedule, network=network, clients_per_round=cfg.clients_per_round)
+    if cfg.min_clients > schedule.wanted:
+        raise ConfigError(f"min_clients={cfg.min_clients}: a round has {schedule.wanted} answers with this strategy")
+    return schedule
+
+
+def make_fleet(
+    cfg: DictConfig,
+    grid: Grid,
+    scratch: Path,
+    states: ClientStates,
+    trainer: Trainer,
+    together: int = 1,
+) -> Fleet:
+    return Fleet(
+        grid, scratch, states.folder, trainer.layout, trainer.partition.train_sizes, _steps(cfg, trainer),
+        packing=cfg.engine.packing, each=cfg.strategy.needs_each_client, together=together,
+    )  # fmt: skip
+
+
+def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
+    """Find what does not fit together while nothing has been started."""
+    trainer.algorithm.check(trainer.task)
+    _say_what_stays(trainer)
+    trainer.channel.up.check(trainer.channel.down)
+    if trainer.algorithm.bounded and not trainer.channel.up.lossless:
+        raise ConfigError(
+            "compression: may lengthen updates that clients have clipped for differential privacy; with a lossy one, "
+            "let the server clip: strategy=dp_server_fixed or dp_server_adaptive"
+        )
+    if trainer.personal and not trainer.learns(trainer.personal):
+        raise ConfigError(
+            f"strategy: the layers that it keeps at the clients, such as {min(trainer.personal)}, take no part in the "
+            f"loss of task {type(trainer.task).__name__}; name others, for example as strategy.personal_layers=[...]"
+        )
+    try:
+        trainer.task.optimizer(trainer.flat.model, trainer.local)
+    except (AttributeError, TypeError, ValueError, KeyError) as error:
+        raise ConfigError(f"local.optimizer={dict(cfg.local.optimizer)}: torch.optim says: {error}") from error
+    if cfg.targets:
+        _check_metric("target_metric", cfg.target_metric, cfg, trainer)
+    if cfg.early_stop.metric is not None:
+        _check_metric("early_stop.metric", cfg.early_stop.metric, cfg, trainer)
+    if cfg.evaluate.clients and not trainer.partition.heldout_sizes.any():
+        raise ConfigError("evaluate.clients=true: no client holds out a sample; raise partition.holdout")
+    if wanted := getattr(strategy, "client_metrics", ()):
+        if not cfg.evaluate.clients:
+            raise ConfigError("evaluate.clients=false: this strategy aggregates clients' metrics and needs true")
+        known = trainer.metric_names()
+        for name in wanted:
+            if name not in known:
+                raise ConfigError(f"strategy.metrics: clients do not report {name}; they report {', '.join(known)}")
+
+
+def _check_metric(key: str, metric: str, cfg: DictConfig, trainer: Trainer) -> None:
+    """Raise ConfigError where the run does not measure what `key` names."""
+    tested = trainer.metric_names() if trainer.num_test_batches else []
+    known = [f"test_{name}" for name in (*tested, *trainer.measure(trainer.untrained()))]
+    known += [f"client_{name}" for name in trainer.metric_names()] if cfg.evaluate.clients else []
+    if metric not in known:
+        raise ConfigError(f"{key}={metric}: must be one of this run's {', '.join(known)}")
+
+
+def train_together(cfg: DictConfig, trainer: Trainer) -> int:
+    """How many clients a worker trains as one program; a note says why it is one where the user wants more."""
+    wish = cfg.engine.vectorize
+    if wish == "off":
+        return 1
+    model = trainer.flat.model
+    linear = all(isinstance(model.get_submodule(name), nn.Linear) for name in layers(model))
+    if not cfg.engine.packing:
+        reason: str | None = "engine.packing=false sends a worker one"
+    elif wish == "auto" and trainer.device == "cpu" and not linear:  # convolutions can take twice as long
+        reason = "on a CPU only models of linear layers gain by it"
+    else:
+        reason = why_not(trainer)
+    if reason:
+        note(f"engine.vectorize={wish}: one client at a time: {reason}")
+        return 1
+    fits = max(2, MOST_STACKED // max(1, trainer.flat.layout.size))
+    return min(AUTO, fits) if wish == "auto" else wish  # type: ignore[no-any-return]
+
+
+def data_digests(scratch: Path) -> dict[str, str]:
+    """What `prepare` has written there, in short: two runs with equal ones had the same data and partition."""
+    arrays = sorted(file for file in scratch.rglob("*") if file.is_file() and file.name != CONFIG)
+    partition = [file for file in arrays if file.name.startswith("partition.")]
+    data = [file for file in arrays if file not in partition]
+    return {name: digest(*map(_mapped, files)) for name, files in (("data", data), ("partition", partition))}
+
+
+def _mapped(file: Path) -> Any:
+    return np.memmap(file, mode="r") if file.stat().st_size else b""
+
+
+def _say_what_stays(trainer: Trainer) -> None:
+    """What a user should know of a strategy that keeps layers at the clients, where the model hardly lets it."""
+    if trainer.algorithm.private.__func__ is not LocalAlgorithm.private and not trainer.personal:  # type: ignore[attr-defined]
+        note("the strategy finds no layer of this model to keep at the clients: it is the same as without")
+    if trainer.personal and not trainer.layout.size:
+        note("the strategy keeps every layer of this model at the clients: they train alone")
+
+
+def write_partition(trainer: Trainer, folder: Path) -> None:
+    """partition.csv: how many samples of each label each client holds, where it holds any."""
+    classes = trainer.data.classes
+    counts = trainer.partition.label_counts(trainer.data.train["y"], len(classes))
+    clients, labels = np.nonzero(counts)
+    with (folder / "partition.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("client", "label", "samples"))
+        names = map(classes.__getitem__, labels.tolist())
+        table.writerows(zip(clients.tolist(), names, counts[clients, labels].tolist(), strict=True))

@@ -1,0 +1,131 @@
+"""What a run needs to go on after a round: one file in the run's folder, beside the clients' states and the tables."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+
+from fl_bench.config import check_changes
+from fl_bench.errors import Damaged
+from fl_bench.federation import snapshot
+from fl_bench.federation.state import ClientStates
+from fl_bench.results.recorder import Recorder
+from fl_bench.sealed import seal, unseal
+
+KEPT = 2  # the last but one is for when the last is damaged
+MODEL = "model"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run as it was at the end of `round`."""
+
+    round: int
+    config: dict[str, Any]
+    parts: dict[str, Any]
+    tensors: snapshot.Tensors
+
+    @property
+    def vector(self) -> NDArray[np.float32]:
+        """The server's payload [P]."""
+        return self.tensors[MODEL].numpy()
+
+    def put_back(self, parts: Mapping[str, Any]) -> None:
+        """Bring these to where they were."""
+        for name, part in parts.items():
+            snapshot.put_back(self.parts[name], self.tensors, part)
+
+
+class Store:
+    """What a run keeps in its folder: its tables, its clients' states, and checkpoints, `every` so many rounds."""
+
+    def __init__(self, folder: Path, every: int) -> None:
+        self.recorder = Recorder(folder)
+        self.states = ClientStates(folder / "state")
+        self.folder = folder
+        self.every = every  # 0: never
+
+    def clear(self) -> None:
+        """Forget what an earlier run in the same folder has left."""
+        shutil.rmtree(self._checkpoints, ignore_errors=True)
+        self.states.clear()
+
+    def forget(self, after: int) -> None:
+        """Delete the checkpoints of later rounds."""
+        for round in self.rounds():
+            if round > after:
+                self._file(round).unlink()
+
+    def due(self, round: int, num_rounds: int) -> bool:
+        return bool(self.every) and (round % self.every == 0 or round == num_rounds)
+
+    def save(self, round: int, vector: NDArray[np.float32], config: Any, parts: Mapping[str, Any]) -> None:
+        """Make a checkpoint of what `parts` know, by name, and of all that is kept here; the last KEPT stay."""
+        self.recorder.sync()
+        tensors: snapshot.Tensors = {MODEL: torch.from_numpy(vector)}
+        taken = {name: snapshot.take(part, tensors, name) for name, part in {**self._own, **parts}.items()}
+        self._checkpoints.mkdir(exist_ok=True)
+        seal(self._file(round), tensors, {"round": round, "config": config, "parts": taken})
+        for old in self.rounds()[:-KEPT]:
+            self._file(old).unlink()
+        self.states.pin(KEPT)
+
+    def rounds(self) -> list[int]:
+        """Those that there is a checkpoint of."""
+        return sorted(int(file.stem) for file in self._checkpoints.glob("*.safetensors"))
+
+    def read(self, round: int) -> Checkpoint:
+        """The checkpoint of a round; raises Damaged."""
+        tensors, facts = unseal(self._file(round))
+        return Checkpoint(**facts, tensors=tensors)
+
+    def restore(self, cfg: DictConfig) -> Checkpoint | None:
+        """The newest whole checkpoint, with tables and states as they were then; None where there never was one.
+
+        Those after it are deleted, as are rows and states of later rounds. Raises Damaged, which names the first file
+        in the way, where there is none that is whole, and ConfigError where `cfg` would have made other rounds.
+        """
+        trouble: Damaged | None = None
+        candidates = self.rounds()
+        for round in reversed(candidates):
+            try:
+                found = self.read(round)
+                check_changes(found.config, cfg, round)
+                found.put_back(self._own)
+                older = [self._versions(other) for other in candidates if other < round]
+                self.states.restore([*filter(None, older), dict(self.states.versions)])
+            except Damaged as error:
+                trouble = trouble or error
+                continue
+            self.forget(after=round)
+            return found
+        if trouble:
+            raise trouble
+        return None
+
+    def _versions(self, round: int) -> dict[int, int] | None:
+        """The clients' states of an older checkpoint, if it is whole; otherwise it is of no use."""
+        states = ClientStates(self.folder)
+        try:
+            self.read(round).put_back({"states": states})
+        except Damaged:
+            self._file(round).unlink()
+            return None
+        return states.versions
+
+    def _file(self, round: int) -> Path:
+        return self._checkpoints / f"{round}.safetensors"
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.folder / "checkpoint"
+
+    @property
+    def _own(self) -> dict[str, Any]:
+        return {"recorder": self.recorder, "states": self.states}

@@ -1,0 +1,46 @@
+"""When a run ends before its last round: it diverges, or it no longer gets better."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig
+
+from fl_bench.errors import RunError
+from fl_bench.spread import less_is_better
+
+DIVERGED = 1000.0  # times its first value, or times 1 if that is less: a loss that no training comes back from
+
+
+class Guard:
+    """Sees each round's row of metrics.csv."""
+
+    def __init__(self, cfg: DictConfig) -> None:
+        self.stop_on_divergence: bool = cfg.stop_on_divergence
+        self.metric: str | None = cfg.early_stop.metric
+        self.patience: int = cfg.early_stop.patience
+        self.first: dict[str, float] = {}  # of each loss
+        self.best: float | None = None  # of the metric
+        self.waited = 0  # evaluations since then
+
+    def see(self, row: Mapping[str, Any]) -> None:
+        """Raise RunError where a loss is not finite or far above where it began; remember how good the metric is."""
+        for name in (name for name in row if name.endswith("_loss")):
+            limit = DIVERGED * max(1.0, abs(self.first.setdefault(name, row[name])))
+            if self.stop_on_divergence and not (math.isfinite(row[name]) and row[name] <= limit):
+                raise RunError(
+                    f"round {row['round']}: training diverges: {name} is {row[name]:.6g}; a smaller local.lr may help "
+                    "(stop_on_divergence=false would go on)"
+                )
+        if self.metric is not None and self.metric in row:
+            sign = -1 if less_is_better(self.metric) else 1
+            better = self.best is None or sign * row[self.metric] > sign * self.best
+            self.best, self.waited = (row[self.metric], 0) if better else (self.best, self.waited + 1)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the metric has not got better in the last `early_stop.patience` rounds that measured it."""
+        return self.metric is not None and self.waited >= self.patience
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"first": self.first, "best": self.best, "waited": self.waited}

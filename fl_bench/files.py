@@ -1,0 +1,53 @@
+"""Files that are whole or not there."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+
+def digest(*parts: Any) -> str:
+    """128 bits of XXH3 over buffers, one after another: against accidents, at the speed of memory."""
+    state = xxhash.xxh3_128()
+    for part in parts:
+        state.update(part)
+    return state.hexdigest()
+
+
+def write(file: Path, content: bytes | bytearray) -> None:
+    """All of the content, on disk when this returns; after a crash or on a full disk what was there before."""
+    temporary = file.with_name(f"{file.name}.tmp")
+    with naming(file):
+        try:
+            with temporary.open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, file)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync(file.parent)
+
+
+@contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Lets an OSError say which file it is about; on a full disk it would not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            error.filename = error.filename or str(file)
+        raise
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's names, are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

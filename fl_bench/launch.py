@@ -1,0 +1,82 @@
+"""The command's side of a run: starts it, watches it, starts it again where that helps, and leaves nothing behind."""
+
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from omegaconf import DictConfig, OmegaConf
+
+from fl_bench.config import changes, matters
+from fl_bench.errors import AGAIN, AGAIN_SMALLER, FlBenchError, RunError, refuse
+from fl_bench.machine import num_cpus, oom_kills
+from fl_bench.process import Beat, Crashed, in_own_process
+from fl_bench.results import journal
+from fl_bench.results.console import note
+
+
+def launch(cfg: DictConfig, folder: Path, resume: bool) -> int:
+    """Run in `folder`, or go on there, and return the exit code; all is said and recorded by then."""
+    if resume:
+        try:
+            if _is_done(cfg, folder):
+                print(f"{folder}\nall {cfg.num_rounds} rounds were done before")
+                return 0
+        except FlBenchError as error:
+            return refuse(error)
+    left = cfg.engine.max_restarts
+    while True:
+        kills = oom_kills()
+        try:
+            code = _attempt(cfg, folder, resume)
+            why = journal.read(folder).get("error", "")
+        except Crashed as error:
+            code, why = AGAIN, str(error)
+        if code not in (AGAIN, AGAIN_SMALLER):
+            return code
+        if not left:
+            journal.close(folder, why)
+            return refuse(RunError(why), f"to go on: fl-bench resume {folder}")
+        note(f"{why}; starting again from the last checkpoint ({left} more times)")
+        left, resume = left - 1, True
+        if code == AGAIN_SMALLER or oom_kills() > kills:
+            _halve_workers(cfg)
+
+
+def _attempt(cfg: DictConfig, folder: Path, resume: bool) -> int:
+    """One process of the run, or this one where the engine wants that."""
+    with TemporaryDirectory(prefix="fl-bench-") as scratch:
+
+        def execute(beat: Beat) -> int:
+            from fl_bench.run import execute  # torch and Flower: seconds, once the config is known to be right
+
+            data = Path(scratch, "data")
+            data.mkdir()
+            return execute(cfg, folder, data, resume, beat)
+
+        if not cfg.engine.own_process:
+            return execute(lambda: None)
+
+        def simulate(beat: Beat) -> int:
+            os.environ["RAY_TMPDIR"] = scratch  # its logs and sockets go with the rest
+            return execute(beat)
+
+        return in_own_process(simulate, cfg.engine.round_timeout_s)
+
+
+def _is_done(cfg: DictConfig, folder: Path) -> bool:
+    """Whether this very run has come to its end here."""
+    record = journal.read(folder)
+    if record.get("status") != "done":
+        return False
+    different = changes(record.get("config", {}), OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+    longer = {"num_rounds", "early_stop.patience"} & different.keys()
+    return not longer and not any(map(matters, different))
+
+
+def _halve_workers(cfg: DictConfig) -> None:
+    """Let each worker ask for twice as much, so that there is room for half as many."""
+    resources = cfg.engine.client_resources
+    resources.num_cpus = min(2 * resources.num_cpus, num_cpus())
+    if resources.num_gpus != "auto" and 0 < resources.num_gpus < 1:
+        resources.num_gpus = min(2 * resources.num_gpus, 1)
+    note(f"out of memory: half as many workers, engine.client_resources={OmegaConf.to_container(resources)}")

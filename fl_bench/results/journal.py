@@ -1,0 +1,84 @@
+"""run.json: what a run is, how far it has come, and how it ended."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from fl_bench import files
+from fl_bench.errors import ConfigError, Damaged
+from fl_bench.machine import describe
+from fl_bench.results.costs import Costs
+
+NAME = "run.json"
+SAVE_SECONDS = 1.0
+STATUS = {0: "done", 1: "failed", 2: "invalid", 130: "interrupted"}
+RESULTS = ("final", "digests", "data", "resumed_at")  # what a run that goes on takes over
+
+
+class Journal:
+    """Keeps the record of the run in `folder`; `add` is told each round's row and digest of the model."""
+
+    def __init__(self, folder: Path, cfg: DictConfig) -> None:
+        self.folder = folder
+        self.record: dict[str, Any] = {"status": "running", "exit_code": None, "seed": cfg.seed, "final": {}}
+        self.record |= {"digests": [], "data": None, "stopped_early": False, "resumed_at": []}
+        self.record |= describe() | {"config": OmegaConf.to_container(cfg, resolve=True)}
+        self.costs = Costs(cfg.target_metric, cfg.targets)
+        self._saved = 0.0
+
+    def add(self, row: Mapping[str, Any], digest: str) -> None:
+        """Take up a round; it is on disk a second later, or with the end, so that many short rounds stay short."""
+        self.record["final"].update(row)
+        self.record["digests"].append(digest)
+        self.costs.add(row)
+        if time.monotonic() - self._saved > SAVE_SECONDS:
+            self.save()
+
+    def use(self, data: dict[str, str]) -> None:
+        """The digests of the data; raises ConfigError where a run that goes on had other data."""
+        before = self.record["data"]
+        if before not in (None, data):
+            raise ConfigError("data: is not what the run began with, so it cannot go on with it")
+        self.record["data"] = data
+
+    def save(self) -> None:
+        _save(self.folder, self.record | self.costs.record)
+        self._saved = time.monotonic()
+
+    def end(self, code: int, error: str | None = None) -> None:
+        self.record |= {"status": STATUS[code], "exit_code": code} | ({"error": error} if error else {})
+        self.save()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: self.record[name] for name in RESULTS} | {"costs": self.costs.__getstate__()}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.record |= {name: state[name] for name in RESULTS}
+        self.record["resumed_at"].append(len(state["digests"]) - 1)  # the round after which it goes on
+        self.costs.__setstate__(state["costs"])
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The record of the run in `folder`, empty where there is none; Damaged where it cannot be read."""
+    try:
+        record = json.loads((folder / NAME).read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        record = None
+    if not isinstance(record, dict):
+        raise Damaged(f"{folder / NAME}: is damaged: it is no JSON object")
+    return record
+
+
+def close(folder: Path, error: str) -> None:
+    """Record that the run has failed, where its process could not."""
+    _save(folder, read(folder) | {"status": STATUS[1], "exit_code": 1, "error": error})
+
+
+def _save(folder: Path, record: Mapping[str, Any]) -> None:
+    files.write(folder / NAME, (json.dumps(record, indent=2) + "\n").encode())

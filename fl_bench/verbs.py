@@ -1,0 +1,106 @@
+"""The commands on runs that there are: go on with one, compare two, repeat one, or one client's turn in one."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from fl_bench.config import CONF, check
+from fl_bench.launch import launch
+
+
+def _resume(words: list[str]) -> int:
+    """`fl-bench resume RUN_DIR [key=value ...]`: as if it had never been interrupted."""
+    parser = _parser("resume", "Go on with a run that was interrupted, or with more rounds.")
+    _add_run(parser)
+    given = parser.parse_args(words)
+    return launch(_config_of(given.run_dir, given.overrides), given.run_dir, resume=True)
+
+
+def _verify(words: list[str]) -> int:
+    """`fl-bench verify RUN_A RUN_B`: 0 where they are the same to the last bit."""
+    parser = _parser("verify", "Compare two runs: config, data, the model of each round, tables and tensors.")
+    parser.add_argument("run_a", type=_folder)
+    parser.add_argument("run_b", type=_folder)
+    given = parser.parse_args(words)
+    return _compare(given.run_a, given.run_b)
+
+
+def _rerun(words: list[str]) -> int:
+    """`fl-bench rerun RUN_DIR [key=value ...]`: 0 where it comes out the same again."""
+    parser = _parser("rerun", "Repeat a run from its run.json in a new folder beside it, and compare the two.")
+    _add_run(parser)
+    given = parser.parse_args(words)
+    number, again = 1, given.run_dir.with_name(f"{given.run_dir.name}_again")
+    while again.exists():
+        number += 1
+        again = given.run_dir.with_name(f"{given.run_dir.name}_again{number}")
+    cfg = _config_of(given.run_dir, given.overrides)
+    again.mkdir()
+    return launch(cfg, again, resume=False) or _compare(given.run_dir, again)
+
+
+def _replay(words: list[str]) -> int:
+    """`fl-bench replay RUN_DIR --round N --client K`: 0 where its numbers are those of clients.csv."""
+    parser = _parser("replay", "Repeat one client's turn in this process, and compare it with its row of clients.csv.")
+    parser.add_argument("run_dir", type=_folder)
+    parser.add_argument("--round", type=int, required=True)
+    parser.add_argument("--client", type=int, required=True)
+    parser.add_argument("--evaluation", action="store_true", help="its evaluation at the end of the round instead")
+    parser.add_argument("--debug", action="store_true", help="stop in pdb where the turn begins")
+    given = parser.parse_args(words)
+    if given.round < (0 if given.evaluation else 1):
+        parser.error("--round: training begins with round 1, evaluation with round 0")
+    limits = ["engine.client_timeout_s=null"] if given.debug else []
+    cfg = _config_of(given.run_dir, ["engine=inline", *limits])
+
+    from fl_bench.replay import replay  # torch and Flower
+
+    return replay(cfg, given.run_dir, given.round, given.client, given.evaluation, given.debug)
+
+
+VERBS: dict[str, Callable[[list[str]], int]] = {
+    "resume": _resume, "verify": _verify, "rerun": _rerun, "replay": _replay,
+}  # fmt: skip
+
+
+def _compare(a: Path, b: Path) -> int:
+    from fl_bench.verify import differences, drift
+
+    found = list(differences(a, b))
+    for line in drift(a, b):
+        print(f"drifted: {line}")
+    for line in found:
+        print(f"differs: {line}")
+    print(f"{a}\n{b}\n" + (f"{len(found)} differences" if found else "the same to the last bit"))
+    return 1 if found else 0
+
+
+def _config_of(folder: Path, words: list[str]) -> DictConfig:
+    """The config that a run had, with some keys changed; `engine=NAME` takes that option's file."""
+    from fl_bench.verify import record_of
+
+    cfg: DictConfig = OmegaConf.create(record_of(folder)["config"])
+    OmegaConf.set_struct(cfg, True)
+    for word in words:
+        key, _, value = word.partition("=")
+        file = CONF / key / f"{value}.yaml"
+        more: Any = {key: OmegaConf.load(file)} if key == "engine" and file.exists() else OmegaConf.from_dotlist([word])
+        cfg.merge_with(more)
+    check(cfg)
+    return cfg
+
+
+def _parser(verb: str, description: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(f"fl-bench {verb}", description=description)
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_dir", type=_folder)
+    parser.add_argument("overrides", nargs="*", help="key=value words, such as num_rounds=200 or engine=inline")
+
+
+def _folder(word: str) -> Path:
+    return Path(word).absolute()
