@@ -1,8 +1,12 @@
 """The command's side of a run: starts it, watches it, starts it again where that helps, and leaves nothing behind."""
 
+import fcntl
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -44,12 +48,12 @@ def launch(cfg: DictConfig, folder: Path, resume: bool) -> int:
 
 def _attempt(cfg: DictConfig, folder: Path, resume: bool) -> int:
     """One process of the run, or this one where the engine wants that."""
-    with TemporaryDirectory(prefix="fl-bench-") as scratch:
+    with _scratch() as scratch:
 
         def execute(beat: Beat) -> int:
             from fl_bench.run import execute  # torch and Flower: seconds, once the config is known to be right
 
-            data = Path(scratch, "data")
+            data = scratch / "data"
             data.mkdir()
             return execute(cfg, folder, data, resume, beat)
 
@@ -57,10 +61,25 @@ def _attempt(cfg: DictConfig, folder: Path, resume: bool) -> int:
             return execute(lambda: None)
 
         def simulate(beat: Beat) -> int:
-            os.environ["RAY_TMPDIR"] = scratch  # its logs and sockets go with the rest
+            os.environ["RAY_TMPDIR"] = str(scratch)  # its logs and sockets go with the rest
             return execute(beat)
 
         return in_own_process(simulate, cfg.engine.round_timeout_s)
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A temporary folder. Those that killed runs have left are removed: nobody holds their locks any more."""
+    for lock in Path(gettempdir()).glob("fl-bench-*/lock"):
+        with suppress(OSError), lock.open() as stream:  # it is somebody's, or just going
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.parent, ignore_errors=True)
+    with TemporaryDirectory(prefix="fl-bench-") as folder:
+        unlocked = Path(folder, "unlocked")
+        with unlocked.open("w") as stream:  # the run's own process inherits it
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            unlocked.rename(Path(folder, "lock"))
+            yield Path(folder)
 
 
 def _is_done(cfg: DictConfig, folder: Path) -> bool:

@@ -1,7 +1,6 @@
 """A process of its own for a run, so that whatever happens in it, nothing of it is left behind."""
 
 import contextlib
-import ctypes
 import os
 import select
 import signal
@@ -11,7 +10,6 @@ from collections.abc import Callable
 
 GRACE_SECONDS = 10.0  # for a run to finish its files after Ctrl-C
 LOOK_SECONDS = 0.2  # between two looks whether the process is still there
-PR_SET_PDEATHSIG = 1  # prctl(2)
 BEAT = 255  # a byte that says: still alive; any other is the exit code
 
 Beat = Callable[[], None]
@@ -26,17 +24,18 @@ def in_own_process(function: Callable[[Beat], int], timeout: float | None = None
 
     It is given a function to call now and then. Raises Crashed where the process is killed or exits by itself, and
     where after such a call there is none for `timeout` seconds. Ctrl-C or SIGTERM here becomes one SIGINT there;
-    after GRACE_SECONDS, or at the second, its process group is killed. The process dies with this one (on Linux). Fork
+    after GRACE_SECONDS, or at the second, its process group is killed. So it is when this process dies, however. Fork
     before anything starts threads.
     """
     sys.stdout.flush()
     sys.stderr.flush()
     ours, theirs = os.pipe()
+    alive, hold = os.pipe()  # nobody writes: it ends when this process does, which alone holds it
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
-        if sys.platform == "linux":
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.close(hold)
+        _guard(alive)
         try:
             code = function(lambda: _say(theirs, BEAT))
             _say(theirs, code)
@@ -53,7 +52,20 @@ def in_own_process(function: Callable[[Beat], int], timeout: float | None = None
         _kill_group(child)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(child, 0)
-        os.close(ours)
+        for pipe in (ours, alive, hold):
+            os.close(pipe)
+
+
+def _guard(alive: int) -> None:
+    """Fork a process that kills the group it is in when the pipe ends. (That the kernel kills a child with its parent
+    is not enough: Ray's processes would live on.)
+    """
+    if os.fork() == 0:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.read(alive, 1)
+        os.killpg(0, signal.SIGKILL)
+    os.close(alive)
 
 
 def _say(pipe: int, byte: int) -> None:

@@ -1,13 +1,13 @@
 """One client's turn once more, exactly as it was: to see why it failed, or that its numbers are what was written."""
 
 import csv
-import inspect
 import pdb
 import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import CodeType
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -96,9 +96,10 @@ def _go_to(cfg: DictConfig, folder: Path, round: int, copy: Path, scratch: Path)
 
 def _debugged(turn: Callable[[], Row], stop_at: Callable[..., Any]) -> Row:
     """Call `turn` in pdb, which stops where `stop_at` begins."""
+    code: CodeType = stop_at.__code__  # type: ignore[attr-defined]
+    line = min(line for _, _, line in code.co_lines() if line is not None and line > code.co_firstlineno)
     debugger = pdb.Pdb()
-    file, (_, line) = inspect.getsourcefile(stop_at), inspect.getsourcelines(stop_at)
-    debugger.rcLines += [f"tbreak {file}:{line + 1}", "continue"]
+    debugger.rcLines += [f"tbreak {code.co_filename}:{line}", "continue"]
     row: Row = debugger.runcall(turn)  # type: ignore[assignment]
     return row
 

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fl_bench.config import CONF, check
+from fl_bench.errors import ConfigError
 from fl_bench.launch import launch
 
 
@@ -55,6 +56,8 @@ def _replay(words: list[str]) -> int:
         parser.error("--round: training begins with round 1, evaluation with round 0")
     limits = ["engine.client_timeout_s=null"] if given.debug else []
     cfg = _config_of(given.run_dir, ["engine=inline", *limits])
+    if given.round > cfg.num_rounds:
+        raise ConfigError(f"--round {given.round}: the run has {cfg.num_rounds} rounds")
 
     from fl_bench.replay import replay  # torch and Flower
 

@@ -5,7 +5,9 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -120,3 +122,20 @@ def leftovers(folder: Path) -> list[str]:
         except OSError:  # it has just ended
             continue
     return found
+
+
+def traces(folder: Path) -> set[str]:
+    """What of ours could be left behind: processes in `folder`, shared memory, temporary folders."""
+    shared = Path("/dev/shm").glob("*"), Path(tempfile.gettempdir()).glob("fl-bench-*")
+    return {str(file) for files in shared for file in files} | set(leftovers(folder))
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(tmp_path: Path) -> Iterator[None]:
+    """After every test; the system may take a moment to end what was killed."""
+    before = traces(tmp_path)
+    yield
+    deadline = time.monotonic() + 10
+    while (left := traces(tmp_path) - before) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left

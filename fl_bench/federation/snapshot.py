@@ -2,7 +2,8 @@
 
 Any object can be taken and put back whose attributes are plain data, NumPy arrays, tensors, Flower's arrays, or again
 such objects; Flower's strategies all are. As for `copy`, an object says by `__getstate__` what is to be kept, and by
-`__setstate__` how it takes that back; without them it is all its attributes. Functions and classes are no state.
+`__setstate__` how it takes that back; without them it is all its attributes. Functions and classes are no state, and
+named tuples come back as plain ones.
 """
 
 from collections.abc import Callable

@@ -62,6 +62,10 @@ class Schedule:
     def learn(self, round: int, losses: Mapping[int, float]) -> None:
         """After a round: the training losses of those who answered."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the network, which is the same in every round."""
+        return {name: value for name, value in vars(self).items() if name != "network"}
+
     def _wait(self) -> Clients:
         """Those who can be reached; if nobody can, the clock goes on to when somebody can, if ever."""
         available = self.network.devices.available(self.now)

@@ -63,6 +63,11 @@ class Buffered(Schedule):
         dropping = {client for client in asked if not landed[client].answer.comes}
         return Plan(asked, dropping, {k: landed[k].answer.seconds for k in asked}, self.now, told)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        flights = ((*flight[:-1], Answer(*flight[-1])) for flight in state["flying"])  # they come as plain tuples
+        self.flying = [Flight(*flight) for flight in flights]
+
     def _start(self, round: int, landed: dict[int, Flight], generator: np.random.Generator) -> None:
         """Let clients start from the last model until enough are training, or nobody else can be reached."""
         busy = [*landed, *(flight.client for flight in self.flying)]

@@ -1,0 +1,297 @@
+"""Clients, numbers and disks that fail."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import digests, fl_bench, table
+
+from fl_bench import cli, verbs
+from fl_bench.federation.update import Diverged, ExactMean, Update
+from fl_bench.strategies.base import LocalAlgorithm, Turn
+
+Launch = Callable[..., Path]
+SMALL = ("num_rounds=3", "num_clients=4", "local.steps=1", "data=synthetic", "data.num_samples=100")
+
+
+def failing(what: Callable[[Turn], None], client: int = 2, round: int = 2) -> Callable[[LocalAlgorithm, Turn], None]:
+    """A `finish` in which one client does this in one round."""
+
+    def finish(self: LocalAlgorithm, turn: Turn) -> None:
+        if (turn.client, turn.round) == (client, round):
+            what(turn)
+
+    return finish
+
+
+def raising(turn: Turn) -> None:
+    raise ValueError("no\nluck")
+
+
+FAULTS = {
+    "raises": (raising, "ValueError: no luck (test_faults.py:"),
+    "NaN": (lambda turn: turn.parameters.fill_(torch.nan), "its largest change of a weight is nan"),
+    "infinity": (lambda turn: turn.parameters[-1:].fill_(torch.inf), "its largest change of a weight is inf"),
+    "time": (lambda turn: time.sleep(5), "it took more than engine.client_timeout_s=0.5"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("strategy", ["scaffold", "fedmedian"])  # summed at the workers, and one by one
+def test_a_client_that_fails_is_recorded_and_left_out(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], strategy: str, fault: str
+) -> None:
+    what, why = FAULTS[fault]
+    words = (*SMALL, f"strategy={strategy}", "num_rounds=2", "engine.client_timeout_s=0.5")
+    whole, before = launch(*words), launch(*words, "num_rounds=1")
+    capsys.readouterr()
+    monkeypatch.setattr(LocalAlgorithm if strategy == "fedmedian" else scaffold(), "finish", wrapped(strategy, what))
+    folder = launch(*words)
+    rows = {(row["round"], row["client"]): row for row in table(folder, "clients")}
+    row = rows["2", "2"]
+    assert row["status"] == "failed"
+    assert row["why"].startswith(why)
+    assert (row["num_examples"], row["train_loss"], row["bytes_up"]) == ("", "", "0")
+    others = {key: row | {"why": ""} for key, row in rows.items() if key != ("2", "2")}
+    expected = {(row["round"], row["client"]): row | {"why": ""} for row in table(whole, "clients")}
+    del expected["2", "2"]
+    assert others == expected
+    last = table(folder, "metrics")[-1]
+    assert (last["clients_ok"], last["clients_failed"]) == ("3", "1")
+    states = [[file.read_bytes() for file in run.glob("state/2/*")] for run in (folder, before)]
+    assert states[0] == states[1]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"fl-bench: note: round 2: 1 of 4 clients failed; client 2: {why}")
+    assert line.endswith(f"to see it: fl-bench replay {folder} --round 2 --client 2")
+
+
+def scaffold() -> type[LocalAlgorithm]:
+    from fl_bench.strategies.scaffold import ControlVariates
+
+    return ControlVariates
+
+
+def wrapped(strategy: str, what: Callable[[Turn], None]) -> Callable[[LocalAlgorithm, Turn], None]:
+    original = scaffold().finish if strategy == "scaffold" else LocalAlgorithm.finish
+    fail = failing(what)
+
+    def finish(self: LocalAlgorithm, turn: Turn) -> None:
+        original(self, turn)
+        fail(self, turn)
+
+    return finish
+
+
+def test_a_number_that_is_no_number_leaves_no_trace_in_the_sum() -> None:
+    """The bad one is in the last block of three, so two were added before it was seen."""
+    size, chance = 3 * 2**16, np.random.default_rng(0)
+    start = np.zeros(size, np.float32)
+    good = [Update(chance.standard_normal(size, np.float32), weight) for weight in (3, 5)]
+    bad = good[0].values.copy()
+    bad[-1] = np.nan
+    exact = ExactMean(start, weight_bound=100)
+    total = exact.add(exact.add(None, good[0]), good[1])
+    before = total.values.copy()
+    with pytest.raises(Diverged, match="nan"):
+        exact.add(total, Update(bad, 7))
+    assert np.array_equal(total.values, before)
+    assert total.weight == 8
+
+
+def test_a_client_is_tried_twice_where_the_user_wants_it(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = launch(*SMALL)
+    attempts = []
+
+    def once(turn: Turn) -> None:
+        attempts.append(turn.client)
+        if len(attempts) == 1:
+            raise OSError("a hiccup")
+
+    monkeypatch.setattr(LocalAlgorithm, "finish", failing(once))
+    assert digests(launch(*SMALL, "on_client_failure=retry")) == digests(whole)
+    assert attempts == [2, 2]
+
+
+def test_a_run_ends_with_the_first_failure_where_the_user_wants_it_and_can_go_on(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(LocalAlgorithm, "finish", failing(raising))
+    folder = launch(*SMALL, "on_client_failure=abort", exit_code=1)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("fl-bench: round 2: 1 of 4 clients failed; client 2: ValueError: no luck")
+    assert line.endswith(f"fl-bench replay {folder} --round 2 --client 2")
+    assert [row["status"] for row in table(folder, "clients") if row["round"] == "2"] == ["ok", "ok", "failed", "ok"]
+    assert verbs.VERBS["replay"]([str(folder), "--round", "2", "--client", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert "status               failed" in shown
+    assert "why                  ValueError: no luck" in shown
+    monkeypatch.undo()
+    assert verbs.VERBS["resume"]([str(folder)]) == 0
+    assert digests(folder) == digests(launch(*SMALL))
+
+
+def test_a_client_that_fails_to_be_evaluated(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def personalize(self: LocalAlgorithm, turn: Turn) -> None:
+        if (turn.client, turn.round) == (1, 2):
+            raise KeyError("luck")
+
+    monkeypatch.setattr(LocalAlgorithm, "personalize", personalize)
+    folder = launch(*SMALL, "evaluate.clients=true")
+    rows = {(row["round"], row["client"]): row for row in table(folder, "clients")}
+    assert (rows["2", "1"]["status"], rows["2", "1"]["client_loss"]) == ("ok", "")
+    assert rows["2", "1"]["why"].startswith("evaluation: KeyError: 'luck'")
+    assert rows["3", "1"]["client_loss"]
+    others = [float(rows["2", str(client)]["client_accuracy"]) for client in (0, 2, 3)]
+    mean = float(table(folder, "metrics")[2]["client_accuracy"])
+    assert min(others) <= mean <= max(others)
+    words = ["--round", "2", "--client", "1", "--evaluation"]
+    assert f"fl-bench replay {folder} {' '.join(words)}" in capsys.readouterr().err
+    assert verbs.VERBS["replay"]([str(folder), *words]) == 0
+    assert "why                  evaluation: KeyError: 'luck'" in capsys.readouterr().out
+
+
+def test_a_replay_shows_numbers_that_are_not_those_written(launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = launch(*SMALL)
+    words = [str(folder), "--round", "3", "--client", "1"]
+    assert verbs.VERBS["replay"](words) == 0
+    row = next(row for row in table(folder, "clients") if (row["round"], row["client"]) == ("3", "1"))
+    clients = folder / "clients.csv"
+    clients.write_text(clients.read_text().replace(row["train_loss"], "0.5"))
+    assert verbs.VERBS["replay"](words) == 1
+    shown = capsys.readouterr().out
+    assert f"train_loss           {row['train_loss']}   clients.csv: 0.5" in shown
+    assert shown.endswith("not what is in clients.csv\n")
+
+
+def test_a_replay_can_be_debugged(launch: Launch) -> None:
+    folder = launch(*SMALL)
+    command = [str(Path(sys.executable).with_name("fl-bench")), "replay", str(folder), "--round", "3", "--client", "1"]
+    result = subprocess.run(
+        [*command, "--debug"], input="p 'here', client, round\nc\n", capture_output=True, text=True, timeout=60
+    )
+    assert "('here', 1, 3)" in result.stdout
+    assert result.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("--round", "3", "--client", "9"), "--client 9: does not train in round 3; those who do: [0, 1, 2, 3]"),
+        (("--round", "9", "--client", "1"), "--round 9: the run has 3 rounds"),
+    ],
+)
+def test_a_replay_of_what_never_was(launch: Launch, capsys, monkeypatch, words: tuple[str, ...], line: str) -> None:
+    folder = launch(*SMALL)
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", ["fl-bench", "replay", str(folder), *words])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
+    assert capsys.readouterr().err == f"fl-bench: {line}\n"
+
+
+def test_training_that_diverges_says_so(launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:
+    words = (*SMALL, "local.lr=1000", "num_rounds=20", "local.steps=4")
+    folder = launch(*words, exit_code=1)
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "training diverges: t" in line
+    assert "a smaller local.lr may help (stop_on_divergence=false would go on)" in line
+    rows = table(folder, "metrics")
+    assert 1 < len(rows) < 21
+    assert len(table(launch(*words, "stop_on_divergence=false"), "metrics")) == 21
+
+
+def test_early_stop(launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Accuracy on ten test images rises in steps; the run ends three evaluations after its last best."""
+    words = (*SMALL, "num_rounds=60", "early_stop.metric=test_accuracy", "early_stop.patience=3", "evaluate.every=2")
+    folder = launch(*words)
+    measured = [float(row["test_accuracy"]) for row in table(folder, "metrics") if row["test_accuracy"]]
+    best = max(measured)
+    assert len(measured) - 1 - measured.index(best) == 3
+    assert len(measured) < 31
+    assert '"stopped_early": true' in (folder / "run.json").read_text()
+    assert verbs.VERBS["resume"]([str(folder)]) == 0
+    assert "were done before" in capsys.readouterr().out
+    longer = launch(*words, "early_stop.patience=5")
+    assert verbs.VERBS["resume"]([str(folder), "early_stop.patience=5"]) == 0
+    assert digests(folder) == digests(longer)
+
+
+def test_a_metric_that_is_not_measured_cannot_stop_a_run(launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:
+    launch(*SMALL, "early_stop.metric=test_acuracy", exit_code=2)
+    assert (
+        "early_stop.metric=test_acuracy: must be one of this run's test_loss, test_accuracy" in capsys.readouterr().err
+    )
+
+
+def test_a_clock_that_jumps_changes_nothing(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = (*SMALL, "engine.client_timeout_s=60", "targets=[0.1]")
+    whole = launch(*words)
+    jumps = iter(np.random.default_rng(0).uniform(-1e9, 1e9, 100_000).tolist())
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + next(jumps))
+    folder = launch(*words)
+    assert digests(folder) == digests(whole)
+    assert all(float(row["train_seconds"]) >= 0 for row in table(folder, "timing"))
+
+
+def in_namespace(script: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script that may mount file systems, where the system lets us."""
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
+        pytest.skip("this system lets nobody mount a small disk")
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    command = ["unshare", "-rm", "bash", "-c", script]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(("strategy", "size"), [("fedavg", "170k"), ("scaffold", "900k"), ("scaffold", "1300k")])
+def test_a_full_disk(tmp_path: Path, launch: Launch, strategy: str, size: str) -> None:
+    words = (f"strategy={strategy}", "num_rounds=40", "data=synthetic", "data.num_samples=100")
+    script = f"""
+        mkdir small && mount -t tmpfs -o size={size} none small
+        fl-bench engine=inline figures=false {" ".join(words)} hydra.run.dir=small/run
+        code=$?
+        cp -r small/run kept
+        exit $code
+    """
+    result = in_namespace(script, tmp_path)
+    assert result.returncode == 1, result.stdout
+    errors = [line for line in result.stderr.splitlines() if not line.startswith("fl-bench: note: ")]
+    (line,) = errors
+    assert "No space left on device" in line
+    assert "saved up to round " in line
+    assert line.endswith("; to go on: fl-bench resume " + str(tmp_path / "small" / "run"))
+    assert "failed" not in (tmp_path / "kept" / "clients.csv").read_text()
+    result = fl_bench("resume", "kept", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert digests(tmp_path / "kept") == digests(launch(*words))
+
+
+def test_a_folder_that_becomes_read_only(tmp_path: Path, launch: Launch) -> None:
+    words = "num_rounds=400 data=synthetic data.num_samples=100"
+    script = f"""
+        mkdir disk && mount -t tmpfs none disk
+        fl-bench engine=inline figures=false {words} hydra.run.dir=disk/run &
+        until [ -e disk/run/checkpoint/3.safetensors ]; do sleep 0.01; done
+        until mount -o remount,ro disk 2> /dev/null; do :; done
+        wait $!
+        code=$?
+        cp -r disk/run kept
+        exit $code
+    """
+    result = in_namespace(script, tmp_path)
+    assert result.returncode == 1, result.stdout
+    line = result.stderr.splitlines()[-1]
+    assert "Read-only file system" in line
+    assert line.endswith("; to go on: fl-bench resume " + str(tmp_path / "disk" / "run"))
+    assert fl_bench("resume", "kept", cwd=tmp_path).returncode == 0
+    assert digests(tmp_path / "kept") == digests(launch(*words.split()))

@@ -1,0 +1,204 @@
+"""Simulations whose processes are killed, hang, or lose their parent; and what is left of them: nothing."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import compose, digests, fl_bench, leftovers, table
+
+from fl_bench import launch
+from fl_bench.process import Crashed, in_own_process
+from fl_bench.results import journal
+
+KILLS = int(os.environ.get("FL_BENCH_KILLS", "2"))  # docs/reliability.md says with how many it was last tried
+WORDS = ("figures=false", "strategy=scaffold", "network=flaky", "clients_per_round=6", "num_rounds=60")
+COMMAND = str(Path(sys.executable).with_name("fl-bench"))
+
+
+def begin(folder: Path, *words: str) -> subprocess.Popen:
+    command = [COMMAND, *WORDS, *words, "hydra.run.dir=run"]
+    with (folder / "output.txt").open("w") as output:
+        return subprocess.Popen(command, cwd=folder, stdout=output, stderr=output, start_new_session=True)
+
+
+def wait_for_round(folder: Path, round: int) -> None:
+    deadline = time.monotonic() + 100
+    metrics = folder / "run" / "metrics.csv"
+    while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text().count("\n") > round + 1):
+        time.sleep(0.02)
+
+
+def workers(folder: Path) -> list[int]:
+    """The processes of Ray's workers that have an actor, in this folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.readlink(entry / "cwd").startswith(str(folder)):
+                found += [int(entry.name)] * (b"ClientAppActor" in (entry / "cmdline").read_bytes())
+        except OSError:  # it has just ended
+            continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("whole")
+    result = fl_bench(*WORDS, "engine=inline", "hydra.run.dir=run", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return digests(folder / "run")
+
+
+@pytest.mark.parametrize("number", range(KILLS))
+def test_a_worker_that_is_killed_at_any_moment_makes_no_difference(
+    tmp_path: Path, expected: dict[str, str], number: int
+) -> None:
+    chance = random.Random(number)
+    process = begin(tmp_path)
+    wait_for_round(tmp_path, chance.randrange(50))
+    time.sleep(chance.random() / 10)
+    victims = workers(tmp_path)
+    assert len(victims) > 0
+    os.kill(chance.choice(victims), signal.SIGKILL)
+    assert process.wait(timeout=100) == 0
+    assert (tmp_path / "output.txt").read_text().count("starting again from the last checkpoint") == 1
+    assert digests(tmp_path / "run") == expected
+    assert not leftovers(tmp_path)
+
+
+@pytest.mark.parametrize("number", range(KILLS))
+def test_the_whole_group_is_killed_at_any_moment(tmp_path: Path, expected: dict[str, str], number: int) -> None:
+    chance = random.Random(number)
+    process = begin(tmp_path)
+    if number % 2:
+        wait_for_round(tmp_path, chance.randrange(50))
+    else:
+        while not (tmp_path / "run" / "run.json").exists():
+            time.sleep(0.05)
+        time.sleep(chance.uniform(0, 10))  # while Ray starts, too
+    os.killpg(process.pid, signal.SIGKILL)  # the command; the simulation, which is a group of its own, dies with it
+    process.wait(timeout=10)
+    deadline = time.monotonic() + 20
+    while leftovers(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not leftovers(tmp_path)
+    result = fl_bench("resume", "run", "engine=inline", cwd=tmp_path)  # removes the other's temporary folder, too
+    assert result.returncode == 0, result.stderr
+    assert digests(tmp_path / "run") == expected
+
+
+FAULTY = """
+import ctypes, os, time
+from pathlib import Path
+
+from fl_bench.strategies.base import LocalAlgorithm, Turn
+
+WAYS = {2: lambda: os._exit(9), 4: lambda: ctypes.string_at(0), 6: lambda: time.sleep(1000)}
+
+
+class Faulty(LocalAlgorithm):
+    def finish(self, turn: Turn) -> None:
+        done = Path(f"done{turn.round}")
+        if turn.client == 3 and turn.round in WAYS and not done.exists():
+            done.touch()
+            WAYS[turn.round]()
+"""
+
+
+def test_a_worker_that_exits_one_that_crashes_and_one_that_hangs(tmp_path: Path, launch: Callable[..., Path]) -> None:
+    (tmp_path / "conf" / "strategy").mkdir(parents=True)
+    (tmp_path / "faulty.py").write_text(FAULTY)
+    (tmp_path / "conf" / "strategy" / "faulty.yaml").write_text(
+        "# once each\nserver: {_target_: flwr.serverapp.strategy.FedAvg}\nclient: {_target_: faulty.Faulty}\n"
+    )
+    limits = ("engine.round_timeout_s=3", "engine.max_restarts=3")
+    words = ("--config-dir", "conf", "strategy=faulty", "num_rounds=7", "figures=false", "hydra.run.dir=run")
+    result = fl_bench(*words, *limits, cwd=tmp_path, timeout=200)
+    assert result.returncode == 0, result.stderr
+    notes = [line for line in result.stderr.splitlines() if "starting again" in line]
+    assert len(notes) == 3
+    assert "round 2: the worker of clients" in notes[0]
+    assert "round 4: the worker of clients" in notes[1]
+    assert notes[2] == (
+        "fl-bench: note: no round has ended for engine.round_timeout_s=3; "
+        "starting again from the last checkpoint (1 more times)"
+    )
+    assert digests(tmp_path / "run") == digests(launch("num_rounds=7"))
+    assert not leftovers(tmp_path)
+
+
+def test_a_client_that_takes_too_long_in_a_simulation(tmp_path: Path) -> None:
+    (tmp_path / "conf" / "strategy").mkdir(parents=True)
+    (tmp_path / "conf" / "strategy" / "slow.yaml").write_text(
+        "# slow\nserver: {_target_: flwr.serverapp.strategy.FedAvg}\nclient: {_target_: faulty.Faulty}\n"
+    )
+    ways = "{2: lambda: os._exit(9), 4: lambda: ctypes.string_at(0), 6"
+    (tmp_path / "faulty.py").write_text(FAULTY.replace(ways, "{2"))
+    words = ("--config-dir", "conf", "strategy=slow", "num_rounds=3", "figures=false", "hydra.run.dir=run")
+    result = fl_bench(*words, "engine.client_timeout_s=1", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    failed = [row for row in table(tmp_path / "run", "clients") if row["status"] == "failed"]
+    assert [(row["round"], row["client"], row["why"]) for row in failed] == [
+        ("2", "3", "it took more than engine.client_timeout_s=1")
+    ]
+
+
+def test_for_want_of_memory_it_starts_again_with_half_as_many_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg = compose("engine=simulation", "engine.client_resources.num_cpus=0.5", "engine.client_resources.num_gpus=0.25")
+    seen = []
+
+    def attempt(cfg, folder: Path, resume: bool) -> int:
+        seen.append((resume, dict(cfg.engine.client_resources)))
+        record = journal.Journal(folder, cfg)
+        record.end(1, "round 3: the worker of clients 1, 2 died")
+        return launch.AGAIN_SMALLER if len(seen) < 3 else 0
+
+    monkeypatch.setattr(launch, "_attempt", attempt)
+    assert launch.launch(cfg, tmp_path, resume=False) == 0
+    assert seen == [
+        (False, {"num_cpus": 0.5, "num_gpus": 0.25}),
+        (True, {"num_cpus": 1.0, "num_gpus": 0.5}),
+        (True, {"num_cpus": 2.0 if launch.num_cpus() > 1 else 1.0, "num_gpus": 1.0}),
+    ]
+    assert capsys.readouterr().err.count("round 3: the worker of clients 1, 2 died; starting again") == 2
+
+
+def test_how_a_process_ends() -> None:
+    assert in_own_process(lambda beat: 7) == 7
+    with pytest.raises(Crashed, match="was killed by SIGKILL"):
+        in_own_process(lambda beat: os.kill(os.getpid(), signal.SIGKILL))  # type: ignore[arg-type, return-value]
+    with pytest.raises(Crashed, match="has exited with 0"):
+        in_own_process(lambda beat: os._exit(0))
+
+    def stall(beat: Callable[[], None]) -> int:
+        for _ in range(4):
+            time.sleep(0.4)
+            beat()
+        time.sleep(100)
+        return 0
+
+    start = time.monotonic()
+    with pytest.raises(Crashed, match=r"no round has ended for engine.round_timeout_s=0.7"):
+        in_own_process(stall, timeout=0.7)
+    assert 1.6 < time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize("engine", ["inline", "simulation"])
+def test_ctrl_c_twice_ends_at_once(tmp_path: Path, engine: str) -> None:
+    process = begin(tmp_path, f"engine={engine}", "num_rounds=100000")
+    wait_for_round(tmp_path, 2)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=5) in (130, -signal.SIGINT)
+    deadline = time.monotonic() + 5
+    while leftovers(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not leftovers(tmp_path)
