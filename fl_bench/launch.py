@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory, gettempdir
 from omegaconf import DictConfig, OmegaConf
 
 from fl_bench.config import changes, matters
-from fl_bench.errors import AGAIN, AGAIN_SMALLER, FlBenchError, RunError, refuse
+from fl_bench.errors import AGAIN, AGAIN_SMALLER, ConfigError, FlBenchError, RunError, refuse
 from fl_bench.machine import num_cpus, oom_kills
 from fl_bench.process import Beat, Crashed, in_own_process
 from fl_bench.results import journal
@@ -20,27 +20,34 @@ from fl_bench.results.console import note
 
 def launch(cfg: DictConfig, folder: Path, resume: bool) -> int:
     """Run in `folder`, or go on there, and return the exit code; all is said and recorded by then."""
-    if resume:
-        try:
-            if _is_done(cfg, folder):
+    try:
+        with _alone(folder):
+            if resume and _is_done(cfg, folder):
                 print(f"{folder}\nall {cfg.num_rounds} rounds were done before")
                 return 0
-        except FlBenchError as error:
-            return refuse(error)
+            return _run(cfg, folder, resume)
+    except FlBenchError as error:
+        return refuse(error)
+
+
+def _run(cfg: DictConfig, folder: Path, resume: bool) -> int:
+    """As many attempts as it takes and `engine.max_restarts` allows."""
     left = cfg.engine.max_restarts
     while True:
         kills = oom_kills()
         try:
             code = _attempt(cfg, folder, resume)
-            why = journal.read(folder).get("error", "")
+            if code not in (AGAIN, AGAIN_SMALLER):
+                return code
+            why = journal.read(folder).get("error", "the run has failed")
         except Crashed as error:
             code, why = AGAIN, str(error)
-        if code not in (AGAIN, AGAIN_SMALLER):
-            return code
         if not left:
-            journal.close(folder, why)
+            with suppress(OSError):  # a full disk may be why
+                journal.close(folder, why)
             return refuse(RunError(why), f"to go on: fl-bench resume {folder}")
-        note(f"{why}; starting again from the last checkpoint ({left} more times)")
+        where = "from the last checkpoint" if cfg.checkpoint.every else "from the beginning"
+        note(f"{why}; starting again {where} ({left} more times)")
         left, resume = left - 1, True
         if code == AGAIN_SMALLER or oom_kills() > kills:
             _halve_workers(cfg)
@@ -65,6 +72,22 @@ def _attempt(cfg: DictConfig, folder: Path, resume: bool) -> int:
             return execute(beat)
 
         return in_own_process(simulate, cfg.engine.round_timeout_s)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Nobody else runs in this folder meanwhile; the run's own process inherits the lock."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"{folder}: a run is going on in it") from None
+        except OSError:
+            note(f"{folder}: this file system has no locks: see that only one run at a time uses it")
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -45,6 +45,8 @@ def take(value: Any, tensors: Tensors, where: str) -> Any:
         items = ((key, take(item, tensors, f"{where}.{key}")) for key, item in value.items())
         return {"dict": [[take(key, tensors, f"{where}.key"), item] for key, item in items]}
     state = value.__getstate__()
+    if state is None and hasattr(value, "__dict__"):  # it has no attributes yet
+        state = {}
     if not isinstance(state, dict):
         raise RunError(
             f"checkpoint: {where} is a {type(value).__name__}, which cannot be saved; "

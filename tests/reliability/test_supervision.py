@@ -170,6 +170,16 @@ def test_for_want_of_memory_it_starts_again_with_half_as_many_workers(
     assert capsys.readouterr().err.count("round 3: the worker of clients 1, 2 died; starting again") == 2
 
 
+def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
+    process = begin(tmp_path, "engine=inline", "num_rounds=100000")
+    wait_for_round(tmp_path, 2)
+    for words in (("resume", "run"), ("engine=inline", "hydra.run.dir=run")):
+        result = fl_bench(*words, cwd=tmp_path)
+        assert (result.returncode, result.stderr) == (2, f"fl-bench: {tmp_path / 'run'}: a run is going on in it\n")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=10) == 130
+
+
 def test_how_a_process_ends() -> None:
     assert in_own_process(lambda beat: 7) == 7
     with pytest.raises(Crashed, match="was killed by SIGKILL"):
