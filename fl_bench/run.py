@@ -11,31 +11,9 @@ import torch
 from omegaconf import DictConfig
 from safetensors.torch import save
 
-from fl_bench import files
+from fl_bench import errors, experiment, files
 from fl_bench.build import build, find_target
 from fl_bench.engines.resources import check_gpus, share_gpus
-from fl_bench.errors import (
-    AGAIN,
-    AGAIN_SMALLER,
-    FlBenchError,
-    Interrupted,
-    RunError,
-    StorageError,
-    WorkerDied,
-    disk_trouble,
-    in_one_line,
-    refuse,
-)  # fmt: skip
-from fl_bench.experiment import (
-    data_digests,
-    make_fleet,
-    make_schedule,
-    make_strategy,
-    prepare,
-    train_together,
-    try_out,
-    write_partition,
-)  # fmt: skip
 from fl_bench.federation.checkpoint import Checkpoint, Store
 from fl_bench.federation.local import Trainer
 from fl_bench.federation.rounds import Rounds
@@ -58,8 +36,8 @@ def execute(cfg: DictConfig, folder: Path, scratch: Path, resume: bool = False, 
     store = Store(folder, cfg.checkpoint.every)
     try:
         start = store.restore(cfg) if resume else None
-    except FlBenchError as error:  # nothing has been changed
-        return refuse(error)
+    except (errors.FlBenchError, OSError) as error:  # the record of the run stays as it is
+        return errors.refuse(_known(error))
     record = Journal(folder, cfg)
     try:
         if start is None:
@@ -87,21 +65,21 @@ def run(
     check_gpus(cfg.engine)
     engine = find_target(cfg.engine)
     task: Task = build(cfg.task)
-    strategy = make_strategy(cfg.strategy.server)
+    strategy = experiment.make_strategy(cfg.strategy.server)
     # The workers build theirs from the resolved config, whose errors name other keys.
     for node in (cfg.strategy.client, cfg.compression.up, cfg.compression.down):
         build(node)
     trainer = None
     if cfg.engine.client_resources.num_gpus == "auto":
-        trainer = prepare(cfg, task, scratch)
+        trainer = experiment.prepare(cfg, task, scratch)
         share_gpus(cfg.engine, trainer)
     with engine(cfg.engine) as connect:  # the workers start while the data is prepared
-        trainer = trainer or prepare(cfg, task, scratch)
-        record.use(data_digests(scratch))
-        schedule = make_schedule(cfg, trainer)
-        try_out(cfg, trainer, strategy)
-        together = train_together(cfg, trainer)
-        write_partition(trainer, folder)
+        trainer = trainer or experiment.prepare(cfg, task, scratch)
+        record.use(experiment.data_digests(scratch))
+        schedule = experiment.make_schedule(cfg, trainer)
+        experiment.try_out(cfg, trainer, strategy)
+        together = experiment.train_together(cfg, trainer)
+        experiment.write_partition(trainer, folder)
         album = Album(folder / "figures") if cfg.figures else None
         if album is not None:
             album.clear(after=start.round if start else -1)
@@ -114,7 +92,7 @@ def run(
                 beat()
 
             rounds = Rounds(cfg, strategy, trainer, schedule, store, record, album, report)
-            fleet = make_fleet(cfg, connect(), scratch, store.states, trainer, together)
+            fleet = experiment.make_fleet(cfg, connect(), scratch, store.states, trainer, together)
             gc.freeze()  # some of Flower's strategies collect garbage for every client: not all of torch each time
             try:
                 vector = rounds.run(fleet, start)
@@ -131,27 +109,28 @@ def run(
             trainer.task.figures(trainer.flat.model, trainer.data, folder / "figures")
 
 
-def _known(error: BaseException) -> FlBenchError:
+def _known(error: BaseException) -> errors.FlBenchError:
     """What has ended a run, as one of the errors with a line and an exit code."""
-    if isinstance(error, FlBenchError):
+    if isinstance(error, errors.FlBenchError):
         return error
     if isinstance(error, KeyboardInterrupt):
-        return Interrupted("stopped by Ctrl-C")
+        return errors.Interrupted("stopped by Ctrl-C")
     assert isinstance(error, Exception)
-    trouble = disk_trouble(error)
-    return StorageError(trouble) if trouble else RunError(in_one_line(error))
+    trouble = errors.disk_trouble(error)
+    return errors.StorageError(trouble) if trouble else errors.RunError(errors.in_one_line(error))
 
 
-def _fail(error: FlBenchError, record: Journal, store: Store) -> int:
+def _fail(error: errors.FlBenchError, record: Journal, store: Store) -> int:
     """Record and say how a run has failed, and what can be done; returns the exit code."""
     try:
         record.end(error.exit_code, " ".join(str(error).split()))
     except OSError:  # the disk is full: what is there must do
         note(f"{store.folder}: run.json is not up to date")
-    if isinstance(error, WorkerDied):  # who has launched this will say it
-        return AGAIN_SMALLER if error.out_of_memory else AGAIN
-    saved = store.rounds() if error.resumable else []
-    return refuse(error, f"saved up to round {saved[-1]}; to go on: fl-bench resume {store.folder}" if saved else "")
+    if isinstance(error, errors.WorkerDied):  # who has launched this will say it
+        return errors.AGAIN_SMALLER if error.out_of_memory else errors.AGAIN
+    if not (error.resumable and (saved := store.rounds())):
+        return errors.refuse(error)
+    return errors.refuse(error, f"saved up to round {saved[-1]}; to go on: fl-bench resume {store.folder}")
 
 
 def _save_model(trainer: Trainer, folder: Path) -> None:

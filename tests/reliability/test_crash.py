@@ -27,10 +27,11 @@ def start(words: tuple[str, ...], folder: Path, scratch: Path, resume: bool) -> 
     cfg = compose(*SMALL, *words)
     child = os.fork()
     if child:
+        os.setpgid(child, child)  # here too: it may be killed before it comes to its first line
         return child
     code = 99
     try:
-        os.setsid()
+        os.setpgid(0, 0)
         output = os.open(folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(output, 1)
         os.dup2(output, 2)

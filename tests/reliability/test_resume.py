@@ -148,7 +148,7 @@ def test_what_makes_no_difference_may_change(start: Start) -> None:
 
 def test_other_data_is_refused(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     start("run", "num_rounds=2")
-    monkeypatch.setattr("fl_bench.run.data_digests", lambda folder: {"data": "other", "partition": "other"})
+    monkeypatch.setattr("fl_bench.experiment.data_digests", lambda folder: {"data": "other", "partition": "other"})
     _, code = start("run", "num_rounds=3", resume=True)
     assert code == 2
     assert "fl-bench: data: is not what the run began with" in capsys.readouterr().err
