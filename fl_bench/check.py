@@ -78,7 +78,7 @@ class Kit:
         scratch.mkdir()
         try:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                run(cfg, folder, scratch, Journal(folder, cfg), Store(folder, 0), None, lambda: None)
+                run(cfg, folder, scratch, Journal(folder, cfg), Store(folder, 0), None, lambda on: None)
         except ConfigError as error:
             raise Unfit(str(error)) from error
         except Exception as error:

@@ -17,13 +17,15 @@ from omegaconf.errors import OmegaConfBaseException
 from fl_bench import verbs
 from fl_bench.build import nearest
 from fl_bench.config import CONF, check
-from fl_bench.errors import ConfigError, FlBenchError, refuse
+from fl_bench.errors import ConfigError, FlBenchError, disk_trouble, known, refuse
 from fl_bench.launch import launch
+from fl_bench.results.console import note
 
 GROUPS = (
     "task", "strategy", "partition", "data", "compression", "compression/down", "network", "engine", "experiment",
 )  # fmt: skip
 RESUME, SWEEP_DIR = "resume=true", "hydra.sweep.dir="
+SWEEPS = Path("outputs/multirun")
 
 
 def main() -> None:
@@ -32,8 +34,8 @@ def main() -> None:
     verb, words = sys.argv[1:2], sys.argv[2:]
     try:
         sys.exit(VERBS[verb[0]](words) if verb and verb[0] in VERBS else _hydra())
-    except FlBenchError as error:
-        sys.exit(refuse(error))
+    except (FlBenchError, OSError) as error:
+        sys.exit(refuse(known(error)))
     except (HydraException, OmegaConfBaseException) as error:
         sys.exit(_refuse(_explain(error)))
     except KeyboardInterrupt:
@@ -50,16 +52,16 @@ def _hydra() -> int:
         if codes[-1] == 130:
             raise KeyboardInterrupt  # ends a sweep too
 
-    sys.argv += _last_sweep(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print its errors over several lines, and exit with 1
     try:
+        sys.argv += _last_sweep(sys.argv[1:])
         job()
     except KeyboardInterrupt:
         return 130
     except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
         if os.environ.get("FL_BENCH_DEBUG"):
             raise
-        return _refuse(_explain(error))
+        return refuse(known(error)) if disk_trouble(error) else _refuse(_explain(error))
     return max(codes, default=0)
 
 
@@ -153,12 +155,14 @@ def _search(folder: Path | None) -> str:
 
 def _last_sweep(words: list[str]) -> list[str]:
     """Where a sweep is to go on and does not say where: the word for the newest folder of this very sweep."""
-    if not {"-m", "--multirun"} & set(words) or RESUME not in words or any(w.startswith(SWEEP_DIR) for w in words):
+    given = [word for word in words if "=" in word and not word.startswith(("-", "hydra."))]
+    overrides = [word for word in given if word.lower() != RESUME]
+    if not {"-m", "--multirun"} & set(words) or given == overrides or any(word.startswith(SWEEP_DIR) for word in words):
         return []
-    overrides = [word for word in words if "=" in word and word != RESUME and not word.startswith(("-", "hydra."))]
-    for file in sorted(Path("outputs/multirun").glob("*/multirun.yaml"), reverse=True):
-        if [word for word in OmegaConf.load(file).hydra.overrides.task if word != RESUME] == overrides:
+    for file in sorted(SWEEPS.glob("*/multirun.yaml"), reverse=True):
+        if [word for word in OmegaConf.load(file).hydra.overrides.task if word.lower() != RESUME] == overrides:
             return [f"{SWEEP_DIR}{file.parent}"]
+    note(f"resume=true: there is no such sweep in {SWEEPS}: beginning one")
     return []
 
 

@@ -107,6 +107,7 @@ FREE = (
     "num_rounds", "figures", "resume", "checkpoint", "early_stop.patience", "stop_on_divergence", "on_client_failure",
     "engine", "data.root",
 )  # fmt: skip
+NUM_GPUS = "engine.client_resources.num_gpus"  # matters only in that it is 0, or is not
 EXACT = ("engine.threads", "engine.vectorize")  # but these change the last bits
 
 Rule = tuple[str, Callable[[Any, DictConfig], bool], str]
@@ -203,7 +204,7 @@ def matters(key: str) -> bool:
 def check_changes(old: Mapping[str, Any], cfg: DictConfig, round: int) -> None:
     """Raise ConfigError where a run that has come to `round` with the config `old` cannot go on with this one."""
     for key, (before, now) in changes(old, OmegaConf.to_container(cfg, resolve=True)).items():  # type: ignore[arg-type]
-        if matters(key):
+        if matters(key) or (key == NUM_GPUS and (before == 0) != (now == 0)):
             raise ConfigError(f"{key}={_shown(now)}: the run has {_shown(before)}, and its rounds would be others")
     if cfg.num_rounds < round:
         raise ConfigError(f"num_rounds={cfg.num_rounds}: the run has {round} rounds already")

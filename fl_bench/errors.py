@@ -2,24 +2,28 @@
 
 import errno
 import sys
+import textwrap
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # never the fault of who wants to write
+DISK = (*FULL, errno.EACCES, errno.EIO)
 
 
 def in_one_line(error: Exception) -> str:
     """What an unexpected exception says, and where it was raised."""
     where = traceback.extract_tb(error.__traceback__)[-1]
-    return " ".join(f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})".split())
+    text = textwrap.shorten(f"{type(error).__name__}: {error}", 1000, placeholder=" ...")
+    return f"{text} ({Path(where.filename).name}:{where.lineno})"
 
 
-def disk_trouble(error: Exception) -> str | None:
-    """What is wrong with which file, where a disk is full, read-only or failing, or a file damaged; otherwise None."""
+def disk_trouble(error: Exception, kinds: Sequence[int] = FULL) -> str | None:
+    """What is wrong with which file, where the disk is full or read-only, or a file damaged; otherwise None."""
     if isinstance(error, Damaged | StorageError):
         return str(error)
-    if isinstance(error, OSError) and error.errno in DISK:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.errno in kinds:
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
     return None
 
 
@@ -28,6 +32,16 @@ class FlBenchError(Exception):
 
     exit_code = 1
     resumable = False  # whether to say how to go on
+
+
+def known(error: BaseException) -> FlBenchError:
+    """What has ended a run, as one of the errors with a line and an exit code."""
+    if isinstance(error, FlBenchError):
+        return error
+    if not isinstance(error, Exception):
+        return Interrupted("stopped by Ctrl-C")
+    trouble = disk_trouble(error, DISK)
+    return StorageError(trouble) if trouble else RunError(in_one_line(error))
 
 
 def refuse(error: FlBenchError, hint: str = "") -> int:
@@ -44,7 +58,7 @@ AGAIN, AGAIN_SMALLER = 70, 71  # exit codes of a run's process that should be st
 
 
 class WorkerDied(RunError):
-    """A worker's process has ended, so what its clients kept in it is gone; a new simulation may go on."""
+    """A worker's process has ended, and its clients' work of this round with it; a new simulation may go on."""
 
     resumable = True
 

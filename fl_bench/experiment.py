@@ -1,6 +1,7 @@
 """The parts of an experiment, made from its config, and the checks whether they fit together."""
 
 import csv
+import io
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from fl_bench.federation.fleet import Fleet
 from fl_bench.federation.local import CONFIG, Trainer
 from fl_bench.federation.state import ClientStates
 from fl_bench.federation.vectorized import why_not
-from fl_bench.files import digest
+from fl_bench.files import digest, write
 from fl_bench.network.schedule import Schedule
 from fl_bench.results.console import note
 from fl_bench.strategies.base import LocalAlgorithm, layers
@@ -157,12 +158,14 @@ def train_together(cfg: DictConfig, trainer: Trainer) -> int:
     return min(AUTO, fits) if wish == "auto" else wish  # type: ignore[no-any-return]
 
 
-def data_digests(scratch: Path) -> dict[str, str]:
-    """What `prepare` has written there, in short: two runs with equal ones had the same data and partition."""
+def data_digests(cfg: DictConfig, scratch: Path) -> dict[str, str]:
+    """What a run is given besides its config, in short: two with equal ones had the same data, partition and traces."""
     arrays = sorted(file for file in scratch.rglob("*") if file.is_file() and file.name != CONFIG)
     partition = [file for file in arrays if file.name.startswith("partition.")]
-    data = [file for file in arrays if file not in partition]
-    return {name: digest(*map(_mapped, files)) for name, files in (("data", data), ("partition", partition))}
+    kinds = {"data": [file for file in arrays if file not in partition], "partition": partition}
+    if traces := cfg.network.get("traces"):
+        kinds["traces"] = [Path(traces).expanduser()]
+    return {name: digest(*map(_mapped, files)) for name, files in kinds.items()}
 
 
 def _mapped(file: Path) -> Any:
@@ -182,8 +185,9 @@ def write_partition(trainer: Trainer, folder: Path) -> None:
     classes = trainer.data.classes
     counts = trainer.partition.label_counts(trainer.data.train["y"], len(classes))
     clients, labels = np.nonzero(counts)
-    with (folder / "partition.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(("client", "label", "samples"))
-        names = map(classes.__getitem__, labels.tolist())
-        table.writerows(zip(clients.tolist(), names, counts[clients, labels].tolist(), strict=True))
+    names = map(classes.__getitem__, labels.tolist())
+    text = io.StringIO(newline="")
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(("client", "label", "samples"))
+    table.writerows(zip(clients.tolist(), names, counts[clients, labels].tolist(), strict=True))
+    write(folder / "partition.csv", text.getvalue().encode())

@@ -11,9 +11,9 @@ from tempfile import TemporaryDirectory, gettempdir
 from omegaconf import DictConfig, OmegaConf
 
 from fl_bench.config import changes, matters
-from fl_bench.errors import AGAIN, AGAIN_SMALLER, ConfigError, FlBenchError, RunError, refuse
+from fl_bench.errors import AGAIN, AGAIN_SMALLER, ConfigError, Damaged, FlBenchError, RunError, known, refuse
 from fl_bench.machine import num_cpus, oom_kills
-from fl_bench.process import Beat, Crashed, in_own_process
+from fl_bench.process import Crashed, Watch, in_own_process
 from fl_bench.results import journal
 from fl_bench.results.console import note
 
@@ -22,12 +22,12 @@ def launch(cfg: DictConfig, folder: Path, resume: bool) -> int:
     """Run in `folder`, or go on there, and return the exit code; all is said and recorded by then."""
     try:
         with _alone(folder):
-            if resume and _is_done(cfg, folder):
-                print(f"{folder}\nall {cfg.num_rounds} rounds were done before")
+            if resume and (done := _done(cfg, folder)):
+                print(f"{folder}\n{done}")
                 return 0
             return _run(cfg, folder, resume)
-    except FlBenchError as error:
-        return refuse(error)
+    except (FlBenchError, OSError) as error:
+        return refuse(known(error))
 
 
 def _run(cfg: DictConfig, folder: Path, resume: bool) -> int:
@@ -55,21 +55,21 @@ def _run(cfg: DictConfig, folder: Path, resume: bool) -> int:
 
 def _attempt(cfg: DictConfig, folder: Path, resume: bool) -> int:
     """One process of the run, or this one where the engine wants that."""
-    with _scratch() as scratch:
+    with scratch_folder() as scratch:
 
-        def execute(beat: Beat) -> int:
+        def execute(watch: Watch) -> int:
             from fl_bench.run import execute  # torch and Flower: seconds, once the config is known to be right
 
             data = scratch / "data"
             data.mkdir()
-            return execute(cfg, folder, data, resume, beat)
+            return execute(cfg, folder, data, resume, watch)
 
         if not cfg.engine.own_process:
-            return execute(lambda: None)
+            return execute(lambda on: None)
 
-        def simulate(beat: Beat) -> int:
+        def simulate(watch: Watch) -> int:
             os.environ["RAY_TMPDIR"] = str(scratch)  # its logs and sockets go with the rest
-            return execute(beat)
+            return execute(watch)
 
         return in_own_process(simulate, cfg.engine.round_timeout_s)
 
@@ -91,13 +91,13 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _scratch() -> Iterator[Path]:
+def scratch_folder() -> Iterator[Path]:
     """A temporary folder. Those that killed runs have left are removed: nobody holds their locks any more."""
     for lock in Path(gettempdir()).glob("fl-bench-*/lock"):
         with suppress(OSError), lock.open() as stream:  # it is somebody's, or just going
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(lock.parent, ignore_errors=True)
-    with TemporaryDirectory(prefix="fl-bench-") as folder:
+    with TemporaryDirectory(prefix="fl-bench-", ignore_cleanup_errors=True) as folder:
         unlocked = Path(folder, "unlocked")
         with unlocked.open("w") as stream:  # the run's own process inherits it
             fcntl.flock(stream, fcntl.LOCK_EX)
@@ -105,20 +105,27 @@ def _scratch() -> Iterator[Path]:
             yield Path(folder)
 
 
-def _is_done(cfg: DictConfig, folder: Path) -> bool:
-    """Whether this very run has come to its end here."""
-    record = journal.read(folder)
-    if record.get("status") != "done":
-        return False
+def _done(cfg: DictConfig, folder: Path) -> str | None:
+    """What to say where this very run has come to its end here."""
+    try:
+        record = journal.read(folder)
+    except Damaged:
+        return None
     different = changes(record.get("config", {}), OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
-    longer = {"num_rounds", "early_stop.patience"} & different.keys()
-    return not longer and not any(map(matters, different))
+    if record.get("status") != "done" or any(map(matters, different)):
+        return None
+    if "num_rounds" not in different and not record["stopped_early"]:
+        return f"all {cfg.num_rounds} rounds were done before"
+    if record["stopped_early"] and "early_stop.patience" not in different:
+        return f"stopped early after round {record['final']['round']} before; early_stop.patience would be the key"
+    return None
 
 
 def _halve_workers(cfg: DictConfig) -> None:
     """Let each worker ask for twice as much, so that there is room for half as many."""
     resources = cfg.engine.client_resources
-    resources.num_cpus = min(2 * resources.num_cpus, num_cpus())
+    most = float("inf") if cfg.engine.ray.address else num_cpus()
+    resources.num_cpus = max(resources.num_cpus, min(2 * resources.num_cpus, most))
     if resources.num_gpus != "auto" and 0 < resources.num_gpus < 1:
         resources.num_gpus = min(2 * resources.num_gpus, 1)
-    note(f"out of memory: half as many workers, engine.client_resources={OmegaConf.to_container(resources)}")
+    note(f"out of memory: fewer workers, engine.client_resources={OmegaConf.to_container(resources)}")

@@ -6,26 +6,29 @@ import select
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
+
+from fl_bench.errors import known, refuse
 
 GRACE_SECONDS = 10.0  # for a run to finish its files after Ctrl-C
 LOOK_SECONDS = 0.2  # between two looks whether the process is still there
-BEAT = 255  # a byte that says: still alive; any other is the exit code
+WATCH, REST = 255, 254  # bytes that say: from now on, look when the next comes; or no longer. Others are exit codes
 
-Beat = Callable[[], None]
+Watch = Callable[[bool], None]
 
 
 class Crashed(Exception):
     """The process ended without an exit code, or gave no sign of life: the message says how."""
 
 
-def in_own_process(function: Callable[[Beat], int], timeout: float | None = None) -> int:
+def in_own_process(function: Callable[[Watch], int], timeout: float | None = None) -> int:
     """Call `function` in a forked process and return its result, the exit code.
 
-    It is given a function to call now and then. Raises Crashed where the process is killed or exits by itself, and
-    where after such a call there is none for `timeout` seconds. Ctrl-C or SIGTERM here becomes one SIGINT there;
-    after GRACE_SECONDS, or at the second, its process group is killed. So it is when this process dies, however. Fork
-    before anything starts threads.
+    It is given a function to say True now and then, and in the end False. Raises Crashed where the process is killed
+    or exits by itself, and where `timeout` seconds after a True nothing was said. Ctrl-C or SIGTERM here becomes one
+    SIGINT there; after GRACE_SECONDS, or at the second, its process group is killed. So it is when this process dies,
+    however. Fork before anything starts threads.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -33,16 +36,17 @@ def in_own_process(function: Callable[[Beat], int], timeout: float | None = None
     alive, hold = os.pipe()  # nobody writes: it ends when this process does, which alone holds it
     child = os.fork()
     if child == 0:
-        os.setpgid(0, 0)
-        os.close(hold)
-        _guard(alive)
         try:
-            code = function(lambda: _say(theirs, BEAT))
-            _say(theirs, code)
-        finally:
+            os.setpgid(0, 0)
+            os.close(hold)
+            _guard(alive)
+            _say(theirs, _call(function, lambda on: _say(theirs, WATCH if on else REST)))
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(1)  # without the parent's clean-up, and without waiting for threads that never end
+        finally:
+            os._exit(0)  # without the parent's clean-up, and without waiting for threads that never end
+    with contextlib.suppress(PermissionError, ProcessLookupError):
+        os.setpgid(child, child)  # here too: whoever is first
     os.close(theirs)
     try:
         return _wait(child, ours, timeout)
@@ -54,6 +58,15 @@ def in_own_process(function: Callable[[Beat], int], timeout: float | None = None
             os.waitpid(child, 0)
         for pipe in (ours, alive, hold):
             os.close(pipe)
+
+
+def _call(function: Callable[[Watch], int], watch: Watch) -> int:
+    try:
+        return function(watch)
+    except (Exception, KeyboardInterrupt) as error:
+        if os.environ.get("FL_BENCH_DEBUG"):
+            traceback.print_exc()
+        return refuse(known(error))
 
 
 def _guard(alive: int) -> None:
@@ -73,17 +86,17 @@ def _say(pipe: int, byte: int) -> None:
 
 
 def _wait(child: int, pipe: int, timeout: float | None) -> int:
-    last, heard, status = BEAT, float("inf"), None
+    said, heard, status = REST, 0.0, None
     while True:
-        if select.select([pipe], [], [], LOOK_SECONDS if status is None else 0)[0] and (said := os.read(pipe, 4096)):
-            last, heard = said[-1], time.monotonic()
-        elif status is not None and last != BEAT:
-            return last
+        if select.select([pipe], [], [], LOOK_SECONDS if status is None else 0)[0] and (news := os.read(pipe, 4096)):
+            said, heard = news[-1], time.monotonic()
+        elif status is not None and said not in (WATCH, REST):
+            return said
         elif status is not None:
             code = os.waitstatus_to_exitcode(status)
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"has exited with {code}"
             raise Crashed(f"the process of the run {how}")
-        elif timeout is not None and time.monotonic() - heard > timeout:
+        elif timeout is not None and said == WATCH and time.monotonic() - heard > timeout:
             raise Crashed(f"no round has ended for engine.round_timeout_s={timeout:g}")
         else:
             ended, found = os.waitpid(child, os.WNOHANG)

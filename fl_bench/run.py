@@ -3,7 +3,7 @@
 import gc
 import os
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +13,34 @@ from safetensors.torch import save
 
 from fl_bench import errors, experiment, files
 from fl_bench.build import build, find_target
+from fl_bench.config import check_changes
 from fl_bench.engines.resources import check_gpus, share_gpus
 from fl_bench.federation.checkpoint import Checkpoint, Store
 from fl_bench.federation.local import Trainer
 from fl_bench.federation.rounds import Rounds
-from fl_bench.results import flower_log
+from fl_bench.process import Watch
+from fl_bench.results import flower_log, journal
 from fl_bench.results.album import Album
 from fl_bench.results.console import Reporter, note, summary
 from fl_bench.results.journal import Journal
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.tasks.base import Task
 
-Beat = Callable[[], None]
 
-
-def execute(cfg: DictConfig, folder: Path, scratch: Path, resume: bool = False, beat: Beat = lambda: None) -> int:
+def execute(cfg: DictConfig, folder: Path, scratch: Path, resume: bool = False, watch: Watch = lambda on: None) -> int:
     """Run, print where the results are or in one line why there are none, and return the exit code.
 
     The results go to `folder`; what the workers read, and nobody needs afterwards, to `scratch`. With `resume` the run
-    goes on from the newest checkpoint in `folder`, if there is one. `beat` is called after each round.
+    goes on from the newest checkpoint in `folder`, if there is one. `watch` is
+    told with each round that somebody should see to it that there is a next one, and at the end that nobody need.
     """
     store = Store(folder, cfg.checkpoint.every)
     try:
         start = store.restore(cfg) if resume else None
+        if resume and start is None:
+            _begin_anew(cfg, folder)
     except (errors.FlBenchError, OSError) as error:  # the record of the run stays as it is
-        return errors.refuse(_known(error))
+        return errors.refuse(errors.known(error))
     record = Journal(folder, cfg)
     try:
         if start is None:
@@ -46,18 +49,18 @@ def execute(cfg: DictConfig, folder: Path, scratch: Path, resume: bool = False, 
             start.put_back({"journal": record})
             note(f"{folder}: going on after round {start.round}")
         record.save()
-        run(cfg, folder, scratch, record, store, start, beat)
+        run(cfg, folder, scratch, record, store, start, watch)
         record.end(0)
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get("FL_BENCH_DEBUG"):
             traceback.print_exc()
-        return _fail(_known(error), record, store)
+        return _fail(errors.known(error), record, store)
     print(f"{folder}\n{summary(record.record['final'])}  ({record.costs})")
     return 0
 
 
 def run(
-    cfg: DictConfig, folder: Path, scratch: Path, record: Journal, store: Store, start: Checkpoint | None, beat: Beat
+    cfg: DictConfig, folder: Path, scratch: Path, record: Journal, store: Store, start: Checkpoint | None, watch: Watch
 ) -> None:
     """Everything from the data to the figures."""
     flower_log.quieten()
@@ -75,7 +78,7 @@ def run(
         share_gpus(cfg.engine, trainer)
     with engine(cfg.engine) as connect:  # the workers start while the data is prepared
         trainer = trainer or experiment.prepare(cfg, task, scratch)
-        record.use(experiment.data_digests(scratch))
+        record.use(experiment.data_digests(cfg, scratch))
         schedule = experiment.make_schedule(cfg, trainer)
         experiment.try_out(cfg, trainer, strategy)
         together = experiment.train_together(cfg, trainer)
@@ -89,14 +92,16 @@ def run(
 
             def report(row: Mapping[str, Any]) -> None:
                 reporter.show(row)
-                beat()
+                watch(True)
 
             rounds = Rounds(cfg, strategy, trainer, schedule, store, record, album, report)
             fleet = experiment.make_fleet(cfg, connect(), scratch, store.states, trainer, together)
             gc.freeze()  # some of Flower's strategies collect garbage for every client: not all of torch each time
+            watch(True)
             try:
                 vector = rounds.run(fleet, start)
             finally:
+                watch(False)
                 gc.unfreeze()
     trainer.load(vector)
     _save_model(trainer, folder)
@@ -109,15 +114,11 @@ def run(
             trainer.task.figures(trainer.flat.model, trainer.data, folder / "figures")
 
 
-def _known(error: BaseException) -> errors.FlBenchError:
-    """What has ended a run, as one of the errors with a line and an exit code."""
-    if isinstance(error, errors.FlBenchError):
-        return error
-    if isinstance(error, KeyboardInterrupt):
-        return errors.Interrupted("stopped by Ctrl-C")
-    assert isinstance(error, Exception)
-    trouble = errors.disk_trouble(error)
-    return errors.StorageError(trouble) if trouble else errors.RunError(errors.in_one_line(error))
+def _begin_anew(cfg: DictConfig, folder: Path) -> None:
+    """Say so where a run cannot go on. Raises ConfigError where it has another config: what there is would be lost."""
+    if before := journal.read(folder).get("config"):
+        check_changes(before, cfg, 0)
+        note(f"{folder}: there is no checkpoint: beginning anew")
 
 
 def _fail(error: errors.FlBenchError, record: Journal, store: Store) -> int:

@@ -20,7 +20,7 @@ BLANK = b"0" * 32  # in place of the digest while it is computed
 def seal(file: Path, tensors: Mapping[str, Tensor], facts: Any = None) -> None:
     """Write a safetensors file with `facts`, as JSON, and a digest of all its bytes in its metadata."""
     note = f"{LABEL.decode()}{BLANK.decode()} {json.dumps(facts)}"
-    content = bytearray(save(dict(tensors), {NOTE: note}))
+    content = bytearray(save({name: tensor.contiguous() for name, tensor in tensors.items()}, {NOTE: note}))
     at = content.index(LABEL + BLANK) + len(LABEL)
     content[at : at + len(BLANK)] = digest(content).encode()
     write(file, content)

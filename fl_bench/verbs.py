@@ -3,13 +3,15 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from fl_bench.config import CONF, check
+from fl_bench.build import nearest
+from fl_bench.config import CONF, Config, check, check_changes
 from fl_bench.errors import ConfigError
 from fl_bench.launch import launch
+from fl_bench.verify import differences, drift, record_of
 
 
 def _resume(words: list[str]) -> int:
@@ -39,8 +41,10 @@ def _rerun(words: list[str]) -> int:
         number += 1
         again = given.run_dir.with_name(f"{given.run_dir.name}_again{number}")
     cfg = _config_of(given.run_dir, given.overrides)
+    check_changes(record_of(given.run_dir)["config"], cfg, 0)
     again.mkdir()
-    return launch(cfg, again, resume=False) or _compare(given.run_dir, again)
+    code = launch(cfg, again, resume=False)
+    return max(code, _compare(given.run_dir, again)) if code in (0, 1) else code
 
 
 def _replay(words: list[str]) -> int:
@@ -70,8 +74,6 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
 
 
 def _compare(a: Path, b: Path) -> int:
-    from fl_bench.verify import differences, drift
-
     found = list(differences(a, b))
     for line in drift(a, b):
         print(f"drifted: {line}")
@@ -83,15 +85,19 @@ def _compare(a: Path, b: Path) -> int:
 
 def _config_of(folder: Path, words: list[str]) -> DictConfig:
     """The config that a run had, with some keys changed; `engine=NAME` takes that option's file."""
-    from fl_bench.verify import record_of
-
-    cfg: DictConfig = OmegaConf.create(record_of(folder)["config"])
-    OmegaConf.set_struct(cfg, True)
-    for word in words:
-        key, _, value = word.partition("=")
-        file = CONF / key / f"{value}.yaml"
-        more: Any = {key: OmegaConf.load(file)} if key == "engine" and file.exists() else OmegaConf.from_dotlist([word])
-        cfg.merge_with(more)
+    cfg = OmegaConf.merge(OmegaConf.structured(Config), record_of(folder)["config"])
+    assert isinstance(cfg, DictConfig)
+    for override in OverridesParser.create().parse_overrides(words):
+        key, value = override.key_or_group, override.value()
+        if key == "engine":
+            options = {file.stem: file for file in (CONF / key).glob("*.yaml")}
+            if str(value) not in options:
+                raise ConfigError(f"engine={value}: {nearest(str(value), options)}")
+            cfg.merge_with({key: OmegaConf.load(options[str(value)])})
+        elif OmegaConf.is_config(OmegaConf.select(cfg, key)) and not isinstance(value, dict | list):
+            raise ConfigError(f"{key}={value}: cannot be chosen again for a run that there is, only engine can")
+        else:
+            OmegaConf.update(cfg, key, value)
     check(cfg)
     return cfg
 

@@ -1,12 +1,13 @@
 """Whether two runs are the same, and if not, where they first part."""
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
@@ -32,12 +33,15 @@ def differences(a: Path, b: Path) -> Iterator[str]:
     for key, (x, y) in changes(first["config"], second["config"]).items():
         if matters(key):
             yield f"config: {key} is {x} and {y}"
-    for name in ("data", "partition"):
-        if (first["data"] or {}).get(name) != (second["data"] or {}).get(name):
-            yield f"{name}: differs"
+    for name in changes(first["data"] or {}, second["data"] or {}):
+        yield f"{name}: differs"
+    if first["status"] != second["status"]:
+        yield f"status: is {first['status']} and {second['status']}"
+    if not (first["digests"] or second["digests"]):
+        yield "model: neither run has come to one"
     pairs = enumerate(zip_longest(first["digests"], second["digests"]))
     if parting := next((f"round {round}" for round, (x, y) in pairs if x != y), None):
-        yield f"model: differs from {parting} on ({len(first['digests'])} and {len(second['digests'])} rounds)"
+        yield f"model: differs from {parting} on ({len(first['digests'])} and {len(second['digests'])} models)"
     for name, keys in TABLES.items():
         yield from _rows(a / name, b / name, keys)
     yield from _tensors(a / "model.safetensors", b / "model.safetensors", "model.safetensors")
@@ -55,7 +59,7 @@ def drift(a: Path, b: Path) -> Iterator[str]:
             yield f"{key} was {x}, now {y}"
 
 
-def _rows(a: Path, b: Path, keys: tuple[str, ...]) -> Iterator[str]:
+def _rows(a: Path, b: Path, keys: Sequence[str]) -> Iterator[str]:
     """The first row in which two tables differ."""
     if _same_bytes(a, b):
         return
@@ -68,16 +72,28 @@ def _rows(a: Path, b: Path, keys: tuple[str, ...]) -> Iterator[str]:
         y: Mapping[str, Any]
         for x, y in zip_longest(*tables, fillvalue={}):
             if x != y:
-                where = ", ".join(f"{key} {(x or y).get(key)}" for key in keys)
-                yield f"{a.name}: {where}: {_cells(x, y)}"
+                yield f"{a.name}: {_cells(x, y, keys)}"
                 return
     yield f"{a.name}: has the same rows, written differently"
 
 
-def _cells(x: Mapping[str, Any], y: Mapping[str, Any]) -> str:
-    if not (x and y):
-        return f"is only in the {'first' if x else 'second'}"
-    return "; ".join(f"{key} is {x.get(key)} and {y.get(key)}" for key in {**x, **y} if x.get(key) != y.get(key))
+def _cells(x: Mapping[str, Any], y: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """How two rows differ; where they are of different clients or rounds, the one that comes first is the odd one."""
+    first, second = (tuple(_number(row.get(key) or "") for key in keys) for row in (x, y))
+    if first != second:
+        only_first = bool(x) and (not y or first < second)
+        return f"{_where(x if only_first else y, keys)}: is only in the {'first' if only_first else 'second'}"
+    cells = (f"{key} is {x.get(key)} and {y.get(key)}" for key in {**x, **y} if x.get(key) != y.get(key))
+    return f"{_where(x, keys)}: {'; '.join(cells)}"
+
+
+def _where(row: Mapping[str, Any], keys: Sequence[str]) -> str:
+    return ", ".join(f"{key} {row.get(key)}" for key in keys)
+
+
+def _number(text: str) -> tuple[int, str]:
+    """For sorting as the tables are: numbers as numbers."""
+    return (int(text), "") if text.isdigit() else (0, text)
 
 
 def _tensors(a: Path, b: Path, name: str) -> Iterator[str]:
@@ -89,19 +105,26 @@ def _tensors(a: Path, b: Path, name: str) -> Iterator[str]:
     except (FileNotFoundError, SafetensorError) as error:
         yield f"{name}: is missing or damaged: {error}"
         return
-    for key in sorted({**x, **y}):
-        if key not in x or key not in y:
-            yield f"{name}: {key} is only in the {'first' if key in x else 'second'}"
-        elif x[key].shape != y[key].shape or x[key].dtype != y[key].dtype:
-            yield f"{name}: {key} is {x[key].dtype}{x[key].shape} and {y[key].dtype}{y[key].shape}"
-        elif x[key].tobytes() != y[key].tobytes():
-            apart = np.abs(x[key].astype(np.float64) - y[key].astype(np.float64)).max()
-            yield f"{name}: {key} differs by up to {apart:.3g}"
+    found = list(filter(None, (_apart(key, x.get(key), y.get(key)) for key in sorted({**x, **y}))))
+    yield from (f"{name}: {line}" for line in found or ["has the same tensors, written differently"])
+
+
+def _apart(key: str, x: NDArray | None, y: NDArray | None) -> str | None:
+    """How two tensors differ."""
+    if x is None or y is None:
+        return f"{key} is only in the {'second' if x is None else 'first'}"
+    if x.shape != y.shape or x.dtype != y.dtype:
+        return f"{key} is {x.dtype}{x.shape} and {y.dtype}{y.shape}"
+    if x.tobytes() == y.tobytes():
+        return None
+    return f"{key} differs by up to {np.abs(x.astype(np.float64) - y.astype(np.float64)).max():.3g}"
 
 
 def _states(a: Path, b: Path) -> Iterator[str]:
     """The first client that keeps something else, and how many do."""
-    clients = {int(file.name) for folder in (a, b) if folder.exists() for file in folder.iterdir()}
+    clients = {
+        int(file.name) for folder in (a, b) if folder.exists() for file in folder.iterdir() if file.name.isdigit()
+    }
     found = [list(_tensors(_newest(a / str(k)), _newest(b / str(k)), f"state/{k}")) for k in sorted(clients)]
     if others := [lines for lines in found if lines]:
         yield from others[0]
@@ -111,7 +134,8 @@ def _states(a: Path, b: Path) -> Iterator[str]:
 
 def _newest(folder: Path) -> Path:
     """A client's state; a file that is not there where it has none."""
-    return max(folder.glob("*.safetensors"), key=lambda file: int(file.stem), default=folder / "none")
+    files = (file for file in folder.glob("*.safetensors") if file.stem.isdigit())
+    return max(files, key=lambda file: int(file.stem), default=folder / "none")
 
 
 def _same_bytes(a: Path, b: Path) -> bool:

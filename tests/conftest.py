@@ -1,6 +1,7 @@
 """How tests run experiments: composed as shipped, made small, in this process or through the real command."""
 
 import csv
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -28,6 +29,7 @@ from fl_bench.run import execute
 from fl_bench.strategies.base import Turn
 from fl_bench.tasks.base import Batch, Metrics, Task, batch_mean
 
+TEMPORARY = Path(tempfile.gettempdir())
 DETERMINISTIC = ("metrics.csv", "clients.csv", "partition.csv", "model.safetensors")
 
 torch.set_num_threads(1)
@@ -125,9 +127,19 @@ def leftovers(folder: Path) -> list[str]:
 
 
 def traces(folder: Path) -> set[str]:
-    """What of ours could be left behind: processes in `folder`, shared memory, temporary folders."""
-    shared = Path("/dev/shm").glob("*"), Path(tempfile.gettempdir()).glob("fl-bench-*")
-    return {str(file) for files in shared for file in files} | set(leftovers(folder))
+    """What of ours could be left behind: processes in `folder`, shared memory, temporary folders that nobody holds."""
+    shared = {str(file) for file in Path("/dev/shm").glob("*")}
+    return shared | set(leftovers(folder)) | {str(file) for file in TEMPORARY.glob("fl-bench-*/lock") if is_free(file)}
+
+
+def is_free(lock: Path) -> bool:
+    """Whether the run that made it is over."""
+    try:
+        with lock.open() as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # somebody has it, or it is just going
+        return False
+    return True
 
 
 @pytest.fixture(autouse=True)

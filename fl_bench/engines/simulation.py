@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from ray import ObjectRef
 
 from fl_bench.engines.grid import OneRun, context
-from fl_bench.errors import ConfigError, WorkerDied
+from fl_bench.errors import ConfigError, RunError, WorkerDied
 from fl_bench.federation.fleet import WORKER_DIED, WORKER_FAILED, WORKER_OUT_OF_MEMORY, collect
 from fl_bench.machine import num_cpus
 
@@ -52,9 +52,8 @@ def run(engine: DictConfig) -> Iterator[Callable[[], Grid]]:
                 signal.signal(number, lambda *_: grid.stop.set())
             for reply in collect(grid, warm_up):
                 if reply.has_error():
-                    raise WorkerDied(
-                        f"a worker could not start: {reply.error.reason}", reply.error.code == WORKER_OUT_OF_MEMORY
-                    )
+                    text, code = f"a worker could not start: {reply.error.reason}", reply.error.code
+                    raise RunError(text) if code == WORKER_FAILED else WorkerDied(text, code == WORKER_OUT_OF_MEMORY)
             return grid
 
         yield connect

@@ -1,7 +1,7 @@
 """What a run needs to go on after a round: one file in the run's folder, beside the clients' states and the tables."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,10 @@ from omegaconf import DictConfig
 from fl_bench.config import check_changes
 from fl_bench.errors import Damaged
 from fl_bench.federation import snapshot
-from fl_bench.federation.state import ClientStates
+from fl_bench.federation.state import KEPT, ClientStates
 from fl_bench.results.recorder import Recorder
 from fl_bench.sealed import seal, unseal
 
-KEPT = 2  # the last but one is for when the last is damaged
 MODEL = "model"
 
 
@@ -39,7 +38,7 @@ class Checkpoint:
     def put_back(self, parts: Mapping[str, Any]) -> None:
         """Bring these to where they were."""
         for name, part in parts.items():
-            snapshot.put_back(self.parts[name], self.tensors, part)
+            snapshot.put_back(self.parts[name], self.tensors, part, name)
 
 
 class Store:
@@ -56,12 +55,6 @@ class Store:
         shutil.rmtree(self._checkpoints, ignore_errors=True)
         self.states.clear()
 
-    def forget(self, after: int) -> None:
-        """Delete the checkpoints of later rounds."""
-        for round in self.rounds():
-            if round > after:
-                self._file(round).unlink()
-
     def due(self, round: int, num_rounds: int) -> bool:
         return bool(self.every) and (round % self.every == 0 or round == num_rounds)
 
@@ -72,13 +65,13 @@ class Store:
         taken = {name: snapshot.take(part, tensors, name) for name, part in {**self._own, **parts}.items()}
         self._checkpoints.mkdir(exist_ok=True)
         seal(self._file(round), tensors, {"round": round, "config": config, "parts": taken})
-        for old in self.rounds()[:-KEPT]:
-            self._file(old).unlink()
-        self.states.pin(KEPT)
+        self.keep(self.rounds()[-KEPT:])
+        self.states.pin()
 
     def rounds(self) -> list[int]:
         """Those that there is a checkpoint of."""
-        return sorted(int(file.stem) for file in self._checkpoints.glob("*.safetensors"))
+        files = self._checkpoints.glob("*.safetensors")
+        return sorted(int(file.stem) for file in files if file.stem.isdigit())
 
     def read(self, round: int) -> Checkpoint:
         """The checkpoint of a round; raises Damaged."""
@@ -93,31 +86,26 @@ class Store:
         """
         trouble: Damaged | None = None
         candidates = self.rounds()
-        for round in reversed(candidates):
+        while candidates:
             try:
-                found = self.read(round)
-                check_changes(found.config, cfg, round)
+                found = self.read(candidates[-1])
+                check_changes(found.config, cfg, found.round)
                 found.put_back(self._own)
-                older = [self._versions(other) for other in candidates if other < round]
-                self.states.restore([*filter(None, older), dict(self.states.versions)])
             except Damaged as error:
                 trouble = trouble or error
+                del candidates[-1]
                 continue
-            self.forget(after=round)
+            self.keep(candidates[-KEPT:])
             return found
         if trouble:
             raise trouble
         return None
 
-    def _versions(self, round: int) -> dict[int, int] | None:
-        """The clients' states of an older checkpoint, if it is whole; otherwise it is of no use."""
-        states = ClientStates(self.folder)
-        try:
-            self.read(round).put_back({"states": states})
-        except Damaged:
-            self._file(round).unlink()
-            return None
-        return states.versions
+    def keep(self, wanted: Sequence[int]) -> None:
+        """Delete all checkpoints but those of these rounds."""
+        for round in self.rounds():
+            if round not in wanted:
+                self._file(round).unlink()
 
     def _file(self, round: int) -> Path:
         return self._checkpoints / f"{round}.safetensors"

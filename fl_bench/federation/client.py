@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import traceback
+from bdb import BdbQuit
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -74,7 +75,9 @@ def _is_no_room(error: Exception) -> bool:
 @_with_room
 def train(message: Message, context: Context) -> Message:
     trainer, start, config, job = _unpack(message)
-    round, states = job["round"], ClientStates(Path(job["states"]))
+    round, states, folder = job["round"], ClientStates(Path(job["states"])), Path(job["folder"])
+    if trainer.timeout is not None:  # what it imports is no client's time
+        trainer.task.optimizer(trainer.flat.model, trainer.local)
     exact = ExactMean(start, job["weight_bound"])
     models: dict[str, NDArray] = {}
     total: Update | None = None
@@ -83,12 +86,13 @@ def train(message: Message, context: Context) -> Message:
 
     def take_turn(client: int) -> Row:
         nonlocal total
+        trainer = trainer_in(folder)
         if not len(trainer.rows(client)):
             return {"status": "empty"}
         before = states.read(client, before=round)
         with _time_limit(trainer.timeout):  # not of the sum, of which a half could not be taken back
             if client in together:
-                trained = together[client].checked()
+                trained = together.pop(client).checked()
             else:
                 trained = trainer.train(client, round, received, config, without_memory(before))
         row = {"num_examples": trained.num_examples, "metrics": to_pairs(trained.metrics), "reply": trained.reply}
@@ -109,7 +113,7 @@ def train(message: Message, context: Context) -> Message:
     clients, size, rows = job["clients"], job["together"], []
     while clients:
         group = [client for client in clients[:size] if len(trainer.rows(client))]
-        together: Mapping[int, Trained] = {}
+        together: dict[int, Trained] = {}
         if len(group) > 1:
             no_room = False
             try:
@@ -118,6 +122,7 @@ def train(message: Message, context: Context) -> Message:
                     together = train_together(trainer, group, round, received, config, before)
             except Exception as error:  # but for want of memory, whoever is to blame will fail by itself
                 no_room = _is_no_room(error)
+                _recover(error)
             if no_room:  # only now is nothing of the failed turn in use
                 torch.cuda.empty_cache()
                 size = -(-len(group) // 2)
@@ -136,6 +141,7 @@ def evaluate(message: Message, context: Context) -> Message:
     round, states = job["round"], ClientStates(Path(job["states"]))
 
     def turn(client: int) -> Row:
+        trainer = trainer_in(Path(job["folder"]))
         before = states.read(client, before=round + 1)
         with _time_limit(trainer.timeout):
             metrics = trainer.evaluate_client(client, round, start, config, before)
@@ -182,10 +188,11 @@ def _attempt(turn: Callable[[int], Row], client: int, trainer: Trainer) -> Row:
         try:
             return {"client": client} | turn(client)
         except Exception as error:
-            if disk_trouble(error):
+            if disk_trouble(error) or isinstance(error, BdbQuit):
                 raise
             if os.environ.get("FL_BENCH_DEBUG"):
                 traceback.print_exc()
+            _recover(error)
             if _is_no_room(error):
                 row = {"client": client, "status": NO_MEMORY, "why": in_one_line(error)}
                 break
@@ -194,6 +201,13 @@ def _attempt(turn: Callable[[int], Row], client: int, trainer: Trainer) -> Row:
     if row["status"] == NO_MEMORY:  # only now is nothing of the failed turn in use
         torch.cuda.empty_cache()
     return row
+
+
+def _recover(error: Exception) -> None:
+    """Leave nothing half done in this process: a turn may have been stopped anywhere, in torch's own code too."""
+    if isinstance(error, OutOfTime):
+        torch.set_grad_enabled(True)
+        trainer_in.cache_clear()
 
 
 @contextmanager
@@ -207,12 +221,13 @@ def _time_limit(seconds: float | None) -> Iterator[None]:
         raise OutOfTime(f"it took more than engine.client_timeout_s={seconds:g}")
 
     previous = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)  # on the monotonic clock
+    timer = signal.setitimer(signal.ITIMER_REAL, seconds)  # on the monotonic clock
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
+        signal.setitimer(signal.ITIMER_REAL, *timer)
 
 
 def _reply(message: Message, rows: list[Row], models: Mapping[str, NDArray] | None = None, **numbers: int) -> Message:

@@ -41,10 +41,10 @@ class Trained:
     state: State  # to be kept by the client
 
     def checked(self) -> "Trained":
-        """This, or Diverged is raised where the loss is not finite."""
-        loss = self.metrics["loss"].value
-        if not np.isfinite(loss):
-            raise Diverged(f"its training loss is {loss}")
+        """This, or Diverged is raised where the loss or another number for the server is not finite."""
+        for name, value in {"training loss": self.metrics["loss"].value, **self.reply}.items():
+            if not np.isfinite(value):
+                raise Diverged(f"its {name} is {value}")
         return self
 
 
@@ -116,7 +116,7 @@ class Trainer:
     def evaluate_client(
         self, client: int, round: int, payload: Vector, config: Mapping[str, Any], state: State
     ) -> dict[str, Mean]:
-        """The metrics of the model that this client would use, on the rows that it holds out."""
+        """The metrics of the model that this client would use, on the rows that it holds out. Raises Diverged."""
         start = torch.from_numpy(payload).to(self.device)
         turn = self._turn("adapt ", client, round, self.partition.train_rows(client), start, config, state)
         self.flat.model.train()
@@ -126,7 +126,10 @@ class Trainer:
         self.flat.model.eval()
         parts = self._batches(self.partition.heldout_rows(client))
         with torch.no_grad():
-            return merge(self._score(self.data.train, part, number) for number, part in enumerate(parts))
+            metrics = merge(self._score(self.data.train, part, number) for number, part in enumerate(parts))
+        if not np.isfinite(loss := metrics["loss"].value):
+            raise Diverged(f"its held-out loss is {loss}")
+        return metrics
 
     @property
     def num_test_batches(self) -> int:

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ class Rounds:
         while round < self.cfg.num_rounds and not self.guard.stopped:
             round += 1
             fleet.round = round
-            vector, row, rows = self._train(round, vector, fleet)
+            vector, row, rows = self.train(round, vector, fleet)
             if round % self.cfg.evaluate.every == 0 or round == self.cfg.num_rounds:
                 row |= self._evaluate(round, vector, fleet, rows)
             self._end(round, vector, row, rows, fleet)
@@ -112,7 +113,7 @@ class Rounds:
         # A strategy of Flower's would wait for somebody to ask.
         return list(self.strategy.configure_train(round, arrays, config, fleet)) if plan.asked else [], plan
 
-    def _train(self, round: int, vector: Vector, fleet: Fleet) -> tuple[Vector, Row, dict[int, Row]]:
+    def train(self, round: int, vector: Vector, fleet: Fleet) -> tuple[Vector, Row, dict[int, Row]]:
         """One round of training: the new model, its row of metrics.csv, and those of clients.csv by client."""
         with self._timed("train"):
             messages, plan = self.configure_train(round, vector, fleet)
@@ -150,7 +151,7 @@ class Rounds:
             extra = self.strategy.aggregate_evaluate(round, replies)
         for answer in fleet.rows:
             mine = rows.setdefault(answer["client"], evaluated_row(round, answer))
-            mine |= client_metrics(answer)
+            add_evaluation(mine, answer)
         self._tolerate(round, fleet.rows, rows, " --evaluation")
         by_client = [metrics_of(answer) for answer in _with_status("evaluated", fleet.rows)]
         for name, mean in merge(by_client).items():
@@ -173,9 +174,10 @@ class Rounds:
         if not failed:
             return
         first, others = failed[0], {answer["status"] for answer in answers} - {"failed", "dropped", "empty"}
+        client, when = first["client"], " in their evaluation" if flag else ""
         text = (
-            f"round {round}: {len(failed)} of {len(answers)} clients failed; client {first['client']}: {first['why']}; "
-            f"to see it: fl-bench replay {self.store.folder} --round {round} --client {first['client']}{flag}"
+            f"round {round}: {len(failed)} of {len(answers)} clients failed{when}; client {client}: {first['why']}; "
+            f"to see it: fl-bench replay {quote(str(self.store.folder))} --round {round} --client {client}{flag}"
         )
         if others and self.cfg.on_client_failure != "abort":
             note(text)
@@ -215,11 +217,12 @@ def evaluated_row(round: int, answer: Row) -> Row:
     return {"round": round, "client": answer["client"], "status": answer["status"], "bytes_down": 0, "bytes_up": 0}
 
 
-def client_metrics(answer: Row) -> Row:
-    """What a client's evaluation adds to its row."""
-    if answer["status"] != "evaluated":
-        return {"why": f"evaluation: {answer['why']}"}
-    return {f"client_{name}": mean.value for name, mean in metrics_of(answer).items()}
+def add_evaluation(row: Row, answer: Row) -> None:
+    """Add to a client's row what its evaluation says, or why there was none."""
+    if answer["status"] == "evaluated":
+        row |= {f"client_{name}": mean.value for name, mean in metrics_of(answer).items()}
+    else:
+        row["why"] = "; ".join(filter(None, (row.get("why"), f"evaluation: {answer['why']}")))
 
 
 def _with_status(status: str, answers: list[Row]) -> list[Row]:

@@ -18,6 +18,8 @@ from fl_bench.sealed import seal, unseal
 State = dict[str, Tensor]
 Versions = dict[int, int]  # by client: the round of its state
 
+KEPT = 2  # checkpoints: the last but one is for when the last is damaged
+
 
 class ClientStates:
     """The states of all clients in one folder, which every worker can reach."""
@@ -51,40 +53,36 @@ class ClientStates:
             if client not in trained:
                 file.unlink(missing_ok=True)
             elif file.exists():
-                old, self.versions[client] = self.versions.get(client), round
-                self._drop(client, old)
+                old = self.versions.get(client)
+                if old is not None and all(pinned.get(client) != old for pinned in self.pinned):
+                    self._file(client, old).unlink()
+                self.versions[client] = round
 
-    def pin(self, keep: int) -> None:
-        """Keep what there is now for a checkpoint, of which only the last `keep` matter from now on."""
+    def pin(self) -> None:
+        """Keep what there is now for a checkpoint, of which only the last KEPT matter from now on."""
         self.pinned.append(dict(self.versions))
-        while len(self.pinned) > keep:
-            for client, version in self.pinned.pop(0).items():
-                self._drop(client, version)
+        if len(self.pinned) > KEPT:
+            for client, version in self.pinned.pop(0).items() - self.pinned[0].items():
+                self._file(client, version).unlink(missing_ok=True)
 
     def __getstate__(self) -> dict[str, Any]:
-        table = np.array(sorted(self.versions.items()), np.int64).reshape(-1, 2)
-        return {"clients": table[:, 0], "versions": table[:, 1]}
+        """For a checkpoint that is about to be pinned: what it needs, and what the one before needs."""
+        return {"versions": [np.array(list(v.items()), np.int64) for v in (*self.pinned[1 - KEPT :], self.versions)]}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self.versions = dict(zip(state["clients"].tolist(), state["versions"].tolist(), strict=True))
-
-    def restore(self, pinned: list[Versions]) -> None:
-        """Leave nothing but what these checkpoints need, whose last is the one to go on from. Raises Damaged."""
-        self.pinned = pinned
-        for client, version in pinned[-1].items():
+        """Leave nothing but what these checkpoints need. Raises Damaged where something is not there."""
+        self.pinned = [dict(table.reshape(-1, 2).tolist()) for table in state["versions"]]
+        self.versions = dict(self.pinned[-1])
+        for client, version in self.versions.items():
             unseal(self._file(client, version))
-        needed = {self._file(client, version) for versions in pinned for client, version in versions.items()}
+        needed = {self._file(client, version) for pinned in self.pinned for client, version in pinned.items()}
         for file in self.folder.glob("*/*"):
             if file not in needed:
                 file.unlink()
-
-    def _drop(self, client: int, version: int | None) -> None:
-        """Delete a version unless it is needed."""
-        if version is not None and all(pin.get(client) != version for pin in (*self.pinned, self.versions)):
-            self._file(client, version).unlink(missing_ok=True)
 
     def _file(self, client: int, round: int) -> Path:
         return self.folder / str(client) / f"{round}.safetensors"
 
     def _rounds(self, client: int) -> list[int]:
-        return [int(file.stem) for file in (self.folder / str(client)).glob("*.safetensors")]
+        files = (self.folder / str(client)).glob("*.safetensors")
+        return [int(file.stem) for file in files if file.stem.isdigit()]

@@ -8,6 +8,7 @@ converted at all: the mean over one client is that client, to the bit.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -50,15 +51,17 @@ class ExactMean:
             return Update(b.values.copy(), b.weight)
         total = a.values if a.values.dtype == np.int64 else self._converted(a)
         weight = b.weight * self.scale
-        added: list[tuple[NDArray, ...]] = []
+        if b.values.dtype == np.int64:
+            total += b.values
+            return Update(total, a.weight + b.weight)
+        done = 0
         try:
-            for block in _blocks(total, b.values, self.start):
-                into, values, start = block
-                _add(into, values, start, weight)
-                added.append(block)
-        except Diverged:
-            for into, values, start in added:  # to look at all numbers beforehand would be a pass more for everybody
-                _add(into, values, start, -weight)
+            for into, values, start in _blocks(total, b.values, self.start):
+                into += _fixed(values, start, weight)
+                done += 1
+        except Diverged:  # to look at all numbers beforehand would be a pass more for everybody
+            for into, values, start in islice(_blocks(total, b.values, self.start), done):
+                into -= _fixed(values, start, weight)
             raise
         return Update(total, a.weight + b.weight)
 
@@ -81,10 +84,6 @@ def check_size(values: NDArray, start: NDArray[np.float32]) -> None:
         return
     for value, first in _blocks(values, start):
         _difference(value, first)
-
-
-def _add(into: NDArray[np.int64], values: NDArray, start: NDArray[np.float32], weight: float) -> None:
-    into += values if values.dtype == np.int64 else _fixed(values, start, weight)
 
 
 def _fixed(values: NDArray[np.float32], start: NDArray[np.float32], weight: float) -> NDArray[np.int64]:

@@ -1,10 +1,13 @@
 """Pictures of the model over the rounds: one PNG each, and all of them as an animation."""
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from fl_bench import files
 
 PREFIX = "round_"
 SIDE = 800  # pixels of the shorter side that a small picture is enlarged to, at most fourfold
@@ -19,7 +22,7 @@ class Album:
     def clear(self, after: int = -1) -> None:
         """Remove the pictures of rounds after this one, which an earlier run has left."""
         for file in self._pictures():
-            if int(file.stem.removeprefix(PREFIX)) > after:
+            if _round(file) > after:
                 file.unlink()
 
     def add(self, round: int, picture: NDArray[np.uint8] | None) -> None:
@@ -28,9 +31,9 @@ class Album:
             return
         self.folder.mkdir(exist_ok=True)
         factor = max(1, min(4, SIDE // min(picture.shape[:2])))
-        Image.fromarray(picture.repeat(factor, axis=0).repeat(factor, axis=1)).save(
-            self.folder / f"{PREFIX}{round:04}.png"
-        )
+        content = BytesIO()
+        Image.fromarray(picture.repeat(factor, axis=0).repeat(factor, axis=1)).save(content, "png")
+        files.write(self.folder / f"{PREFIX}{round:04}.png", content.getvalue())
 
     def bind(self) -> None:
         """Write rounds.gif, where there is anything to show."""
@@ -41,4 +44,8 @@ class Album:
 
     def _pictures(self) -> list[Path]:
         """In the order of the rounds."""
-        return sorted(self.folder.glob(f"{PREFIX}*.png"))
+        return sorted(self.folder.glob(f"{PREFIX}*.png"), key=_round)
+
+
+def _round(file: Path) -> int:
+    return int(file.stem.removeprefix(PREFIX))

@@ -54,19 +54,18 @@ class Journal:
         self.save()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: self.record[name] for name in RESULTS} | {"costs": self.costs.__getstate__()}
+        return {name: self.record[name] for name in RESULTS} | {"costs": self.costs}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.record |= {name: state[name] for name in RESULTS}
         self.record["resumed_at"].append(len(state["digests"]) - 1)  # the round after which it goes on
-        self.costs.__setstate__(state["costs"])
 
 
 def read(folder: Path) -> dict[str, Any]:
     """The record of the run in `folder`, empty where there is none; Damaged where it cannot be read."""
     try:
         record = json.loads((folder / NAME).read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except ValueError:
         record = None

@@ -57,14 +57,16 @@ class Recorder:
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         """Bring the files back to what they were: later and half-written rows go. Raises Damaged where they differ."""
+        texts = {}
         for name, (columns, num_rows, digest) in state.items():
             table = self._tables[name] = Table(columns, num_rows)
             try:
-                text = self._reread(name, table)
+                texts[name] = self._reread(name, table)
             except (FileNotFoundError, csv.Error):
                 raise Damaged(f"{self._file(name)}: is missing, or no table") from None
             if table.digest.hexdigest() != digest:
                 raise Damaged(f"{self._file(name)}: is damaged: its first {num_rows} rows are not those written")
+        for name, text in texts.items():
             files.write(self._file(name), text)
 
     def _reread(self, name: str, table: Table) -> bytes:

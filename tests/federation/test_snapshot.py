@@ -1,6 +1,8 @@
 """Anything a strategy may keep comes back as it was, through JSON."""
 
 import json
+from collections import Counter, defaultdict
+from enum import Enum
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +21,8 @@ def through(value: Any, current: Any = None) -> Any:
 
 
 PLAIN = [
-    None, True, 3, -(2**70), 0.1, float("inf"), "text", [1, [2.5, None]], (1, ("a",)), {1, 2}, {}, {1: "a", "1": "b"},
+    None, True, 3, -(2**70), 0.1, float("inf"), "text", [1, [2.5, None]], (1, ("a",)), {1, 2},
+    frozenset("ab"), b"\x00\xff", b"", {}, {1: "a", "1": "b"},
     {(1, 2): [3]}, {None: 0},
 ]  # fmt: skip
 
@@ -86,6 +89,47 @@ def test_objects_are_changed_in_place() -> None:
     assert after.late["x"].numpy().tolist() == [1]
 
 
+class Mode(Enum):
+    COLD = 1
+    WARM = 2
+
+
+class Several:
+    def __init__(self) -> None:
+        self.mode, self.counts, self.head = Mode.COLD, defaultdict(list), torch.nn.Linear(2, 1)
+        self.head.weight.data.zero_()
+
+
+def test_what_an_object_knows_keeps_its_kind() -> None:
+    before, after = Several(), Several()
+    before.mode = Mode.WARM
+    before.counts["x"].append(3)
+    before.head.weight.data.fill_(5)
+    through(before, after)
+    assert after.mode is Mode.WARM
+    assert after.counts == {"x": [3]}
+    assert after.counts["new"] == []
+    assert isinstance(after.head.weight, torch.nn.Parameter)
+    assert after.head.weight.tolist() == [[5, 5]]
+    assert Mode.COLD.value == 1
+
+
+def test_an_object_that_comes_later_cannot_be_put_back_and_is_named() -> None:
+    before, after = Outer(), Outer()
+    after.inner = None  # type: ignore[assignment]
+    tensors: Tensors = {}
+    taken = take(before, tensors, "strategy")
+    with pytest.raises(RunError, match=r"checkpoint: strategy\.inner was an object, and is none before the first"):
+        put_back(taken, tensors, after, "strategy")
+
+
+def test_arrays_in_any_order() -> None:
+    array = np.asfortranarray(np.arange(6.0).reshape(2, 3))
+    found = through([array, torch.arange(6).reshape(2, 3).T])
+    assert np.array_equal(found[0], array)
+    assert found[1].tolist() == [[0, 3], [1, 4], [2, 5]]
+
+
 class Empty:
     pass
 
@@ -103,7 +147,10 @@ def test_a_named_tuple_comes_back_plain() -> None:
     assert type(through(Point(1))) is tuple
 
 
-@pytest.mark.parametrize("value", [object(), open, iter([1])], ids=["object", "builtin", "iterator"])
+OPAQUE = [object(), open, iter([1]), Outer(), len, Mode.COLD, Counter(), np.array(["text"]), np.array([None])]
+
+
+@pytest.mark.parametrize("value", OPAQUE, ids=lambda value: type(value).__name__)
 def test_what_cannot_be_taken_is_named(value: Any) -> None:
     with pytest.raises(RunError, match=r"checkpoint: it\.1 is a .*, which cannot be saved"):
         through([0, value])

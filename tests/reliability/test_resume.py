@@ -2,13 +2,14 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from conftest import compose, digests, fl_bench, table
+from conftest import TRACE_COLUMNS, compose, digests, fl_bench, table
 
 from fl_bench.config import CONF
+from fl_bench.federation.checkpoint import Store
 from fl_bench.run import execute
 from fl_bench.strategies.base import LocalAlgorithm, Turn
 
@@ -47,15 +48,14 @@ def test_the_state_of_a_strategy_is_what_makes_the_difference(start: Start, monk
     """Without it FedAdam ends elsewhere, so the test above can fail."""
     whole, _ = start("whole", "strategy=fedadam", "num_rounds=5")
     start("parts", "strategy=fedadam", "num_rounds=3")
-    monkeypatch.setattr("fl_bench.federation.snapshot.put_back", lambda taken, tensors, current: None)
-    monkeypatch.setattr("fl_bench.federation.checkpoint.check_changes", lambda *_: None)
-    monkeypatch.setattr("fl_bench.federation.state.ClientStates.restore", lambda *_: None)
+    monkeypatch.setattr("fl_bench.federation.snapshot.put_back", lambda *_: None)
     parts, _ = start("parts", "strategy=fedadam", "num_rounds=5", resume=True)
     assert digests(parts)["model.safetensors"] != digests(whole)["model.safetensors"]
 
 
 def test_pictures_and_costs_go_on_too(start: Start) -> None:
-    words = ("task=cifar", "figures=true", "targets=[0.1,0.5]", "checkpoint.every=2", "evaluate.every=2")
+    words = ("task=dcgan", "figures=true", "targets=[1,500]", "target_metric=test_judge_fd", "checkpoint.every=2",
+             "evaluate.every=2")  # fmt: skip
     whole, _ = start("whole", *words, "num_rounds=6")
     start("parts", *words, "num_rounds=4")
     parts, _ = start("parts", *words, "num_rounds=6", resume=True)
@@ -66,7 +66,13 @@ def test_pictures_and_costs_go_on_too(start: Start) -> None:
     for name in ("final", "digests", "total", "targets", "data"):
         assert records[0][name] == records[1][name], name
     assert [record["resumed_at"] for record in records] == [[], [4]]
+    assert len(list((whole / "figures").glob("round_*.png"))) > 2
+    assert pictures(parts) == pictures(whole)
     assert digests(parts) == digests(whole)
+
+
+def pictures(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in (folder / "figures").glob("round*")}
 
 
 def test_the_last_two_checkpoints_are_kept_and_the_states_they_need(start: Start) -> None:
@@ -118,6 +124,7 @@ REFUSED = [
     ("num_rounds=2", "num_rounds=2: the run has 3 rounds already"),
     ("engine.vectorize=auto", "engine.vectorize=auto: the run has off, and its rounds would be others"),
     ("strategy=fedprox", "strategy.client._target_=fl_bench.strategies.fedprox.Proximal: the run has fl_bench"),
+    ("engine.client_resources.num_gpus=0.5", "engine.client_resources.num_gpus=0.5: the run has 0, and its rounds"),
     ("evaluate.batch_size=64", "evaluate.batch_size=64: the run has 512, and its rounds would be others"),
 ]
 
@@ -148,18 +155,70 @@ def test_what_makes_no_difference_may_change(start: Start) -> None:
 
 def test_other_data_is_refused(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     start("run", "num_rounds=2")
-    monkeypatch.setattr("fl_bench.experiment.data_digests", lambda folder: {"data": "other", "partition": "other"})
+    monkeypatch.setattr("fl_bench.experiment.data_digests", lambda *_: {"data": "other", "partition": "other"})
     _, code = start("run", "num_rounds=3", resume=True)
     assert code == 2
     assert "fl-bench: data: is not what the run began with" in capsys.readouterr().err
 
 
-def test_without_a_checkpoint_a_run_begins_anew(start: Start) -> None:
+def test_without_a_checkpoint_a_run_begins_anew(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
     whole, _ = start("whole", "num_rounds=3")
     parts, _ = start("parts", "num_rounds=2", "checkpoint.every=0")
     assert not (parts / "checkpoint").exists()
+    model = (parts / "model.safetensors").read_bytes()
+    assert start("parts", "num_rounds=3", "seed=5", resume=True)[1] == 2
+    assert (parts / "model.safetensors").read_bytes() == model
     start("parts", "num_rounds=3", resume=True)
+    assert f"fl-bench: note: {parts}: there is no checkpoint: beginning anew" in capsys.readouterr().err
     assert digests(parts) == digests(whole)
+
+
+def test_killed_between_the_last_checkpoint_and_its_tidying(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("strategy=scaffold", "clients_per_round=3", "num_rounds=4")
+    whole, _ = start("whole", *words)
+    keep = Store.keep
+
+    def killed(self: Store, wanted: Sequence[int]) -> None:
+        if 4 in wanted:
+            raise KeyboardInterrupt
+        keep(self, wanted)
+
+    monkeypatch.setattr(Store, "keep", killed)
+    parts, code = start("parts", *words)
+    assert code == 130
+    monkeypatch.undo()
+    start("parts", *words, resume=True)
+    assert digests(parts) == digests(whole)
+    names = [sorted(file.name for file in (run / "checkpoint").iterdir()) for run in (parts, whole)]
+    assert names[0] == names[1] == ["3.safetensors", "4.safetensors"]
+
+
+def test_an_empty_picture_does_not_stop_a_run(start: Start) -> None:
+    """As after a power failure on a file system that had the name before the content."""
+    words = ("task=dcgan", "figures=true", "evaluate.clients=false")
+    whole, _ = start("whole", *words, "num_rounds=2")
+    parts, _ = start("parts", *words, "num_rounds=1")
+    (parts / "figures" / "round_0001.png").write_bytes(b"")
+    (parts / "checkpoint" / "1.safetensors").unlink()
+    assert start("parts", *words, "num_rounds=2", resume=True)[1] == 0
+    assert pictures(parts) == pictures(whole)
+
+
+def test_a_strange_file_among_the_checkpoints_is_let_be(start: Start) -> None:
+    parts, _ = start("parts", "num_rounds=2")
+    (parts / "checkpoint" / "2 (copy).safetensors").write_bytes(b"")
+    assert start("parts", "num_rounds=3", resume=True)[1] == 0
+
+
+def test_other_traces_are_other_data(start: Start, tmp_path: Path, capsys) -> None:
+    traces = tmp_path / "traces.csv"
+    rows = [f"{client},1,1e6,1e6,," for client in range(5)]
+    traces.write_text(TRACE_COLUMNS + "\n".join(rows))
+    words = ("network=heterogeneous", f"network.traces={traces}")
+    start("run", *words, "num_rounds=2")
+    traces.write_text(TRACE_COLUMNS + "\n".join(rows).replace("1e6", "2e6"))
+    assert start("run", *words, "num_rounds=3", resume=True)[1] == 2
+    assert "fl-bench: data: is not what the run began with" in capsys.readouterr().err
 
 
 def test_a_new_run_in_an_old_folder_takes_nothing_over(start: Start) -> None:
@@ -224,5 +283,15 @@ def test_the_command_goes_on_skips_and_says_how(tmp_path: Path) -> None:
     assert (result.returncode, result.stderr) == (
         2, f"fl-bench: {tmp_path}: is not the folder of a run: it has no run.json with a config\n",
     )  # fmt: skip
+    for word, line in (
+        ("num_rounds=five", "num_rounds: Value 'five' of type 'str' could not be converted to Integer"),
+        ("engine=inlin", "engine=inlin: did you mean inline?"),
+        ("strategy=fedprox", "strategy=fedprox: cannot be chosen again for a run that there is, only engine can"),
+        ("engine.vectorize=off", None),
+    ):
+        result = fl_bench("resume", str(cells[0]), word, cwd=tmp_path)
+        assert (result.returncode, result.stderr) == ((2, f"fl-bench: {line}\n") if line else (0, ""))
+    result = fl_bench(*sweep, "seed=7", "resume=True", "num_rounds=1", cwd=tmp_path)
+    assert "note: resume=true: there is no such sweep in outputs/multirun: beginning one" in result.stderr
     result = fl_bench("resume", str(cells[0]), "num_round=5", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (2, "fl-bench: num_round: unknown key; did you mean num_rounds?\n")

@@ -51,7 +51,7 @@ def test_another_seed_parts_at_once(launch: Launch) -> None:
 
 def test_a_run_that_goes_further(launch: Launch) -> None:
     lines = list(differences(launch(*SMALL), launch(*SMALL, "num_rounds=4")))
-    assert lines[0] == "model: differs from round 4 on (4 and 5 rounds)"
+    assert lines[0] == "model: differs from round 4 on (4 and 5 models)"
     assert lines[1] == "metrics.csv: round 4: is only in the second"
     assert lines[2] == "clients.csv: round 4, client 0: is only in the second"
 
@@ -79,6 +79,15 @@ def nudge(file: Path, name: str) -> None:
     save_file(tensors, file)
 
 
+def rename(file: Path) -> None:
+    save_file(load_file(file), file, metadata={"format": "another"})
+
+
+def drop_the_first_client(folder: Path) -> None:
+    lines = (folder / "clients.csv").read_text().splitlines()
+    (folder / "clients.csv").write_text("\n".join([lines[0], *lines[2:]]) + "\n")
+
+
 def edit_data(folder: Path) -> None:
     record = json.loads((folder / "run.json").read_text())
     record["data"]["data"] = "0"
@@ -89,6 +98,8 @@ EDITS: dict[str, tuple[Callable[[Path], None], str]] = {
     "digest": (edit_digest, "model: differs from round 2 on"),
     "metrics": (edit_metrics, "metrics.csv: round 2: clients_ok is 4 and 3; clients_failed is 0 and 1"),
     "clients": (drop_a_client, "clients.csv: round 3, client 3: is only in the first"),
+    "a client": (drop_the_first_client, "clients.csv: round 1, client 0: is only in the first"),
+    "header": (lambda folder: rename(folder / "model.safetensors"), "model.safetensors: has the same tensors, written"),
     "partition": (lambda folder: (folder / "partition.csv").unlink(), "partition.csv: is missing in "),
     "model": (lambda folder: nudge(folder / "model.safetensors", "1.bias"), "model.safetensors: 1.bias differs by up"),
     "state": (lambda folder: nudge(folder / "state/2/3.safetensors", "variate"), "state/2: variate differs by up to "),
@@ -103,6 +114,12 @@ def test_what_differs_is_named(launch: Launch, edit: str) -> None:
     change(b)
     (found,) = differences(a, b)
     assert found.startswith(line)
+
+
+def test_runs_that_came_to_nothing_are_not_called_the_same(launch: Launch) -> None:
+    runs = [launch(*SMALL, "num_clients=1000", exit_code=2) for _ in range(2)]
+    assert list(differences(*runs)) == ["model: neither run has come to one"]
+    assert "status: is done and invalid" in list(differences(launch(*SMALL), runs[0]))
 
 
 def test_the_surroundings_that_have_drifted_are_listed(launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,6 +138,8 @@ def test_a_folder_without_a_run(tmp_path: Path, launch: Launch) -> None:
     result = fl_bench("verify", str(launch(*SMALL)), str(tmp_path), cwd=tmp_path)
     assert result.returncode == 2
     assert result.stderr == f"fl-bench: {tmp_path}: is not the folder of a run: it has no run.json with a config\n"
+    result = fl_bench("verify", str(tmp_path / "other.py"), str(tmp_path), cwd=tmp_path)
+    assert result.returncode == 2
     (tmp_path / "run.json").write_text('{"config": ')
     result = fl_bench("verify", str(tmp_path), str(tmp_path), cwd=tmp_path)
     assert result.returncode == 1
@@ -140,3 +159,7 @@ def test_a_run_is_repeated_from_its_record(tmp_path: Path) -> None:
     assert "drifted: engine.packing was True, now False" in result.stdout
     assert "differs: metrics.csv: round 0: " in result.stdout
     assert (tmp_path / "run_again2").is_dir()
+    result = fl_bench("rerun", "run", "local.lr=0.5", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.startswith("fl-bench: local.lr=0.5: the run has 0.1, and its rounds would be others")
+    assert not (tmp_path / "run_again3").exists()
