@@ -78,8 +78,8 @@ def run(
         share_gpus(cfg.engine, trainer)
     with engine(cfg.engine) as connect:  # the workers start while the data is prepared
         trainer = trainer or experiment.prepare(cfg, task, scratch)
-        record.use(experiment.data_digests(cfg, scratch))
         schedule = experiment.make_schedule(cfg, trainer)
+        record.use(experiment.data_digests(cfg, scratch))
         experiment.try_out(cfg, trainer, strategy)
         together = experiment.train_together(cfg, trainer)
         experiment.write_partition(trainer, folder)
