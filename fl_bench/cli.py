@@ -34,10 +34,10 @@ def main() -> None:
     verb, words = sys.argv[1:2], sys.argv[2:]
     try:
         sys.exit(VERBS[verb[0]](words) if verb and verb[0] in VERBS else _hydra())
+    except (HydraException, OmegaConfBaseException) as error:  # some of which are OSErrors too
+        sys.exit(_refuse(_explain(error)))
     except (FlBenchError, OSError) as error:
         sys.exit(refuse(known(error)))
-    except (HydraException, OmegaConfBaseException) as error:
-        sys.exit(_refuse(_explain(error)))
     except KeyboardInterrupt:
         sys.exit(130)
 
