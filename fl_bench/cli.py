@@ -35,7 +35,7 @@ def main() -> None:
     try:
         sys.exit(VERBS[verb[0]](words) if verb and verb[0] in VERBS else _hydra())
     except (HydraException, OmegaConfBaseException) as error:  # some of which are OSErrors too
-        sys.exit(_refuse(_explain(error)))
+        sys.exit(refuse(ConfigError(_explain(error))))
     except (FlBenchError, OSError) as error:
         sys.exit(refuse(known(error)))
     except KeyboardInterrupt:
@@ -61,7 +61,7 @@ def _hydra() -> int:
     except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
         if os.environ.get("FL_BENCH_DEBUG"):
             raise
-        return refuse(known(error)) if disk_trouble(error) else _refuse(_explain(error))
+        return refuse(known(error) if disk_trouble(error) else ConfigError(_explain(error)))
     return max(codes, default=0)
 
 
@@ -69,9 +69,9 @@ def _run(cfg: DictConfig, folder: Path) -> int:
     try:
         check(cfg)
     except ConfigError as error:
-        return _refuse(str(error))
+        return refuse(error)
     except OmegaConfBaseException as error:
-        return _refuse(_explain(error))
+        return refuse(ConfigError(_explain(error)))
     OmegaConf.save(cfg, folder / ".hydra" / "config.yaml", resolve=True)  # Hydra leaves the interpolations in
 
     return launch(cfg, folder, cfg.resume)
@@ -85,10 +85,10 @@ def _check(words: list[str]) -> int:
     parser.add_argument("--config-dir", type=Path, help="a folder with more options, such as strategy/mine.yaml")
     given = parser.parse_args(words)
     folders = [CONF] + ([given.config_dir.absolute()] if given.config_dir else [])
-    known = sorted({file.stem for folder in folders for file in (folder / "strategy").glob("*.yaml")})
+    strategies = sorted({file.stem for folder in folders for file in (folder / "strategy").glob("*.yaml")})
     name = given.strategy.removeprefix("strategy=")
-    if name not in [*known, "all"]:
-        return _refuse(f"strategy={name}: {nearest(name, known)}")
+    if name not in [*strategies, "all"]:
+        return refuse(ConfigError(f"strategy={name}: {nearest(name, strategies)}"))
     search = _search(given.config_dir)
 
     from fl_bench.check import check  # torch and Flower
@@ -98,18 +98,13 @@ def _check(words: list[str]) -> int:
 
     failed = 0
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        for strategy in known if name == "all" else [name]:
+        for strategy in strategies if name == "all" else [name]:
             print(strategy, flush=True)
             for title, outcome, text in check(strategy, compose, given.overrides):
                 print(f"  {title:<11} {outcome:<7} {text}", flush=True)
                 failed += outcome == "FAILED"
     print(f"{failed} failed" if failed else "all hold")
     return 1 if failed else 0
-
-
-def _refuse(line: str) -> int:
-    print(f"fl-bench: {line}", file=sys.stderr)
-    return ConfigError.exit_code
 
 
 def _explain(error: Exception) -> str:

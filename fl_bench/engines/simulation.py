@@ -26,7 +26,8 @@ from ray import ObjectRef
 
 from fl_bench.engines.grid import OneRun, context
 from fl_bench.errors import ConfigError, RunError, WorkerDied
-from fl_bench.federation.fleet import WORKER_DIED, WORKER_FAILED, WORKER_OUT_OF_MEMORY, collect
+from fl_bench.federation.client import WORKER_DIED, WORKER_FAILED, WORKER_OUT_OF_MEMORY
+from fl_bench.federation.fleet import collect
 from fl_bench.machine import num_cpus
 
 PULL_SECONDS = 0.1  # between two looks for Ctrl-C

@@ -32,7 +32,8 @@ from fl_bench.machine import peak_memory_mb
 from fl_bench.mean import Mean
 
 JOB = "fl-bench"
-DISK_TROUBLE = 4  # the code of the Error in place of a worker's reply: not a client's fault
+# The codes of the Error in place of a worker's reply, none of them a client's fault.
+WORKER_FAILED, WORKER_DIED, WORKER_OUT_OF_MEMORY, DISK_TROUBLE = 1, 2, 3, 4
 NO_MEMORY = "out of memory"  # the status of a client whose turn the GPU had no room for
 Row = dict[str, Any]
 Handler = Callable[[Message, Context], Message]

@@ -20,14 +20,22 @@ from flwr.supercore.run import Run
 from numpy.typing import NDArray
 
 from fl_bench.errors import RunError, StorageError, WorkerDied
-from fl_bench.federation.client import DISK_TROUBLE, JOB, NO_MEMORY, Row, metrics_of, to_pairs
+from fl_bench.federation.client import (
+    DISK_TROUBLE,
+    JOB,
+    NO_MEMORY,
+    WORKER_FAILED,
+    WORKER_OUT_OF_MEMORY,
+    Row,
+    metrics_of,
+    to_pairs,
+)
 from fl_bench.federation.parameters import Layout, contents
 from fl_bench.federation.update import ExactMean, Update
 from fl_bench.mean import Mean, merge
 from fl_bench.results.console import note
 
 CLIENT_FAILED = 1  # the code of the Error that a strategy sees for a client without an answer
-WORKER_FAILED, WORKER_DIED, WORKER_OUT_OF_MEMORY = 1, 2, 3  # and of those in place of a worker's reply, from engines
 
 
 class Fleet(Grid):
