@@ -14,12 +14,12 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fl_bench import verbs
 from fl_bench.build import nearest
-from fl_bench.config import CONF, check
-from fl_bench.errors import ConfigError, FlBenchError, disk_trouble, known, refuse
-from fl_bench.launch import launch
-from fl_bench.results.console import note
+from fl_bench.commands import verbs
+from fl_bench.config.rules import validate
+from fl_bench.config.schema import CONF
+from fl_bench.errors import ConfigError, FlBenchError, disk_trouble, known, note, refuse
+from fl_bench.runs.launch import launch
 
 GROUPS = (
     "task", "strategy", "partition", "data", "compression", "compression/down", "network", "engine", "experiment",
@@ -67,7 +67,7 @@ def _hydra() -> int:
 
 def _run(cfg: DictConfig, folder: Path) -> int:
     try:
-        check(cfg)
+        validate(cfg)
     except ConfigError as error:
         return refuse(error)
     except OmegaConfBaseException as error:
@@ -91,7 +91,7 @@ def _check(words: list[str]) -> int:
         return refuse(ConfigError(f"strategy={name}: {nearest(name, strategies)}"))
     search = _search(given.config_dir)
 
-    from fl_bench.check import check  # torch and Flower
+    from fl_bench.runs.checks import check  # torch and Flower
 
     def compose(words: Sequence[str]) -> DictConfig:
         return hydra.compose("config", [*words, search])

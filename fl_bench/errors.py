@@ -50,6 +50,11 @@ def refuse(error: FlBenchError, hint: str = "") -> int:
     return error.exit_code
 
 
+def note(text: str) -> None:
+    """Say on stderr what the user should know; the run goes on."""
+    print(f"fl-bench: note: {text}", file=sys.stderr)
+
+
 class RunError(FlBenchError):
     """The run failed: the message says where and why."""
 

@@ -20,13 +20,13 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from fl_bench.cli import CONF
-from fl_bench.config import check
+from fl_bench.config.rules import validate
+from fl_bench.config.schema import CONF
 from fl_bench.data.arrays import FederatedData
 from fl_bench.federation.parameters import FlatModel
 from fl_bench.network.clock import Network
-from fl_bench.run import execute
-from fl_bench.strategies.base import Turn
+from fl_bench.runs.execute import execute
+from fl_bench.strategies.turn import Turn
 from fl_bench.tasks.base import Batch, Metrics, Task, batch_mean
 
 TEMPORARY = Path(tempfile.gettempdir())
@@ -39,7 +39,7 @@ def compose(*overrides: str) -> DictConfig:
     """The config as the command line would make it, on the engine of this process and without figures."""
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = hydra.compose("config", ["engine=inline", "figures=false", *overrides])
-    check(cfg)
+    validate(cfg)
     return cfg
 
 

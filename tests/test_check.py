@@ -6,8 +6,8 @@ import hydra
 import pytest
 from conftest import fl_bench
 
-from fl_bench.check import CHECKS, check
-from fl_bench.cli import CONF
+from fl_bench.config.schema import CONF
+from fl_bench.runs.checks import CHECKS, check
 
 
 @pytest.mark.parametrize("strategy", sorted(file.stem for file in (CONF / "strategy").glob("*.yaml")))

@@ -5,7 +5,7 @@ import json
 import pytest
 from conftest import table
 
-from fl_bench.results.costs import Costs
+from fl_bench.observers.costs import Costs
 
 
 def test_when_targets_were_first_reached() -> None:

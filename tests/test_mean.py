@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_bench.mean import Mean, merge
+from fl_bench.metrics import Mean, merge
 
 
 def test_a_mean_of_uneven_batches_is_weighted() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from fl_bench.sgd import SGD
+from fl_bench.tasks.sgd import SGD
 
 OPTIONS: list[dict[str, Any]] = [
     {},

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from fl_bench import rng
 from fl_bench.compression.base import FLOAT_BYTES, Codec, Link
 from fl_bench.federation.parameters import Layout
-from fl_bench.federation.state import State
 from fl_bench.federation.update import LARGEST, Diverged, check_size
-from fl_bench.strategies.base import is_statistic
+from fl_bench.storage.states import State
+from fl_bench.strategies.layers import is_statistic
 
 Vector = NDArray[np.float32]
 

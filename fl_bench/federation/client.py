@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 from fl_bench.errors import disk_trouble, in_one_line
 from fl_bench.federation.channel import WITHHELD_BYTES, memory_of, without_memory
 from fl_bench.federation.local import Trained, Trainer
-from fl_bench.federation.parameters import to_record
-from fl_bench.federation.state import ClientStates
 from fl_bench.federation.update import Diverged, ExactMean, Update, check_size
 from fl_bench.federation.vectorized import train_together
 from fl_bench.machine import peak_memory_mb
-from fl_bench.mean import Mean
+from fl_bench.metrics import Mean
+from fl_bench.storage.buffers import to_record
+from fl_bench.storage.states import ClientStates
 
 JOB = "fl-bench"
 # The codes of the Error in place of a worker's reply, none of them a client's fault.

@@ -19,7 +19,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from numpy.typing import NDArray
 
-from fl_bench.errors import RunError, StorageError, WorkerDied
+from fl_bench.errors import RunError, StorageError, WorkerDied, note
 from fl_bench.federation.client import (
     DISK_TROUBLE,
     JOB,
@@ -30,10 +30,10 @@ from fl_bench.federation.client import (
     metrics_of,
     to_pairs,
 )
-from fl_bench.federation.parameters import Layout, contents
+from fl_bench.federation.parameters import Layout
 from fl_bench.federation.update import ExactMean, Update
-from fl_bench.mean import Mean, merge
-from fl_bench.results.console import note
+from fl_bench.metrics import Mean, merge
+from fl_bench.storage.buffers import contents
 
 CLIENT_FAILED = 1  # the code of the Error that a strategy sees for a client without an answer
 

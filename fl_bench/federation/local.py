@@ -17,11 +17,12 @@ from fl_bench.data.arrays import Columns, FederatedData
 from fl_bench.data.partition import Partition
 from fl_bench.federation.channel import Channel
 from fl_bench.federation.parameters import FlatModel
-from fl_bench.federation.state import State
 from fl_bench.federation.update import Diverged
 from fl_bench.machine import keep_freed_memory
-from fl_bench.mean import Mean, merge
-from fl_bench.strategies.base import LocalAlgorithm, Turn
+from fl_bench.metrics import Mean, merge
+from fl_bench.storage.states import State
+from fl_bench.strategies.base import LocalAlgorithm
+from fl_bench.strategies.turn import Turn
 from fl_bench.tasks.base import Batch, Task
 
 Vector = NDArray[np.float32]

@@ -14,22 +14,20 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from fl_bench import rng
-from fl_bench.errors import RunError
-from fl_bench.federation.checkpoint import Checkpoint, Store
+from fl_bench.errors import RunError, note
 from fl_bench.federation.client import Row, metrics_of
 from fl_bench.federation.fleet import Fleet
-from fl_bench.federation.guard import Guard
+from fl_bench.federation.flower_log import flower_says
 from fl_bench.federation.local import Trainer
-from fl_bench.files import digest
 from fl_bench.machine import peak_memory_mb
-from fl_bench.mean import merge
+from fl_bench.metrics import FUNCTIONS, WRITTEN, best_first, merge
 from fl_bench.network.schedule import Plan, Schedule
-from fl_bench.results.album import Album
-from fl_bench.results.console import note
-from fl_bench.results.flower_log import flower_says
-from fl_bench.results.journal import Journal
-from fl_bench.spread import FUNCTIONS, WRITTEN, best_first
-from fl_bench.strategies.base import ALL_EXAMPLES
+from fl_bench.observers.album import Album
+from fl_bench.observers.guard import Guard
+from fl_bench.observers.journal import Journal
+from fl_bench.storage.checkpoint import Checkpoint, Store
+from fl_bench.storage.files import digest
+from fl_bench.strategies.server import ALL_EXAMPLES
 
 Vector = NDArray[np.float32]
 PHASES = ("train", "aggregate", "test", "evaluate_clients")  # of a round, as timing.csv has them

@@ -16,9 +16,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fl_bench import rng
 from fl_bench.errors import in_one_line
 from fl_bench.federation.local import Trained, Trainer, batches
-from fl_bench.federation.state import State
-from fl_bench.mean import Mean, merge
-from fl_bench.strategies.base import Turn
+from fl_bench.metrics import Mean, merge
+from fl_bench.storage.states import State
+from fl_bench.strategies.turn import Turn
 from fl_bench.tasks.base import Batch, Metrics, Task
 
 REAL = "real"  # the column of a batch that tells examples [K, B] from padding

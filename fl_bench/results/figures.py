@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fl_bench.spread import WRITTEN
+from fl_bench.metrics import WRITTEN
 
 MANY_CLIENTS = 50  # above this, a line or bar for each would be a blur
 

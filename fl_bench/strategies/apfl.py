@@ -6,7 +6,8 @@ trained as by FedAvg. v is trained for the loss of the mixture, and so may alpha
 
 import torch
 
-from fl_bench.strategies.base import LocalAlgorithm, Turn, need_one_loss
+from fl_bench.strategies.base import LocalAlgorithm, need_one_loss
+from fl_bench.strategies.turn import Turn
 from fl_bench.tasks.base import Batch, Metrics, Task
 
 PERSONAL, ALPHA = "personal", "alpha"

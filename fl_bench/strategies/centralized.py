@@ -13,7 +13,8 @@ from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
 from fl_bench.data.partition import Partition
-from fl_bench.strategies.base import LocalAlgorithm, Turn
+from fl_bench.strategies.base import LocalAlgorithm
+from fl_bench.strategies.turn import Turn
 from fl_bench.tasks.base import Metrics
 
 

@@ -6,7 +6,8 @@ norm that the server sent, and one bit says whether it was (Andrew et al. 2021, 
 
 from flwr.supercore.differential_privacy import KEY_CLIPPING_NORM, KEY_NORM_BIT
 
-from fl_bench.strategies.base import LocalAlgorithm, Turn
+from fl_bench.strategies.base import LocalAlgorithm
+from fl_bench.strategies.turn import Turn
 
 
 class Clipping(LocalAlgorithm):

@@ -4,7 +4,8 @@ Beside its part in FedAvg, each client trains a model of its own that is pulled 
 lambda/2 |v - w_global|^2.
 """
 
-from fl_bench.strategies.base import LocalAlgorithm, Turn
+from fl_bench.strategies.base import LocalAlgorithm
+from fl_bench.strategies.turn import Turn
 from fl_bench.tasks.base import Metrics
 
 PERSONAL = "personal"

@@ -7,7 +7,7 @@ from flwr.app import MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
 from fl_bench.build import nearest
-from fl_bench.spread import FUNCTIONS, best_first
+from fl_bench.metrics import FUNCTIONS, best_first
 
 
 class FedAvgCustomMetrics(FedAvg):

@@ -6,7 +6,8 @@ describe how its own features are distributed. The paper has BatchNorm; here Lay
 
 from torch import nn
 
-from fl_bench.strategies.base import LocalAlgorithm, layers
+from fl_bench.strategies.base import LocalAlgorithm
+from fl_bench.strategies.layers import layers
 
 NORMALISATION = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 

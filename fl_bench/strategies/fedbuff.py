@@ -17,7 +17,7 @@ from flwr.serverapp.strategy import FedAvg
 from fl_bench import rng
 from fl_bench.network.clock import Answer, Network
 from fl_bench.network.schedule import Plan, Schedule
-from fl_bench.strategies.base import is_statistic
+from fl_bench.strategies.layers import is_statistic
 
 
 class Flight(NamedTuple):

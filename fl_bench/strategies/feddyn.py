@@ -12,7 +12,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from fl_bench.strategies.base import LocalAlgorithm, MovedMean, Turn
+from fl_bench.strategies.base import LocalAlgorithm
+from fl_bench.strategies.server import MovedMean
+from fl_bench.strategies.turn import Turn
 
 GRADIENT = "gradient"
 

@@ -7,7 +7,10 @@ are in it, and the mean of those is multiplied by the mean number of steps.
 from flwr.app import MetricRecord
 from numpy.typing import NDArray
 
-from fl_bench.strategies.base import LocalAlgorithm, MovedMean, Turn, is_statistic
+from fl_bench.strategies.base import LocalAlgorithm
+from fl_bench.strategies.layers import is_statistic
+from fl_bench.strategies.server import MovedMean
+from fl_bench.strategies.turn import Turn
 
 STEPS = "effective_steps"
 

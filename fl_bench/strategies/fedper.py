@@ -5,7 +5,8 @@ The base layers are federated by FedAvg; the last layers never leave the client,
 
 from torch import nn
 
-from fl_bench.strategies.base import LocalAlgorithm, last_layers
+from fl_bench.strategies.base import LocalAlgorithm
+from fl_bench.strategies.layers import last_layers
 
 
 class Personal(LocalAlgorithm):

@@ -6,7 +6,9 @@ sent, and only then the representation, for the head it has found.
 
 from torch import nn
 
-from fl_bench.strategies.base import LocalAlgorithm, Turn, last_layers
+from fl_bench.strategies.base import LocalAlgorithm
+from fl_bench.strategies.layers import last_layers
+from fl_bench.strategies.turn import Turn
 from fl_bench.tasks.base import Metrics
 
 

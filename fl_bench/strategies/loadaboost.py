@@ -13,8 +13,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
-from fl_bench.mean import merge
-from fl_bench.strategies.base import LocalAlgorithm, Turn
+from fl_bench.metrics import merge
+from fl_bench.strategies.base import LocalAlgorithm
+from fl_bench.strategies.turn import Turn
 from fl_bench.tasks.base import Metrics
 
 THRESHOLD = "loss-threshold"

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fl_bench.errors import ConfigError
-from fl_bench.strategies.base import LocalAlgorithm, Turn, layers
+from fl_bench.strategies.base import LocalAlgorithm
+from fl_bench.strategies.layers import layers
+from fl_bench.strategies.turn import Turn
 from fl_bench.tasks.base import Batch, Classifier, Metrics, Task
 
 PREVIOUS = "previous"

@@ -6,7 +6,8 @@ one step of gradient descent on their own data, w - alpha * grad f(w). A client 
 
 from typing import Literal
 
-from fl_bench.strategies.base import LocalAlgorithm, Turn, need_one_loss
+from fl_bench.strategies.base import LocalAlgorithm, need_one_loss
+from fl_bench.strategies.turn import Turn
 from fl_bench.tasks.base import Batch, Metrics, Task
 
 

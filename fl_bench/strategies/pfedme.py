@@ -5,7 +5,8 @@ steps; then its copy of the global model, w, moves a little towards it: w - lr *
 the mean of those, which is the paper's step with beta = 1.
 """
 
-from fl_bench.strategies.base import LocalAlgorithm, Turn
+from fl_bench.strategies.base import LocalAlgorithm
+from fl_bench.strategies.turn import Turn
 from fl_bench.tasks.base import Batch, Metrics
 
 PERSONAL = "personal"

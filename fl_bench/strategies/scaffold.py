@@ -10,7 +10,9 @@ import torch
 from flwr.app import MetricRecord
 from numpy.typing import NDArray
 
-from fl_bench.strategies.base import LocalAlgorithm, MovedMean, Turn, need_one_loss
+from fl_bench.strategies.base import LocalAlgorithm, need_one_loss
+from fl_bench.strategies.server import MovedMean
+from fl_bench.strategies.turn import Turn
 from fl_bench.tasks.base import Task
 
 VARIATE = "variate"

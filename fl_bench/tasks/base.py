@@ -15,8 +15,8 @@ from torch.nn import functional
 from fl_bench.build import call, nearest
 from fl_bench.data.arrays import Columns, FederatedData
 from fl_bench.errors import ConfigError
-from fl_bench.mean import Mean
-from fl_bench.sgd import SGD
+from fl_bench.metrics import Mean
+from fl_bench.tasks.sgd import SGD
 
 Batch = Mapping[str, Tensor]
 Metrics = dict[str, Mean]

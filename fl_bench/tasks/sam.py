@@ -16,7 +16,7 @@ from fl_bench.data.fetch import WAYS_OUT, use_cache_when_offline
 from fl_bench.data.shapes import Scene
 from fl_bench.data.sources import TEST_PHOTOS, TRAIN_PHOTOS
 from fl_bench.errors import ConfigError
-from fl_bench.mean import Mean
+from fl_bench.metrics import Mean
 from fl_bench.tasks.base import PRETRAINED, Batch, Metrics, Task, batch_mean, gather, transformers_quietly
 
 HUB = "facebook/sam-vit-base"

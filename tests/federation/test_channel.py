@@ -15,7 +15,8 @@ from fl_bench.compression.sparse import RandomMask, TopK
 from fl_bench.federation.channel import Channel, without_memory
 from fl_bench.federation.parameters import Layout
 from fl_bench.federation.update import Diverged
-from fl_bench.strategies.base import LocalAlgorithm, Turn
+from fl_bench.strategies.base import LocalAlgorithm
+from fl_bench.strategies.turn import Turn
 
 LAYOUT = Layout({"w": (3, 4), "bn.running_var": (4,), "b": (4,)})
 

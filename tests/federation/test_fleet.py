@@ -11,12 +11,12 @@ from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 
 from fl_bench import rng
 from fl_bench.build import build
-from fl_bench.cli import CONF
+from fl_bench.config.schema import CONF
 from fl_bench.engines.inline import InlineGrid
 from fl_bench.errors import RunError
-from fl_bench.experiment import make_fleet, make_strategy, prepare
-from fl_bench.federation.state import ClientStates, State
-from fl_bench.strategies.base import ALL_EXAMPLES
+from fl_bench.runs.experiment import make_fleet, make_strategy, prepare
+from fl_bench.storage.states import ClientStates, State
+from fl_bench.strategies.server import ALL_EXAMPLES
 
 NOTHING_TRAVELS = {"local_only", "fedper", "fedrep"}  # of a model with a single layer
 STRATEGIES = sorted({file.stem for file in (CONF / "strategy").glob("*.yaml")} - NOTHING_TRAVELS)

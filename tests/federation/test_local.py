@@ -5,7 +5,7 @@ from conftest import make_turn
 from torch import nn
 
 from fl_bench.federation.local import batches
-from fl_bench.strategies.base import Turn
+from fl_bench.strategies.turn import Turn
 
 ROWS = np.arange(100, 110)
 

@@ -11,7 +11,7 @@ import torch
 from flwr.app import Array, ArrayRecord
 
 from fl_bench.errors import RunError
-from fl_bench.federation.snapshot import Tensors, put_back, take
+from fl_bench.storage.snapshot import Tensors, put_back, take
 
 
 def through(value: Any, current: Any = None) -> Any:

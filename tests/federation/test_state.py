@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fl_bench.federation.state import ClientStates
+from fl_bench.storage.states import ClientStates
 
 
 def state(value: float) -> dict[str, torch.Tensor]:
@@ -51,7 +51,7 @@ def test_a_write_that_was_cut_off_is_no_state(states: ClientStates, monkeypatch:
     def crash(source: Path, target: Path) -> None:
         raise OSError("as when the disk is full")
 
-    monkeypatch.setattr("fl_bench.files.os.replace", crash)
+    monkeypatch.setattr("fl_bench.storage.files.os.replace", crash)
     with pytest.raises(OSError, match="full"):
         states.write(3, 3, state(99))
     assert value(states, 3, before=4) == 23

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 
 from fl_bench.build import build
 from fl_bench.data.arrays import Columns
-from fl_bench.experiment import prepare
 from fl_bench.federation import client
 from fl_bench.federation.local import Trainer
 from fl_bench.federation.vectorized import why_not
+from fl_bench.runs.experiment import prepare
 from fl_bench.tasks.base import Batch, Task
 from fl_bench.tasks.mnist import Mnist
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import compose, digests
 
-from fl_bench.run import execute
+from fl_bench.runs.execute import execute
 
 CRASHES = int(os.environ.get("FL_BENCH_CRASHES", "16"))  # docs/reliability.md says of how many it was last tried with
 SMALL = ("num_rounds=8", "num_clients=6", "evaluate.clients=true", "local.steps=2")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import compose, digests
 
-from fl_bench.run import execute
+from fl_bench.runs.execute import execute
 
 DAMAGES = int(os.environ.get("FL_BENCH_DAMAGES", "60"))  # docs/reliability.md says with how many it was last tried
 WORDS = (

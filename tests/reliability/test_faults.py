@@ -13,9 +13,11 @@ import pytest
 import torch
 from conftest import digests, fl_bench, table
 
-from fl_bench import cli, verbs
+from fl_bench import cli
+from fl_bench.commands import verbs
 from fl_bench.federation.update import Diverged, ExactMean, Update
-from fl_bench.strategies.base import LocalAlgorithm, Turn
+from fl_bench.strategies.base import LocalAlgorithm
+from fl_bench.strategies.turn import Turn
 
 Launch = Callable[..., Path]
 SMALL = ("num_rounds=3", "num_clients=4", "local.steps=1", "data=synthetic", "data.num_samples=100")

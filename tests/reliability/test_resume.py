@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from conftest import TRACE_COLUMNS, compose, digests, fl_bench, table
 
-from fl_bench.config import CONF
-from fl_bench.federation.checkpoint import Store
-from fl_bench.run import execute
-from fl_bench.strategies.base import LocalAlgorithm, Turn
+from fl_bench.config.schema import CONF
+from fl_bench.runs.execute import execute
+from fl_bench.storage.checkpoint import Store
+from fl_bench.strategies.base import LocalAlgorithm
+from fl_bench.strategies.turn import Turn
 
 Start = Callable[..., tuple[Path, int]]
 SMALL = ("num_clients=5", "local.steps=1", "data=synthetic", "data.num_samples=100", "evaluate.clients=true")
@@ -48,7 +49,7 @@ def test_the_state_of_a_strategy_is_what_makes_the_difference(start: Start, monk
     """Without it FedAdam ends elsewhere, so the test above can fail."""
     whole, _ = start("whole", "strategy=fedadam", "num_rounds=5")
     start("parts", "strategy=fedadam", "num_rounds=3")
-    monkeypatch.setattr("fl_bench.federation.snapshot.put_back", lambda *_: None)
+    monkeypatch.setattr("fl_bench.storage.snapshot.put_back", lambda *_: None)
     parts, _ = start("parts", "strategy=fedadam", "num_rounds=5", resume=True)
     assert digests(parts)["model.safetensors"] != digests(whole)["model.safetensors"]
 
@@ -155,7 +156,7 @@ def test_what_makes_no_difference_may_change(start: Start) -> None:
 
 def test_other_data_is_refused(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     start("run", "num_rounds=2")
-    monkeypatch.setattr("fl_bench.experiment.data_digests", lambda *_: {"data": "other", "partition": "other"})
+    monkeypatch.setattr("fl_bench.runs.experiment.data_digests", lambda *_: {"data": "other", "partition": "other"})
     _, code = start("run", "num_rounds=3", resume=True)
     assert code == 2
     assert "fl-bench: data: is not what the run began with" in capsys.readouterr().err

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from conftest import compose, digests, fl_bench, leftovers, table
 
-from fl_bench import launch
-from fl_bench.process import Crashed, Watch, in_own_process
-from fl_bench.results import journal
+from fl_bench.observers import journal
+from fl_bench.runs import launch
+from fl_bench.runs.process import Crashed, Watch, in_own_process
 
 KILLS = int(os.environ.get("FL_BENCH_KILLS", "2"))  # docs/reliability.md says with how many it was last tried
 WORDS = ("figures=false", "strategy=scaffold", "network=flaky", "clients_per_round=6", "num_rounds=200")
@@ -97,7 +97,9 @@ FAULTY = """
 import ctypes, os, time
 from pathlib import Path
 
-from fl_bench.strategies.base import LocalAlgorithm, Turn
+from fl_bench.strategies.base import LocalAlgorithm
+
+from fl_bench.strategies.turn import Turn
 
 WAYS = {2: lambda: os._exit(9), 4: lambda: ctypes.string_at(0), 6: lambda: time.sleep(1000)}
 

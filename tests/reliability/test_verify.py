@@ -9,8 +9,8 @@ import pytest
 from conftest import fl_bench
 from safetensors.numpy import load_file, save_file
 
-from fl_bench.verbs import VERBS
-from fl_bench.verify import differences
+from fl_bench.commands.verbs import VERBS
+from fl_bench.runs.verify import differences
 
 Launch = Callable[..., Path]
 SMALL = (

@@ -15,7 +15,7 @@ from torch import nn
 from fl_bench.data.partition import Partition
 from fl_bench.engines.inline import InlineGrid
 from fl_bench.strategies.apfl import Mixture
-from fl_bench.strategies.base import LocalAlgorithm, MovedMean, Turn
+from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.centralized import Everything
 from fl_bench.strategies.ditto import Ditto
 from fl_bench.strategies.feddyn import DynamicRegularization, FedDyn
@@ -25,6 +25,8 @@ from fl_bench.strategies.loadaboost import Boosted, MedianLoss, plan
 from fl_bench.strategies.perfedavg import Meta
 from fl_bench.strategies.pfedme import MoreauEnvelope
 from fl_bench.strategies.scaffold import ControlVariates, Scaffold
+from fl_bench.strategies.server import MovedMean
+from fl_bench.strategies.turn import Turn
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,8 @@ from conftest import make_turn
 from flwr.supercore.differential_privacy import compute_clip_model_update
 from torch import nn
 
-from fl_bench.strategies.base import Turn
 from fl_bench.strategies.clipping import Clipping
+from fl_bench.strategies.turn import Turn
 
 
 def turn_at(end: list[float], start: torch.Tensor, norm: float) -> Turn:

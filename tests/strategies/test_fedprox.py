@@ -4,8 +4,8 @@ import torch
 from conftest import make_turn
 from torch import nn
 
-from fl_bench.strategies.base import Turn
 from fl_bench.strategies.fedprox import FedProx, Proximal
+from fl_bench.strategies.turn import Turn
 
 
 def turn_with(mu: float) -> Turn:

@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from fl_bench.errors import ConfigError
-from fl_bench.run import execute
-from fl_bench.strategies.base import last_layers
+from fl_bench.runs.execute import execute
 from fl_bench.strategies.fedbn import LocalNormalisation
+from fl_bench.strategies.layers import last_layers
 
 MODEL = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 4), nn.Linear(4, 2))
 

@@ -15,16 +15,16 @@ from torch import nn
 from fl_bench import rng
 from fl_bench.build import build, call, find_target
 from fl_bench.data.partition import Partition
-from fl_bench.errors import ConfigError
+from fl_bench.errors import ConfigError, note
 from fl_bench.federation.client import trainer_in
 from fl_bench.federation.fleet import Fleet
 from fl_bench.federation.local import CONFIG, Trainer
-from fl_bench.federation.state import ClientStates
 from fl_bench.federation.vectorized import why_not
-from fl_bench.files import digest, write
 from fl_bench.network.schedule import Schedule
-from fl_bench.results.console import note
-from fl_bench.strategies.base import LocalAlgorithm, layers
+from fl_bench.storage.files import digest, write
+from fl_bench.storage.states import ClientStates
+from fl_bench.strategies.base import LocalAlgorithm
+from fl_bench.strategies.layers import layers
 from fl_bench.tasks.base import Task
 
 AUTO, MOST_STACKED = 50, 50_000_000  # clients, and numbers in a stack, at most with engine.vectorize=auto

@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from fl_bench.config import check_changes
+from fl_bench.config.changes import refuse_changes
 from fl_bench.errors import Damaged
-from fl_bench.federation import snapshot
-from fl_bench.federation.state import KEPT, ClientStates
-from fl_bench.results.recorder import Recorder
-from fl_bench.sealed import seal, unseal
+from fl_bench.storage import snapshot
+from fl_bench.storage.sealed import seal, unseal
+from fl_bench.storage.states import KEPT, ClientStates
+from fl_bench.storage.tables import Recorder
 
 MODEL = "model"
 
@@ -89,7 +89,7 @@ class Store:
         while candidates:
             try:
                 found = self.read(candidates[-1])
-                check_changes(found.config, cfg, found.round)
+                refuse_changes(found.config, cfg, found.round)
                 found.put_back(self._own)
             except Damaged as error:
                 trouble = trouble or error

@@ -11,18 +11,21 @@ import torch
 from omegaconf import DictConfig
 from safetensors.torch import save
 
-from fl_bench import errors, experiment, files
+from fl_bench import errors
 from fl_bench.build import build, find_target
-from fl_bench.config import check_changes
+from fl_bench.config.changes import refuse_changes
 from fl_bench.engines.resources import check_gpus, share_gpus
-from fl_bench.federation.checkpoint import Checkpoint, Store
+from fl_bench.errors import note
+from fl_bench.federation import flower_log
 from fl_bench.federation.local import Trainer
 from fl_bench.federation.rounds import Rounds
-from fl_bench.process import Watch
-from fl_bench.results import flower_log, journal
-from fl_bench.results.album import Album
-from fl_bench.results.console import Reporter, note, summary
-from fl_bench.results.journal import Journal
+from fl_bench.observers.album import Album
+from fl_bench.observers.console import Reporter, summary
+from fl_bench.observers.journal import Journal
+from fl_bench.runs import experiment
+from fl_bench.runs.process import Watch
+from fl_bench.storage import files, run_json
+from fl_bench.storage.checkpoint import Checkpoint, Store
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.tasks.base import Task
 
@@ -116,8 +119,8 @@ def run(
 
 def _begin_anew(cfg: DictConfig, folder: Path) -> None:
     """Say so where a run cannot go on. Raises ConfigError where it has another config: what there is would be lost."""
-    if before := journal.read(folder).get("config"):
-        check_changes(before, cfg, 0)
+    if before := run_json.read(folder).get("config"):
+        refuse_changes(before, cfg, 0)
         note(f"{folder}: there is no checkpoint: beginning anew")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from fl_bench.errors import RunError
-from fl_bench.spread import less_is_better
+from fl_bench.metrics import less_is_better
 
 DIVERGED = 1000.0  # times its first value, or times 1 if that is less: a loss that no training comes back from
 

@@ -1,6 +1,5 @@
 """run.json: what a run is, how far it has come, and how it ended."""
 
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,14 +7,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fl_bench import files
-from fl_bench.errors import ConfigError, Damaged
+from fl_bench.errors import ConfigError
 from fl_bench.machine import describe
-from fl_bench.results.costs import Costs
+from fl_bench.observers.costs import Costs
+from fl_bench.storage.run_json import STATUS, save
 
-NAME = "run.json"
 SAVE_SECONDS = 1.0
-STATUS = {0: "done", 1: "failed", 2: "invalid", 130: "interrupted"}
 RESULTS = ("final", "digests", "data", "resumed_at")  # what a run that goes on takes over
 
 
@@ -46,7 +43,7 @@ class Journal:
         self.record["data"] = data
 
     def save(self) -> None:
-        _save(self.folder, self.record | self.costs.record)
+        save(self.folder, self.record | self.costs.record)
         self._saved = time.monotonic()
 
     def end(self, code: int, error: str | None = None) -> None:
@@ -59,25 +56,3 @@ class Journal:
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.record |= {name: state[name] for name in RESULTS}
         self.record["resumed_at"].append(len(state["digests"]) - 1)  # the round after which it goes on
-
-
-def read(folder: Path) -> dict[str, Any]:
-    """The record of the run in `folder`, empty where there is none; Damaged where it cannot be read."""
-    try:
-        record = json.loads((folder / NAME).read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except ValueError:
-        record = None
-    if not isinstance(record, dict):
-        raise Damaged(f"{folder / NAME}: is damaged: it is no JSON object")
-    return record
-
-
-def close(folder: Path, error: str) -> None:
-    """Record that the run has failed, where its process could not."""
-    _save(folder, read(folder) | {"status": STATUS[1], "exit_code": 1, "error": error})
-
-
-def _save(folder: Path, record: Mapping[str, Any]) -> None:
-    files.write(folder / NAME, (json.dumps(record, indent=2) + "\n").encode())

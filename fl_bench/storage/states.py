@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from fl_bench.sealed import seal, unseal
+from fl_bench.storage.sealed import seal, unseal
 
 State = dict[str, Tensor]
 Versions = dict[int, int]  # by client: the round of its state

@@ -10,7 +10,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from fl_bench.errors import Damaged
-from fl_bench.files import digest, write
+from fl_bench.storage.files import digest, write
 
 NOTE = "fl-bench"  # the one entry of a file's metadata: with several, safetensors writes them in random order
 LABEL = b"digest "

@@ -10,12 +10,11 @@ from tempfile import TemporaryDirectory, gettempdir
 
 from omegaconf import DictConfig, OmegaConf
 
-from fl_bench.config import changes, matters
-from fl_bench.errors import AGAIN, AGAIN_SMALLER, ConfigError, Damaged, FlBenchError, RunError, known, refuse
+from fl_bench.config.changes import changes, matters
+from fl_bench.errors import AGAIN, AGAIN_SMALLER, ConfigError, Damaged, FlBenchError, RunError, known, note, refuse
 from fl_bench.machine import num_cpus, oom_kills
-from fl_bench.process import Crashed, Watch, in_own_process
-from fl_bench.results import journal
-from fl_bench.results.console import note
+from fl_bench.runs.process import Crashed, Watch, in_own_process
+from fl_bench.storage import run_json
 
 
 def launch(cfg: DictConfig, folder: Path, resume: bool) -> int:
@@ -39,12 +38,12 @@ def _run(cfg: DictConfig, folder: Path, resume: bool) -> int:
             code = _attempt(cfg, folder, resume)
             if code not in (AGAIN, AGAIN_SMALLER):
                 return code
-            why = journal.read(folder).get("error", "the run has failed")
+            why = run_json.read(folder).get("error", "the run has failed")
         except Crashed as error:
             code, why = AGAIN, str(error)
         if not left:
             with suppress(OSError):  # a full disk may be why
-                journal.close(folder, why)
+                run_json.close(folder, why)
             return refuse(RunError(why), f"to go on: fl-bench resume {folder}")
         where = "from the last checkpoint" if cfg.checkpoint.every else "from the beginning"
         note(f"{why}; starting again {where} ({left} more times)")
@@ -58,7 +57,7 @@ def _attempt(cfg: DictConfig, folder: Path, resume: bool) -> int:
     with scratch_folder() as scratch:
 
         def execute(watch: Watch) -> int:
-            from fl_bench.run import execute  # torch and Flower: seconds, once the config is known to be right
+            from fl_bench.runs.execute import execute  # torch and Flower: seconds, once the config is known to be right
 
             data = scratch / "data"
             data.mkdir()
@@ -108,7 +107,7 @@ def scratch_folder() -> Iterator[Path]:
 def _done(cfg: DictConfig, folder: Path) -> str | None:
     """What to say where this very run has come to its end here."""
     try:
-        record = journal.read(folder)
+        record = run_json.read(folder)
     except Damaged:
         return None
     different = changes(record.get("config", {}), OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]

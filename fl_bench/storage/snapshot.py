@@ -19,7 +19,7 @@ from flwr.app import Array, ArrayRecord
 from torch import Tensor
 
 from fl_bench.errors import RunError
-from fl_bench.federation.parameters import Buffer, contents
+from fl_bench.storage.buffers import Buffer, contents
 
 CONSTANT = (FunctionType, MethodType, BuiltinFunctionType, partial, type)
 SEQUENCES: dict[str, Callable[[list[Any]], Any]] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}

@@ -8,10 +8,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from fl_bench.build import nearest
-from fl_bench.config import CONF, Config, check, check_changes
+from fl_bench.config.changes import refuse_changes
+from fl_bench.config.rules import validate
+from fl_bench.config.schema import CONF, Config
 from fl_bench.errors import ConfigError
-from fl_bench.launch import launch
-from fl_bench.verify import differences, drift, record_of
+from fl_bench.runs.launch import launch
+from fl_bench.runs.verify import differences, drift, record_of
 
 
 def _resume(words: list[str]) -> int:
@@ -41,7 +43,7 @@ def _rerun(words: list[str]) -> int:
         number += 1
         again = given.run_dir.with_name(f"{given.run_dir.name}_again{number}")
     cfg = _config_of(given.run_dir, given.overrides)
-    check_changes(record_of(given.run_dir)["config"], cfg, 0)
+    refuse_changes(record_of(given.run_dir)["config"], cfg, 0)
     again.mkdir()
     code = launch(cfg, again, resume=False)
     return max(code, _compare(given.run_dir, again)) if code in (0, 1) else code
@@ -63,7 +65,7 @@ def _replay(words: list[str]) -> int:
     if given.round > cfg.num_rounds:
         raise ConfigError(f"--round {given.round}: the run has {cfg.num_rounds} rounds")
 
-    from fl_bench.replay import replay  # torch and Flower
+    from fl_bench.runs.replay import replay  # torch and Flower
 
     return replay(cfg, given.run_dir, given.round, given.client, given.evaluation, given.debug)
 
@@ -98,7 +100,7 @@ def _config_of(folder: Path, words: list[str]) -> DictConfig:
             raise ConfigError(f"{key}={value}: cannot be chosen again for a run that there is, only engine can")
         else:
             OmegaConf.update(cfg, key, value)
-    check(cfg)
+    validate(cfg)
     return cfg
 
 

@@ -14,19 +14,19 @@ from omegaconf import DictConfig, OmegaConf
 from fl_bench.build import build
 from fl_bench.engines.inline import InlineGrid
 from fl_bench.engines.resources import check_gpus
-from fl_bench.errors import ConfigError, Damaged, RunError
-from fl_bench.experiment import make_fleet, make_schedule, make_strategy, prepare
-from fl_bench.federation.checkpoint import Checkpoint, Store
+from fl_bench.errors import ConfigError, Damaged, RunError, note
+from fl_bench.federation import flower_log
 from fl_bench.federation.client import Row
 from fl_bench.federation.fleet import Fleet
 from fl_bench.federation.local import Trainer
 from fl_bench.federation.rounds import Rounds, add_evaluation
-from fl_bench.files import digest
-from fl_bench.launch import scratch_folder
-from fl_bench.results import flower_log, journal
-from fl_bench.results.console import note
-from fl_bench.results.journal import Journal
-from fl_bench.run import run
+from fl_bench.observers.journal import Journal
+from fl_bench.runs.execute import run
+from fl_bench.runs.experiment import make_fleet, make_schedule, make_strategy, prepare
+from fl_bench.runs.launch import scratch_folder
+from fl_bench.storage import run_json
+from fl_bench.storage.checkpoint import Checkpoint, Store
+from fl_bench.storage.files import digest
 
 
 def replay(cfg: DictConfig, folder: Path, round: int, client: int, evaluation: bool, debug: bool) -> int:
@@ -111,7 +111,7 @@ def _go_to(cfg: DictConfig, folder: Path, round: int, copy: Path, scratch: Path)
         start = Store(copy, every=1).restore(shorter)
     if start is None or start.round != round:
         raise RunError(f"{folder}: the run could not be brought to round {round} again")
-    if digest(start.vector) not in journal.read(folder)["digests"][round : round + 1]:
+    if digest(start.vector) not in run_json.read(folder)["digests"][round : round + 1]:
         note(f"the run went on from another model after round {round}")
     return start
 

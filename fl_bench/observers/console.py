@@ -1,6 +1,5 @@
 """What a person sees while a run goes on: a progress bar on a terminal, one line a round elsewhere."""
 
-import sys
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
@@ -9,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from fl_bench.spread import WRITTEN
+from fl_bench.metrics import WRITTEN
 
 
 class Reporter:
@@ -41,11 +40,6 @@ class Reporter:
             self.progress.update(self.bar, completed=row["round"], metrics=metrics)
         else:
             self.console.print(f"round {row['round']}/{self.num_rounds}  {metrics}")
-
-
-def note(text: str) -> None:
-    """Something to know, on stderr; the run goes on."""
-    print(f"fl-bench: note: {text}", file=sys.stderr)
 
 
 def summary(row: Mapping[str, Any]) -> str:

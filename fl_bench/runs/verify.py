@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from fl_bench.config import changes, matters
+from fl_bench.config.changes import changes, matters
 from fl_bench.errors import ConfigError
-from fl_bench.results import journal
+from fl_bench.storage import run_json
 
 TABLES = {"metrics.csv": ("round",), "clients.csv": ("round", "client"), "partition.csv": ("client", "label")}
 SURROUNDINGS = ("versions", "git_commit", "git_dirty", "hardware")
@@ -21,7 +21,7 @@ SURROUNDINGS = ("versions", "git_commit", "git_dirty", "hardware")
 
 def record_of(folder: Path) -> dict[str, Any]:
     """run.json of a run; ConfigError where there is none."""
-    record = journal.read(folder)
+    record = run_json.read(folder)
     if "config" not in record:
         raise ConfigError(f"{folder}: is not the folder of a run: it has no run.json with a config")
     return record

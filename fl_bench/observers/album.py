@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fl_bench import files
+from fl_bench.storage import files
 
 PREFIX = "round_"
 SIDE = 800  # pixels of the shorter side that a small picture is enlarged to, at most fourfold

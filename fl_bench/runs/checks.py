@@ -18,14 +18,15 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fl_bench import config, rng
+from fl_bench import rng
+from fl_bench.config import rules
 from fl_bench.engines.inline import InlineGrid
 from fl_bench.errors import ConfigError, FlBenchError, in_one_line
-from fl_bench.federation.checkpoint import Store
 from fl_bench.federation.local import PRIVATE, Trainer, batches
-from fl_bench.results.journal import Journal
-from fl_bench.run import run
-from fl_bench.strategies.base import Turn
+from fl_bench.observers.journal import Journal
+from fl_bench.runs.execute import run
+from fl_bench.storage.checkpoint import Store
+from fl_bench.strategies.turn import Turn
 
 Compose = Callable[[Sequence[str]], DictConfig]  # from words of the command line to the config
 
@@ -67,7 +68,7 @@ class Kit:
 
     def _checked(self, words: Sequence[str]) -> DictConfig:
         cfg = self._compose(words)
-        config.check(cfg)
+        rules.validate(cfg)
         return cfg
 
     def run(self, cfg: DictConfig) -> Path:

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.filesize import decimal
 
-from fl_bench.spread import less_is_better
+from fl_bench.metrics import less_is_better
 
 
 class Costs:

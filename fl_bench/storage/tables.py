@@ -10,8 +10,8 @@ from typing import Any
 
 import xxhash
 
-from fl_bench import files
 from fl_bench.errors import Damaged
+from fl_bench.storage import files
 
 # Columns stand in the order of these names and prefixes, then in the order they came.
 ORDER = ("round", "client", "status", "num_examples", "train_", "test_", "client_", "clients_", "aggregated", "bytes_")

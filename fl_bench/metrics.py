@@ -1,10 +1,39 @@
-"""How a metric is spread over clients: functions of the clients' values, best first, and their numbers of examples."""
+"""Metrics: means that add up, and how a metric is spread over clients.
+
+A metric stays (sum, count) until it is written, so neither the order nor the grouping of its parts matters.
+"""
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import SupportsFloat
 
 Values = Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """A mean over `count` examples as their `total`, which may still be a tensor on a device."""
+
+    total: SupportsFloat
+    count: int
+
+    @property
+    def value(self) -> float:
+        return float(self.total) / self.count
+
+
+def merge(parts: Iterable[Mapping[str, Mean]]) -> dict[str, Mean]:
+    """The means over all parts, by name. `fsum` is exact, so neither order nor grouping of the parts matters."""
+    by_name: dict[str, list[Mean]] = {}
+    for part in parts:
+        for name, mean in part.items():
+            by_name.setdefault(name, []).append(mean)
+    return {
+        name: Mean(math.fsum(float(mean.total) for mean in means), sum(mean.count for mean in means))
+        for name, means in by_name.items()
+    }
 
 
 def _decile(values: Values) -> float:

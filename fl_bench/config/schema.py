@@ -1,0 +1,96 @@
+"""The keys of the config with their types; the values are in conf/."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+PACKAGE = Path(__file__).parent.parent
+CONF = next(folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir())  # wheel, checkout
+
+
+@dataclass
+class Local:
+    epochs: int = MISSING
+    steps: int | None = MISSING
+    batch_size: int = MISSING
+    lr: float = MISSING
+    optimizer: dict[str, Any] = MISSING
+
+
+@dataclass
+class Evaluate:
+    every: int = MISSING
+    clients: bool = MISSING
+    batch_size: int = MISSING
+    adapt_steps: int = MISSING
+
+
+@dataclass
+class Checkpoint:
+    every: int = MISSING
+
+
+@dataclass
+class EarlyStop:
+    metric: str | None = MISSING
+    patience: int = MISSING
+
+
+@dataclass
+class Resources:
+    num_cpus: float = MISSING
+    num_gpus: Any = MISSING  # a number, or "auto"
+
+
+@dataclass
+class Ray:
+    address: str | None = MISSING
+
+
+@dataclass
+class Engine:
+    _target_: str = MISSING
+    own_process: bool = MISSING
+    threads: int = MISSING
+    packing: bool = MISSING
+    vectorize: Any = MISSING  # a number, "auto" or "off"
+    client_timeout_s: float | None = MISSING
+    round_timeout_s: float | None = MISSING
+    max_restarts: int = MISSING
+    client_resources: Resources = MISSING
+    ray: Ray = MISSING
+
+
+@dataclass
+class Config:
+    """The values are in conf/; here are their types."""
+
+    seed: int = MISSING
+    num_rounds: int = MISSING
+    num_clients: int = MISSING
+    clients_per_round: int = MISSING
+    min_clients: int = MISSING
+    targets: list[float] = MISSING
+    target_metric: str = MISSING
+    figures: bool = MISSING
+    resume: bool = MISSING
+    checkpoint: Checkpoint = MISSING
+    early_stop: EarlyStop = MISSING
+    stop_on_divergence: bool = MISSING
+    on_client_failure: str = MISSING
+    local: Local = MISSING
+    evaluate: Evaluate = MISSING
+    engine: Engine = MISSING
+    task: dict[str, Any] = MISSING
+    model: dict[str, Any] = MISSING
+    data: dict[str, Any] = MISSING
+    strategy: dict[str, Any] = MISSING
+    partition: dict[str, Any] = MISSING
+    compression: dict[str, Any] = MISSING
+    network: dict[str, Any] = MISSING
+
+
+ConfigStore.instance().store(name="schema", node=Config)

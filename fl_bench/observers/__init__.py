@@ -1,0 +1,1 @@
+"""Who is told of each round when it is over: tables, pictures, run.json, checkpoints, the console."""

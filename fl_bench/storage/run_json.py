@@ -1,0 +1,34 @@
+"""run.json: what a run is, how far it has come, and how it ended."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fl_bench.errors import Damaged
+from fl_bench.storage import files
+
+NAME = "run.json"
+STATUS = {0: "done", 1: "failed", 2: "invalid", 130: "interrupted"}
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The record of the run in `folder`, empty where there is none; Damaged where it cannot be read."""
+    try:
+        record = json.loads((folder / NAME).read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except ValueError:
+        record = None
+    if not isinstance(record, dict):
+        raise Damaged(f"{folder / NAME}: is damaged: it is no JSON object")
+    return record
+
+
+def close(folder: Path, error: str) -> None:
+    """Record that the run has failed, where its process could not."""
+    save(folder, read(folder) | {"status": STATUS[1], "exit_code": 1, "error": error})
+
+
+def save(folder: Path, record: Mapping[str, Any]) -> None:
+    files.write(folder / NAME, (json.dumps(record, indent=2) + "\n").encode())

@@ -1,0 +1,109 @@
+"""A client's turn in a round: the model, the client's data, and what the client keeps."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fl_bench.strategies.layers import is_statistic
+from fl_bench.tasks.base import Batch, Metrics, Task
+
+
+@dataclass
+class Turn:
+    """One client's turn in one round, as its algorithm sees it: the model, the client's data, and what it keeps."""
+
+    client: int
+    round: int
+    task: Task
+    local: Mapping[str, Any]  # the node `local` of the config
+    model: nn.Module  # being trained, in place
+    parameters: Tensor  # the tensors of `model` that travel, as one flat view [P]
+    start: Tensor  # what the server sent, flat [P]
+    split: Callable[[Tensor], dict[str, Tensor]]  # a flat vector [P] as views by tensor name
+    config: Mapping[str, Any]  # what the strategy's server half sent along
+    stream: Callable[[str], Iterator[Batch]]  # for a purpose: batches without end, each epoch shuffled anew
+    batches_per_epoch: int
+    private: dict[str, Tensor] = field(default_factory=dict)  # tensors of `model` that stay with the client
+    state: dict[str, Tensor] = field(default_factory=dict)  # this client's own; what is here at the end is kept
+    extras: dict[str, Tensor] = field(default_factory=dict)  # [P] each: see LocalAlgorithm.extras
+    reply: dict[str, float] = field(default_factory=dict)  # numbers for the server half, beside the task's metrics
+
+    def __post_init__(self) -> None:
+        self.steps: Any = 0  # [K, 1] where K clients take their turns at once
+        self._streams: dict[str, Iterator[Batch]] = {}
+
+    @cached_property
+    def optimizer(self) -> Any:
+        return self.new_optimizer()
+
+    @cached_property
+    def _named(self) -> dict[str, nn.Parameter]:
+        return dict(self.model.named_parameters())
+
+    def new_optimizer(self) -> Any:
+        return self.task.optimizer(self.model, self.local)
+
+    @property
+    def amount(self) -> int:
+        """How much a client trains in a turn: local epochs, or local steps where those are set."""
+        return int(self.local["steps"] or self.local["epochs"])
+
+    def batches(self, amount: int | None = None, purpose: str = "batches") -> Iterator[Batch]:
+        """The next batches of `amount` local epochs, or steps where those are set; by default, of a whole turn.
+
+        Each purpose has an order of its own, so that what an algorithm does besides leaves its main training as it is.
+        """
+        per_unit = 1 if self.local["steps"] else self.batches_per_epoch
+        return islice(self._endless(purpose), (self.amount if amount is None else amount) * per_unit)
+
+    def draw(self, purpose: str) -> Batch:
+        """The next batch of this purpose."""
+        return next(self._endless(purpose))
+
+    def step(self, batch: Batch, correct: Callable[[], None] = lambda: None, optimizer: Any = None) -> Metrics:
+        """One step of the task; `correct` is called between the backward pass and the optimiser's step."""
+        self.steps += 1
+        return self.task.step(self.model, batch, optimizer or self.optimizer, correct)
+
+    def place(self, vector: Tensor) -> None:
+        """Go to these parameters [P], but keep what BatchNorm has counted."""
+        for (name, part), target in zip(self.split(self.parameters).items(), self.split(vector).values(), strict=True):
+            if not is_statistic(name):
+                part.copy_(target)
+
+    def gradient(self, batch: Batch) -> Tensor:
+        """The gradient [P] of the task's loss where the model is now; `grad` stays as it is."""
+        trained = {name: p for name, p in self._named.items() if p.requires_grad}
+        loss, _ = self.task.objective(self.model, batch)
+        parts = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
+        return self._flat(dict(zip(trained, parts, strict=True)))
+
+    @property
+    def grad(self) -> Tensor:
+        """The gradients of the last backward pass as one new vector [P], 0 where there are none."""
+        return self._flat({name: p.grad for name, p in self._named.items()})
+
+    @grad.setter
+    def grad(self, vector: Tensor) -> None:
+        for name, part in self.split(vector).items():
+            parameter = self._named.get(name)
+            if parameter is not None and parameter.grad is not None:
+                parameter.grad.copy_(part)
+
+    def _endless(self, purpose: str) -> Iterator[Batch]:
+        if purpose not in self._streams:
+            self._streams[purpose] = self.stream(purpose)
+        return self._streams[purpose]
+
+    def _flat(self, gradients: Mapping[str, Tensor | None]) -> Tensor:
+        flat = torch.zeros_like(self.parameters)
+        for name, part in self.split(flat).items():
+            gradient = gradients.get(name)
+            if gradient is not None:
+                part.copy_(gradient)
+        return flat
