@@ -21,7 +21,7 @@ class Mixture(LocalAlgorithm):
             raise ValueError(f"alpha={alpha}: must be from 0 to 1")
         self.alpha, self.adaptive = alpha, adaptive
 
-    def check(self, task: Task) -> None:
+    def suit(self, task: Task) -> None:
         need_one_loss(self, task)
 
     def begin(self, turn: Turn) -> None:

@@ -30,7 +30,7 @@ class Contrastive(LocalAlgorithm):
             raise ValueError(f"temperature={temperature}: must be a positive number")
         self.mu, self.temperature = mu, temperature
 
-    def check(self, task: Task) -> None:
+    def suit(self, task: Task) -> None:
         if not isinstance(task, Classifier):
             raise ConfigError(f"strategy: MOON is for classifiers, and task {type(task).__name__} is none")
 

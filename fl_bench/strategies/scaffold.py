@@ -45,7 +45,7 @@ class ControlVariates(LocalAlgorithm):
     stacks = True
     extras = (VARIATE,)
 
-    def check(self, task: Task) -> None:
+    def suit(self, task: Task) -> None:
         need_one_loss(self, task)
 
     def begin(self, turn: Turn) -> None:
