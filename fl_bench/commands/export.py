@@ -15,7 +15,7 @@ from fl_bench.errors import ConfigError
 from fl_bench.observers.tracker import Tracking
 from fl_bench.storage import run_json
 
-KEYS = ("tracker.", "+tracker.")
+KEY = "tracker."
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,14 +30,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def command(given: argparse.Namespace) -> int:
     name, *more = given.to  # takes what stands behind it, runs too
     words = [*given.runs, *more]
-    keys = [word for word in words if word.startswith(KEYS)]
+    keys = [word for word in words if word.startswith(KEY)]
     folders = [Path(word) for word in words if word not in keys]
     if not folders:
         raise ConfigError("export: needs a run: fl-bench export RUN --to NAME")
     runs = [(folder, *_read(folder)) for folder in folders]
     search = f"hydra.searchpath=[{f'file://{given.config_dir.absolute()}' if given.config_dir else ''}]"
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = hydra.compose("config", [f"tracker={name}", *keys, search])
+        cfg = hydra.compose(
+            "config", [f"tracker={name}", *(f"++{key}" for key in keys), search]
+        )  # `build` refuses best
     failed = 0
     for folder, record, rows in runs:
         tracking = Tracking(build(cfg.tracker), folder.absolute())

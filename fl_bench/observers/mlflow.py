@@ -42,8 +42,9 @@ class MLflow(Tracker):
         if self.uri.startswith(SQLITE):
             _create(Path(self.uri.removeprefix(SQLITE)))
         self.client = MlflowClient(self.uri)
-        with suppress(MlflowException):  # it is there
-            self.client.create_experiment(self.experiment)
+        if self.client.get_experiment_by_name(self.experiment) is None:
+            with suppress(MlflowException):  # another run was quicker
+                self.client.create_experiment(self.experiment)
         experiment = self.client.get_experiment_by_name(self.experiment).experiment_id
         for old in self.client.search_runs([experiment], f"tags.fl_bench_run = '{identity(folder)}'"):
             self.client.delete_run(old.info.run_id)

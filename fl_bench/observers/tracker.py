@@ -32,7 +32,7 @@ class Tracker:
         """The run in `folder` begins or goes on; `run` is its run.json: config, seed, versions, hardware, ..."""
 
     def log(self, round: int, numbers: Mapping[str, float]) -> None:
-        """What a round has brought, by the columns of metrics.csv. Round 0 comes first; numbers may be NaN or infinite."""
+        """What a round has brought, by the columns of metrics.csv. Round 0 is first; numbers may be NaN or infinite."""
 
     def end(self, status: str) -> None:
         """No more rounds come. The status is done, failed, invalid or interrupted; a killed run only ends when it is

@@ -36,8 +36,9 @@ class Wandb(Tracker):
             raise RunError("tracker.mode=online: nobody is logged in; say `wandb login` first, or take mode=offline")
         if (before := folder / "wandb").exists():
             shutil.rmtree(before)
-        who = {"id": identity(folder), "name": title(folder)}
-        self.run = wandb.init(project=self.project, dir=folder, config=dict(run["config"]), **who)
+        self.run = wandb.init(
+            project=self.project, dir=folder, id=identity(folder), name=title(folder), config=dict(run["config"])
+        )
         sys.excepthook = hook  # wandb has put one of its own there
 
     def log(self, round: int, numbers: Mapping[str, float]) -> None:
