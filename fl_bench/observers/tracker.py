@@ -93,6 +93,6 @@ def _is_number(cell: Any) -> bool:
     """Whether a cell says a number: an empty one is of unknown value."""
     try:
         float(cell)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
     return True
