@@ -72,7 +72,7 @@ def execute(
             return [*_observers(made, store, start, journal), Heartbeat(arm), tracking]
 
         engine = engine or build(cfg.engine)
-        made, journal.record["stopped_early"] = run(cfg, engine, folder, scratch, store, start, observe)
+        made, journal.record["stopped_early"] = run(cfg, engine, scratch, store, start, observe)
         if cfg.figures:
             _draw(made)
         journal.end(0)
@@ -87,7 +87,6 @@ def execute(
 def run(
     cfg: DictConfig,
     engine: Engine,
-    folder: Path,
     scratch: Path,
     store: Store,
     start: Checkpoint | None,
@@ -112,7 +111,7 @@ def run(
         share_gpus(engine, trainer)
     with engine.workers(scratch) as connect:  # they start while the data is prepared
         trainer = trainer or experiment.prepare(cfg, task, data)
-        made = experiment.make(cfg, strategy, trainer, data, folder, store.states)
+        made = experiment.make(cfg, strategy, trainer, data, store)
         together = experiment.train_together(engine, trainer)
         if start is not None:
             start.put_back(made.parts)
@@ -125,7 +124,7 @@ def run(
         trainer.load(last.vector)
     elif start is not None:
         trainer.load(start.vector)
-    _save_model(trainer, folder)
+    _save_model(trainer, store.folder)
     return made, any(observer.stops for observer in observers)
 
 
