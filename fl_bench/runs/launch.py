@@ -35,8 +35,8 @@ def launch(cfg: DictConfig, folder: Path, resume: bool, origin: Origin) -> int:
 
 def announce(cfg: DictConfig, origin: Origin) -> None:
     """Say at once what is going to run: torch takes seconds to import, and Ray to start."""
-    task, strategy, engine = (origin.choices.get(group) for group in ("task", "strategy", "engine"))
-    what = f"{task} with {strategy} on engine {engine}, " if task else ""
+    task, strategy = (origin.choices.get(group) for group in ("task", "strategy"))
+    what = f"{task} with {strategy}, " if task else ""
     size = f"{cfg.num_clients} clients, {cfg.num_rounds} rounds"
     print(f"fl-bench: {what}{size}: preparing engine and data", file=sys.stderr, flush=True)
 
