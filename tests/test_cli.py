@@ -152,7 +152,7 @@ def test_the_command_refuses_quickly_and_without_a_traceback(tmp_path: Path) -> 
     assert time.monotonic() - start < 20  # promised: 10 s on an idle machine
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.splitlines() == [
-        "fl-bench: mnist with fedprox on engine simulation, 10 clients, 100 rounds: preparing engine and data",
+        "fl-bench: mnist with fedprox, 10 clients, 100 rounds: preparing engine and data",
         "fl-bench: strategy.mu=high: should be a valid number or 'adaptive'",
     ]
 

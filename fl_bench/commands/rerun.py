@@ -4,7 +4,6 @@ The exit code is 0 where it comes out the same again.
 """
 
 import argparse
-import dataclasses
 from itertools import count
 
 from omegaconf import OmegaConf
@@ -12,6 +11,7 @@ from omegaconf import OmegaConf
 from fl_bench.commands._common import add_run, recorded
 from fl_bench.commands.verify import compare
 from fl_bench.config.changes import refuse_changes
+from fl_bench.config.origin import Origin
 from fl_bench.runs.launch import launch
 
 
@@ -27,5 +27,6 @@ def command(given: argparse.Namespace) -> int:
     cfg, origin = recorded(given.run_dir, given.overrides)
     refuse_changes(OmegaConf.to_container(before, resolve=True), cfg, 0)  # type: ignore[arg-type]
     again.mkdir()
-    code = launch(cfg, again, False, dataclasses.replace(origin, overrides=[*origin.overrides, *given.overrides]))
+    engines = {group: name for group, _, name in (word.partition("=") for word in given.overrides) if group == "engine"}
+    code = launch(cfg, again, False, Origin(origin.choices | engines, [*origin.overrides, *given.overrides]))
     return max(code, compare(given.run_dir, again)) if code in (0, 1) else code

@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import fl_bench
+from conftest import compose, fl_bench
+from omegaconf import OmegaConf
 
 from fl_bench import cli, commands
 from fl_bench.config.compose import GROUPS, MAIN, options
@@ -161,9 +162,7 @@ def test_a_run_says_what_it_does_before_it_imports_torch(engine: str, tmp_path: 
     )
     result = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert result.stdout == "False\n"
-    assert result.stderr == (
-        f"fl-bench: mnist with krum on engine {engine}, 7 clients, 100 rounds: preparing engine and data\n"
-    )
+    assert result.stderr == ("fl-bench: mnist with krum, 7 clients, 100 rounds: preparing engine and data\n")
 
 
 def test_hydras_own_flags(tmp_path: Path, monkeypatch, capsys) -> None:
@@ -204,6 +203,18 @@ def test_a_run_knows_the_options_and_words_it_came_from(tmp_path: Path, monkeypa
     assert [(found[0], found[-1]) for _, found in map(origin, cells)] == [(words[0], f"seed={n}") for n in (0, 1)]
     said(capsys, "-m", *words, "seed=0,1", "resume=true")
     assert [origin(cell)[1][-1] for cell in cells] == ["seed=0", "seed=1"]
+
+
+def test_a_rerun_on_another_engine_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr("fl_bench.commands.rerun.launch", lambda cfg, folder, resume, origin: seen.append(origin) or 2)
+    config = OmegaConf.to_container(compose(*SMALL), resolve=True)
+    (tmp_path / "run").mkdir()
+    record = {"config": config, "choices": CHOICES, "overrides": ["engine=inline"]}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    assert commands.call("rerun", [str(tmp_path / "run"), "engine=simulation"]) == 2
+    assert seen[0].choices == CHOICES | {"engine": "simulation"}
+    assert seen[0].overrides == ["engine=inline", "engine=simulation"]
 
 
 def test_ctrl_c_in_a_sweep_says_how_to_go_on_with_all_of_it(tmp_path: Path) -> None:
