@@ -7,10 +7,10 @@ import argparse
 import csv
 from pathlib import Path
 
-import hydra
-
 from fl_bench.build import build
-from fl_bench.config.schema import CONF
+from fl_bench.commands._common import add_config_dir
+from fl_bench.config.compose import compose
+from fl_bench.config.explain import explained
 from fl_bench.errors import ConfigError
 from fl_bench.observers.tracker import Tracking
 from fl_bench.storage import run_json
@@ -24,7 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--to", nargs="+", required=True, metavar=("NAME", "tracker.KEY=VALUE"),
         help="a tracker: tensorboard, mlflow, wandb or one of your own; then what differs from its yaml",
     )  # fmt: skip
-    parser.add_argument("--config-dir", "-cd", type=Path, help="a folder with more options, such as tracker/mine.yaml")
+    add_config_dir(parser)
 
 
 def command(given: argparse.Namespace) -> int:
@@ -35,11 +35,8 @@ def command(given: argparse.Namespace) -> int:
     if not folders:
         raise ConfigError("export: needs a run: fl-bench export RUN --to NAME")
     runs = [(folder, *_read(folder)) for folder in folders]
-    search = f"hydra.searchpath=[{f'file://{given.config_dir.absolute()}' if given.config_dir else ''}]"
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = hydra.compose(
-            "config", [f"tracker={name}", *(f"++{key}" for key in keys), search]
-        )  # `build` refuses best
+    with explained():
+        cfg = compose([f"tracker={name}", *(f"++{key}" for key in keys)], given.config_dir)  # `build` refuses best
     failed = 0
     for folder, record, rows in runs:
         tracking = Tracking(build(cfg.tracker), folder.absolute(), rows)

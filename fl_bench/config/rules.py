@@ -6,8 +6,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fl_bench.build import nearest
+from fl_bench.config.changes import flat
 from fl_bench.config.schema import Config
+from fl_bench.config.suggest import suggest
 from fl_bench.errors import ConfigError
 
 FAILURES = ("skip", "retry", "abort")
@@ -53,7 +54,8 @@ def validate(cfg: DictConfig) -> None:
     """Raise ConfigError for the first key or value that cannot be, named as on the command line."""
     for name in map(str, cfg):
         if name not in Config.__dataclass_fields__:
-            raise ConfigError(f"{name}: unknown key; {nearest(name, Config.__dataclass_fields__)}")
+            known = flat(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
+            raise ConfigError(f"{name}: unknown key; {suggest(name, known)}")
     complete = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.to_container(cfg, resolve=True))
     if missing := OmegaConf.missing_keys(complete):
         raise ConfigError(f"{min(missing)}: has no value")

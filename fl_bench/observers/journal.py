@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from fl_bench.config.origin import UNKNOWN, Origin
 from fl_bench.errors import ConfigError
 from fl_bench.federation.rounds import Round
 from fl_bench.machine import describe
@@ -17,7 +18,7 @@ from fl_bench.storage.files import digest
 from fl_bench.storage.run_json import STATUS, save
 
 SAVE_SECONDS = 1.0
-RESULTS = ("final", "digests", "data", "resumed_at")  # what a run that goes on takes over
+RESULTS = ("final", "digests", "data", "resumed_at", "choices", "overrides")  # what a run that goes on takes over
 
 
 class Journal(Observer):
@@ -25,10 +26,11 @@ class Journal(Observer):
 
     keeps = "journal"
 
-    def __init__(self, folder: Path, cfg: DictConfig) -> None:
+    def __init__(self, folder: Path, cfg: DictConfig, origin: Origin = UNKNOWN) -> None:
         self.folder = folder
         self.record: dict[str, Any] = {"status": "running", "exit_code": None, "seed": cfg.seed, "final": {}}
         self.record |= {"digests": [], "data": None, "stopped_early": False, "resumed_at": []}
+        self.record |= {"choices": origin.choices, "overrides": origin.overrides}
         self.record |= describe() | {"config": OmegaConf.to_container(cfg, resolve=True)}
         self.costs = Costs(cfg.target_metric, cfg.targets)
         self._saved = 0.0
@@ -64,5 +66,5 @@ class Journal(Observer):
         return {name: self.record[name] for name in RESULTS} | {"costs": self.costs}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self.record |= {name: state[name] for name in RESULTS}
+        self.record |= {name: state[name] for name in RESULTS if name in state}  # older ones lack the last two
         self.record["resumed_at"].append(len(state["digests"]) - 1)  # the round after which it goes on

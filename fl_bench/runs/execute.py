@@ -14,6 +14,7 @@ from safetensors.torch import save
 from fl_bench import errors
 from fl_bench.build import build
 from fl_bench.config.changes import refuse_changes
+from fl_bench.config.origin import UNKNOWN, Origin
 from fl_bench.engines.base import Engine
 from fl_bench.engines.resources import limit_gpus, share_gpus
 from fl_bench.errors import note
@@ -44,6 +45,7 @@ def execute(
     resume: bool = False,
     arm: Arm = lambda on: None,
     engine: Engine | None = None,
+    origin: Origin = UNKNOWN,
 ) -> int:
     """Run, print where the results are or in one line why there are none, and return the exit code.
 
@@ -53,12 +55,12 @@ def execute(
     """
     store = Store(folder, cfg.checkpoint.every)
     try:
-        start = store.restore(cfg) if resume else None
+        start = store.restore(cfg, origin) if resume else None
         if resume and start is None:
             _begin_anew(cfg, folder)
     except (errors.FlBenchError, OSError) as error:  # run.json stays as it is
         return errors.refuse(errors.known(error))
-    journal = Journal(folder, cfg)
+    journal = Journal(folder, cfg, origin)
     try:
         if start is None:
             store.clear()
@@ -79,7 +81,7 @@ def execute(
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get("FL_BENCH_DEBUG"):
             traceback.print_exc()
-        return _fail(errors.known(error), journal, store)
+        return _fail(errors.known(error), journal, store, origin.sweep)
     print(f"{folder}\n{summary(journal.record['final'], made.trainer.metrics)}  ({journal.costs})")
     return 0
 
@@ -224,12 +226,12 @@ def _no_garbage() -> Iterator[None]:
 
 def _begin_anew(cfg: DictConfig, folder: Path) -> None:
     """Say so where a run cannot go on. Raises ConfigError where it has another config: what there is would be lost."""
-    if before := run_json.read(folder).get("config"):
-        refuse_changes(before, cfg, 0)
+    if "config" in (before := run_json.read(folder)):
+        refuse_changes(before["config"], cfg, 0, before.get("choices"))
         note(f"{folder}: there is no checkpoint: beginning anew")
 
 
-def _fail(error: errors.FlBenchError, journal: Journal, store: Store) -> int:
+def _fail(error: errors.FlBenchError, journal: Journal, store: Store, sweep: str) -> int:
     """Record and say how a run has failed, and what can be done; returns the exit code."""
     try:
         journal.end(error.exit_code, " ".join(str(error).split()))
@@ -237,6 +239,8 @@ def _fail(error: errors.FlBenchError, journal: Journal, store: Store) -> int:
         note(f"{store.folder}: run.json is not up to date")
     if isinstance(error, errors.WorkerDied):  # who has launched this will say it
         return errors.AGAIN_SMALLER if error.out_of_memory else errors.AGAIN
+    if sweep and isinstance(error, errors.Interrupted):
+        return errors.refuse(error, f"to go on with the sweep: {sweep}")
     if not (error.resumable and (saved := store.rounds())):
         return errors.refuse(error)
     return errors.refuse(error, f"saved up to round {saved[-1]}; to go on: fl-bench resume {store.folder}")

@@ -3,15 +3,18 @@
 import fcntl
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from fl_bench.build import build
 from fl_bench.config.changes import changes, matters
+from fl_bench.config.origin import Origin
 from fl_bench.engines.base import Engine
 from fl_bench.errors import AGAIN, AGAIN_SMALLER, ConfigError, Damaged, FlBenchError, RunError, known, note, refuse
 from fl_bench.machine import oom_kills
@@ -19,25 +22,35 @@ from fl_bench.runs.process import Arm, Crashed, in_own_process
 from fl_bench.storage import run_json
 
 
-def launch(cfg: DictConfig, folder: Path, resume: bool) -> int:
+def launch(cfg: DictConfig, folder: Path, resume: bool, origin: Origin) -> int:
     """Run in `folder`, or go on there, and return the exit code; all is said and recorded by then."""
     try:
         with _alone(folder):
             if resume and (done := _done(cfg, folder)):
                 print(f"{folder}\n{done}")
                 return 0
-            return _run(cfg, build(cfg.engine), folder, resume)
+            engine = build(cfg.engine)
+            announce(cfg, origin)
+            return _run(cfg, engine, folder, resume, origin)
     except (FlBenchError, OSError) as error:
         return refuse(known(error))
 
 
-def _run(cfg: DictConfig, engine: Engine, folder: Path, resume: bool) -> int:
+def announce(cfg: DictConfig, origin: Origin) -> None:
+    """Say at once what is going to run: torch takes seconds to import, and Ray to start."""
+    task, strategy = (origin.choices.get(group) for group in ("task", "strategy"))
+    what = f"{task} with {strategy}, " if task else ""
+    size = f"{cfg.num_clients} clients, {cfg.num_rounds} rounds"
+    print(f"fl-bench: {what}{size}: preparing engine and data", file=sys.stderr, flush=True)
+
+
+def _run(cfg: DictConfig, engine: Engine, folder: Path, resume: bool, origin: Origin) -> int:
     """As many attempts as it takes and the engine allows."""
     left = engine.restarts
     while True:
         kills = oom_kills()
         try:
-            code = _attempt(cfg, engine, folder, resume)
+            code = _attempt(cfg, engine, folder, resume, origin)
             if code not in (AGAIN, AGAIN_SMALLER):
                 return code
             why = run_json.read(folder).get("error", "the run has failed")
@@ -54,14 +67,14 @@ def _run(cfg: DictConfig, engine: Engine, folder: Path, resume: bool) -> int:
             engine.shrink()
 
 
-def _attempt(cfg: DictConfig, engine: Engine, folder: Path, resume: bool) -> int:
+def _attempt(cfg: DictConfig, engine: Engine, folder: Path, resume: bool, origin: Origin) -> int:
     """One process of the run, or this one where the engine wants that."""
     with scratch_folder() as scratch:
 
         def execute(arm: Arm) -> int:
             from fl_bench.runs.execute import execute  # torch and Flower: seconds, once the config is known to be right
 
-            return execute(cfg, folder, scratch, resume, arm, engine)
+            return execute(cfg, folder, scratch, resume, arm, engine, origin)
 
         return in_own_process(execute, engine.patience_s) if engine.own_process else execute(lambda on: None)
 
@@ -103,8 +116,11 @@ def _done(cfg: DictConfig, folder: Path) -> str | None:
         record = run_json.read(folder)
     except Damaged:
         return None
-    different = changes(record.get("config", {}), OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
-    if record.get("status") != "done" or any(map(matters, different)):
+    if record.get("status") != "done":
+        return None
+    new: Any = OmegaConf.to_container(cfg, resolve=True)
+    different = changes(record["config"], new, record.get("choices"))
+    if any(map(matters, different)):
         return None
     if "num_rounds" not in different and not record["stopped_early"]:
         return f"all {cfg.num_rounds} rounds were done before"

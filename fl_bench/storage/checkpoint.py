@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from fl_bench.config.changes import refuse_changes
+from fl_bench.config.origin import UNKNOWN, Origin
 from fl_bench.errors import Damaged
 from fl_bench.storage import snapshot
 from fl_bench.storage.sealed import seal, unseal
@@ -78,7 +79,7 @@ class Store:
         tensors, facts = unseal(self._file(round))
         return Checkpoint(**facts, tensors=tensors)
 
-    def restore(self, cfg: DictConfig) -> Checkpoint | None:
+    def restore(self, cfg: DictConfig, origin: Origin = UNKNOWN) -> Checkpoint | None:
         """The newest whole checkpoint, with tables and states as they were then; None where there never was one.
 
         Those after it are deleted, as are rows and states of later rounds. Raises Damaged, which names the first file
@@ -89,7 +90,7 @@ class Store:
         while candidates:
             try:
                 found = self.read(candidates[-1])
-                refuse_changes(found.config, cfg, found.round)
+                refuse_changes(found.config, cfg, found.round, origin.choices)
                 found.put_back(self._own)
             except Damaged as error:
                 trouble = trouble or error
