@@ -67,7 +67,7 @@ BAD = [
     ("partition.holdout=1", "partition.holdout=1: must be from 0 to below 1"),
     ("partition.alpha=1", "partition.alpha: unknown key"),
     ("evaluate.clients=maybe", "evaluate.clients: "),
-    ("engine.client_resources.num_cpus=1000", "engine.client_resources.num_cpus=1000.0: must be more than 0"),
+    ("engine.client_resources.num_cpus=1000", "engine.client_resources.num_cpus=1000: must be more than 0"),
     ("engine.client_resources.num_gpus=99", "engine.client_resources.num_gpus=99: torch finds"),
     (
         "engine.client_resources.num_gpus=some",

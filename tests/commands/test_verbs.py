@@ -73,8 +73,8 @@ def test_version(capsys) -> None:
     ("words", "line"),
     [
         (["lsit"], "lsit: is neither a verb nor key=value; did you mean list?"),
-        (["plot"], "plot: is neither a verb nor key=value; known: check, help, "),
-        (["seed=1", "plot"], "plot: is neither a verb nor key=value; known: check, help, "),
+        (["plot"], "plot: is neither a verb nor key=value; known: check, export, help, "),
+        (["seed=1", "plot"], "plot: is neither a verb nor key=value; known: check, export, help, "),
         (["_common"], "_common: is neither a verb nor key=value; "),
         (["help", "lsit"], "lsit: is neither a verb nor key=value; did you mean list?"),
         (["verify", "a"], "the following arguments are required: run_b; fl-bench verify --help says more"),
