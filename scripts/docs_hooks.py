@@ -1,0 +1,252 @@
+"""The pages of the site that are made while it is built, so that they cannot go stale.
+
+`mkdocs.yml` names this file as a hook. The start page is README.md; the pages of the reference come from the comments
+in conf/ and from what the verbs say about themselves; the API pages name modules, which mkdocstrings reads.
+"""
+
+import contextlib
+import io
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parent.parent
+CONF = ROOT / "conf"
+REPOSITORY = "https://github.com/fl-bench/fl-bench/blob/main"
+
+# Files outside docs/ that are pages too: where they are, and where they are on the site.
+MIRRORED = {
+    "README.md": "index.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "benchmarks/results.md": "benchmarks.md",
+}
+MODULES = (
+    "strategies.base", "strategies.turn", "strategies.layers", "strategies.server", "tasks.base", "compression.base",
+    "network.schedule", "metrics", "data.arrays", "data.partition",
+)  # fmt: skip
+# Entries that wire an option to its code: they are not for the command line.
+WIRING = {"server", "client", "schedule", "up", "check", "defaults", "needs_each_client", "own_process", "_target_"}
+
+
+@dataclass
+class Key:
+    """A key of a yaml file, with dots, as it is written on the command line."""
+
+    name: str
+    value: str
+    comment: str
+
+
+@dataclass
+class Option:
+    """What a group offers: `conf/<group>/<name>.yaml`."""
+
+    name: str
+    comment: str  # the first of its file
+    keys: list[Key] = field(default_factory=list)
+    code: list[str] = field(default_factory=list)  # what it names by `_target_`
+
+
+def leaves(node: yaml.Node, prefix: str = "") -> Iterator[tuple[str, yaml.Node, int]]:
+    """Each key with dots that has no key below it, its value, and the number of its line from 0."""
+    assert isinstance(node, yaml.MappingNode)
+    for key, value in node.value:
+        name = f"{prefix}{key.value}"
+        if isinstance(value, yaml.MappingNode) and value.value:
+            yield from leaves(value, f"{name}.")
+        else:
+            yield name, value, key.start_mark.line
+
+
+def comment_of(lines: list[str], number: int) -> str:
+    """The comment behind a line with what goes on below it, or the one above it."""
+    line = lines[number]
+    parts = [text] if (text := _behind(line)) else []
+    if parts:
+        column = line.rindex("# " + text)
+        for below in lines[number + 1 :]:
+            if not below.strip().startswith("# ") or below.index("#") < column:
+                break
+            parts.append(below.strip()[2:])
+    elif number and re.match(r" *# ", above := lines[number - 1]) and _indent(above) == _indent(line):
+        parts = [above.strip()[2:]] if number > 1 and "@package" not in above else []
+    return " ".join(parts)
+
+
+def _behind(line: str) -> str:
+    match = re.search(r"\s#\s(.*)$", line)
+    return match[1].strip() if match and line[: match.start()].strip() else ""
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def keys_of(file: Path, prefix: str = "") -> list[Key]:
+    """The keys of a yaml file, but for its defaults list, in their order."""
+    text = file.read_text()
+    tree = yaml.compose(text, Loader=yaml.SafeLoader)
+    return [
+        Key(f"{prefix}{name}", text[value.start_mark.index : value.end_mark.index], comment_of(text.splitlines(), line))
+        for name, value, line in leaves(tree)
+        if name != "defaults"
+    ]
+
+
+def option_of(file: Path, group: str) -> Option:
+    """What an option's file says."""
+    lines = file.read_text().splitlines()
+    heads = [line[2:] for line in lines if line.startswith("# ") and "@package" not in line]
+    prefix = "" if lines[0] == "# @package _global_" else f"{group.replace('/', '.')}."
+    found = keys_of(file, prefix)
+    own = [key for key in found if _is_for_users(key, prefix)]
+    code = [key.value for key in found if key.name.endswith("_target_") and not key.name.startswith("strategy.check")]
+    return Option(file.stem, heads[0] if heads else "", own, code)
+
+
+def _is_for_users(key: Key, prefix: str) -> bool:
+    wiring = WIRING & set(key.name.removeprefix(prefix).split("."))
+    return not wiring and not key.value.startswith(("${.", "${model."))
+
+
+def groups() -> list[str]:
+    """The folders below conf/ that hold options; compression's are also those of the way down."""
+    return sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
+
+
+def options(group: str) -> list[Option]:
+    return [option_of(file, group) for file in sorted((CONF / group).glob("*.yaml"))]
+
+
+def plain(text: str) -> str:
+    """Text that Markdown shows as it is, in a table too."""
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "&#124;")
+    return re.sub(r"([\\*_\[\]`])", r"\\\1", text)
+
+
+def table(keys: list[Key]) -> str:
+    """The keys with their defaults and comments."""
+    rows = [f"| `{key.name}` | `{key.value}` | {plain(key.comment)} |" for key in keys]
+    return "\n".join(["| key | default | what |", "|---|---|---|", *rows])
+
+
+def keys_page() -> str:
+    """Every key of conf/config.yaml."""
+    chosen = yaml.safe_load((CONF / "config.yaml").read_text())["defaults"]
+    pairs = [pair for entry in chosen if isinstance(entry, dict) for pair in entry.items()]
+    rows = [f"| {_linked(group)} | `{name}` |" for group, name in pairs if not group.startswith("override ")]
+    sections: dict[str, list[Key]] = {}
+    for key in keys_of(CONF / "config.yaml"):
+        sections.setdefault(key.name.split(".")[0] if "." in key.name else "", []).append(key)
+    return "\n\n".join(
+        [
+            "# Every key",
+            "Written as `key=value` behind `fl-bench`; `fl-bench --cfg job` prints them all with the values of a run. A task "
+            "or an experiment may have another default: its page says which. `${key}` is the value of that key.",
+            "## Groups\n\nWritten as `group=option`; each has a page with all its options.",
+            "\n".join(["| group | default |", "|---|---|", *rows]),
+            "## The run",
+            table(sections.pop("")),
+            *(f"## {name}\n\n{table(keys)}" for name, keys in sections.items()),
+        ]
+    )
+
+
+def _linked(group: str) -> str:
+    folder = group.split("/")[0]
+    return f"[`{group}=`]({folder}.md)" if (CONF / folder).is_dir() else f"`{group}=`"
+
+
+def group_page(group: str) -> str:
+    """Every option of a group, with its first comment and its keys."""
+    parts = [f"# {group}=", f"`{group}=NAME` takes one of these; `fl-bench list` prints them."]
+    if group == "compression":
+        parts.append("`compression/down=NAME` takes the same for the model that is sent to the clients.")
+    for option in options(group):
+        code = ", ".join(f"`{name}`" for name in option.code)
+        parts += [f"## {option.name}", plain(option.comment)]
+        parts += [table(option.keys)] if option.keys else []
+        parts += [f"<small>Code: {code}</small>"] if code else []
+    return "\n\n".join(parts)
+
+
+def verbs_page() -> str:
+    """What each verb prints when it is asked for help."""
+    from fl_bench import cli
+
+    parts = ["# Verbs", "`fl-bench key=value ...` runs an experiment, `fl-bench -m key=a,b ...` one for each value."]
+    os.environ["COLUMNS"] = "100"
+    for verb in cli.VERBS:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+            cli.VERBS[verb](["--help"])
+        shown = printed.getvalue().strip()
+        parts += [f"## {verb}", f"```text\n$ fl-bench {verb} --help\n{shown}\n```"]
+    return "\n\n".join(parts)
+
+
+def mirrored(source: str) -> str:
+    """A file outside docs/ as a page: its links lead to where their targets are on the site, or in the repository."""
+
+    def link(match: re.Match[str]) -> str:
+        target, _, anchor = match[1].partition("#")
+        path = os.path.normpath(Path(source).parent / target)
+        if path in MIRRORED:
+            page = MIRRORED[path]
+        elif path.startswith("docs/"):
+            page = path.removeprefix("docs/")
+        else:
+            page = f"{REPOSITORY}/{path}"
+        return f"]({page}{'#' if anchor else ''}{anchor})"
+
+    return re.sub(r"\]\((?!https?:|#)([^)\s]+)\)", link, (ROOT / source).read_text())
+
+
+def pages() -> dict[str, str]:
+    """All pages that are made here, by their place on the site."""
+    return {
+        **{place: mirrored(source) for source, place in MIRRORED.items()},
+        "reference/keys.md": keys_page(),
+        "reference/verbs.md": verbs_page(),
+        **{f"reference/{group}.md": group_page(group) for group in groups()},
+        **{f"api/{name}.md": f"# fl_bench.{name}\n\n::: fl_bench.{name}\n" for name in MODULES},
+    }
+
+
+def on_config(config: Any) -> Any:
+    """Put the pages that are made here into the navigation."""
+    for section in config.nav:
+        if "Reference" in section:
+            section["Reference"][2:2] = [{f"{group}=": f"reference/{group}.md"} for group in groups()]
+        if "API" in section:
+            section["API"] = [{name: f"api/{name}.md"} for name in MODULES]
+    return config
+
+
+def on_files(files: Any, config: Any) -> Any:
+    from mkdocs.structure.files import File
+
+    for place, text in pages().items():
+        files.append(File.generated(config, place, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Links from docs/ to files outside it, which are pages here or stay in the repository."""
+
+    def link(match: re.Match[str]) -> str:
+        path = os.path.normpath(Path("docs", page.file.src_uri).parent / match[1])
+        depth = "../" * page.file.src_uri.count("/")
+        return f"]({depth}{MIRRORED[path]})" if path in MIRRORED else f"]({REPOSITORY}/{path})"
+
+    return re.sub(r"\]\(((?:\.\./)+[^)\s#]+)\)", lambda m: link(m) if _is_outside(m[1], page) else m[0], markdown)
+
+
+def _is_outside(target: str, page: Any) -> bool:
+    return not os.path.normpath(Path("docs", page.file.src_uri).parent / target).startswith("docs/")
