@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ MODULES = (
     "network.schedule", "metrics", "data.arrays", "data.partition",
 )  # fmt: skip
 # Entries that wire an option to its code: they are not for the command line.
-WIRING = {"server", "client", "schedule", "up", "check", "defaults", "needs_each_client", "own_process", "_target_"}
+WIRING = {"server", "client", "schedule", "up", "check", "needs_each_client", "own_process", "source", "_target_"}
 
 
 @dataclass
@@ -51,17 +52,18 @@ class Option:
     comment: str  # the first of its file
     keys: list[Key] = field(default_factory=list)
     code: list[str] = field(default_factory=list)  # what it names by `_target_`
+    takes: list[str] = field(default_factory=list)  # the options of other groups that it takes
 
 
-def leaves(node: yaml.Node, prefix: str = "") -> Iterator[tuple[str, yaml.Node, int]]:
-    """Each key with dots that has no key below it, its value, and the number of its line from 0."""
+def leaves(node: yaml.Node, prefix: str = "", lines: tuple[int, ...] = ()) -> Iterator[tuple[str, yaml.Node, list[int]]]:
+    """Each key with dots that has no key below it, its value, and the lines of it and of the keys above it."""
     assert isinstance(node, yaml.MappingNode)
     for key, value in node.value:
-        name = f"{prefix}{key.value}"
+        name, where = f"{prefix}{key.value}", (key.start_mark.line, *lines)
         if isinstance(value, yaml.MappingNode) and value.value:
-            yield from leaves(value, f"{name}.")
+            yield from leaves(value, f"{name}.", where)
         else:
-            yield name, value, key.start_mark.line
+            yield name, value, list(where)
 
 
 def comment_of(lines: list[str], number: int) -> str:
@@ -75,7 +77,8 @@ def comment_of(lines: list[str], number: int) -> str:
                 break
             parts.append(below.strip()[2:])
     elif number and re.match(r" *# ", above := lines[number - 1]) and _indent(above) == _indent(line):
-        parts = [above.strip()[2:]] if number > 1 and "@package" not in above else []
+        is_head = all(before.startswith("#") for before in lines[:number])  # that of the option
+        parts = [] if is_head else [above.strip()[2:]]
     return " ".join(parts)
 
 
@@ -89,25 +92,52 @@ def _indent(line: str) -> int:
 
 
 def keys_of(file: Path, prefix: str = "") -> list[Key]:
-    """The keys of a yaml file, but for its defaults list, in their order."""
+    """The keys of a yaml file, but for its defaults list, in their order; with the comment of the key, or of one above."""
     text = file.read_text()
-    tree = yaml.compose(text, Loader=yaml.SafeLoader)
-    return [
-        Key(f"{prefix}{name}", text[value.start_mark.index : value.end_mark.index], comment_of(text.splitlines(), line))
-        for name, value, line in leaves(tree)
-        if name != "defaults"
-    ]
+    lines = text.splitlines()
+    found = []
+    for name, value, numbers in leaves(yaml.compose(text, Loader=yaml.SafeLoader)):
+        if name != "defaults":
+            comment = next(filter(None, (comment_of(lines, number) for number in numbers)), "")
+            found.append(Key(f"{prefix}{name}", text[value.start_mark.index : value.end_mark.index], comment))
+    return found
+
+
+@lru_cache
+def known_comments() -> dict[str, str]:
+    """By key: what another file says about it, where a key means the same in every file."""
+    files = [CONF / "config.yaml", *(file for group in groups() for file in sorted((CONF / group).glob("*.yaml")))]
+    comments: dict[str, str] = {}
+    for file in files:
+        group = str(file.parent.relative_to(CONF)) if file.parent != CONF else ""
+        if not group.startswith(("strategy", "compression")):
+            comments |= {key.name: key.comment for key in keys_of(file, _prefix(file, group)) if key.comment} | comments
+    return comments
+
+
+def _prefix(file: Path, group: str) -> str:
+    """What stands before the keys of a file on the command line."""
+    return f"{group.replace('/', '.')}." if group and not file.read_text().startswith("# @package _global_") else ""
 
 
 def option_of(file: Path, group: str) -> Option:
     """What an option's file says."""
     lines = file.read_text().splitlines()
     heads = [line[2:] for line in lines if line.startswith("# ") and "@package" not in line]
-    prefix = "" if lines[0] == "# @package _global_" else f"{group.replace('/', '.')}."
+    prefix = _prefix(file, group)
     found = keys_of(file, prefix)
     own = [key for key in found if _is_for_users(key, prefix)]
+    for key in own:
+        optimizer = "local.optimizer.name" if key.name.startswith("local.optimizer.") else key.name
+        key.comment = key.comment or known_comments().get(key.name) or known_comments().get(optimizer, "")
     code = [key.value for key in found if key.name.endswith("_target_") and not key.name.startswith("strategy.check")]
-    return Option(file.stem, heads[0] if heads else "", own, code)
+    takes = [
+        f"{str(name).removeprefix('override /')}={value}"
+        for entry in yaml.safe_load("\n".join(lines)).get("defaults", [])
+        if isinstance(entry, dict)
+        for name, value in entry.items()
+    ]
+    return Option(file.stem, heads[0] if heads else "", own, code, takes)
 
 
 def _is_for_users(key: Key, prefix: str) -> bool:
@@ -116,8 +146,13 @@ def _is_for_users(key: Key, prefix: str) -> bool:
 
 
 def groups() -> list[str]:
-    """The folders below conf/ that hold options; compression's are also those of the way down."""
-    return sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
+    """The folders below conf/, which hold options."""
+    return sorted(str(folder.relative_to(CONF)) for folder in CONF.rglob("*") if folder.is_dir())
+
+
+def page_of(group: str) -> str:
+    """Where a group's page is."""
+    return f"reference/{group.replace('/', '-')}.md"
 
 
 def options(group: str) -> list[Option]:
@@ -159,18 +194,16 @@ def keys_page() -> str:
 
 
 def _linked(group: str) -> str:
-    folder = group.split("/")[0]
-    return f"[`{group}=`]({folder}.md)" if (CONF / folder).is_dir() else f"`{group}=`"
+    return f"[`{group}=`](../{page_of(group)})" if (CONF / group).is_dir() else f"`{group}=`"
 
 
 def group_page(group: str) -> str:
     """Every option of a group, with its first comment and its keys."""
     parts = [f"# {group}=", f"`{group}=NAME` takes one of these; `fl-bench list` prints them."]
-    if group == "compression":
-        parts.append("`compression/down=NAME` takes the same for the model that is sent to the clients.")
     for option in options(group):
         code = ", ".join(f"`{name}`" for name in option.code)
         parts += [f"## {option.name}", plain(option.comment)]
+        parts += [f"It takes {', '.join(f'`{word}`' for word in option.takes)}."] if option.takes else []
         parts += [table(option.keys)] if option.keys else []
         parts += [f"<small>Code: {code}</small>"] if code else []
     return "\n\n".join(parts)
@@ -187,7 +220,10 @@ def verbs_page() -> str:
         with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
             cli.VERBS[verb](["--help"])
         shown = printed.getvalue().strip()
-        parts += [f"## {verb}", f"```text\n$ fl-bench {verb} --help\n{shown}\n```"]
+        if shown.startswith("usage:"):
+            parts += [f"## {verb}", f"```text\n$ fl-bench {verb} --help\n{shown}\n```"]
+        else:  # it takes no words
+            parts += [f"## {verb}", f"`fl-bench {verb}`: {cli.VERBS[verb].__doc__ or ''}"]
     return "\n\n".join(parts)
 
 
@@ -214,7 +250,7 @@ def pages() -> dict[str, str]:
         **{place: mirrored(source) for source, place in MIRRORED.items()},
         "reference/keys.md": keys_page(),
         "reference/verbs.md": verbs_page(),
-        **{f"reference/{group}.md": group_page(group) for group in groups()},
+        **{page_of(group): group_page(group) for group in groups()},
         **{f"api/{name}.md": f"# fl_bench.{name}\n\n::: fl_bench.{name}\n" for name in MODULES},
     }
 
@@ -223,7 +259,7 @@ def on_config(config: Any) -> Any:
     """Put the pages that are made here into the navigation."""
     for section in config.nav:
         if "Reference" in section:
-            section["Reference"][2:2] = [{f"{group}=": f"reference/{group}.md"} for group in groups()]
+            section["Reference"][2:2] = [{f"{group}=": page_of(group)} for group in groups()]
         if "API" in section:
             section["API"] = [{name: f"api/{name}.md"} for name in MODULES]
     return config
