@@ -8,7 +8,7 @@ import contextlib
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -55,7 +55,7 @@ class Option:
     takes: list[str] = field(default_factory=list)  # the options of other groups that it takes
 
 
-def leaves(node: yaml.Node, prefix: str = "", lines: tuple[int, ...] = ()) -> Iterator[tuple[str, yaml.Node, list[int]]]:
+def leaves(node: yaml.Node, prefix: str = "", lines: Sequence[int] = ()) -> Iterator[tuple[str, yaml.Node, list[int]]]:
     """Each key with dots that has no key below it, its value, and the lines of it and of the keys above it."""
     assert isinstance(node, yaml.MappingNode)
     for key, value in node.value:
@@ -92,7 +92,7 @@ def _indent(line: str) -> int:
 
 
 def keys_of(file: Path, prefix: str = "") -> list[Key]:
-    """The keys of a yaml file, but for its defaults list, in their order; with the comment of the key, or of one above."""
+    """The keys of a yaml file, but for its defaults list, in their order; with their comment, or one from above."""
     text = file.read_text()
     lines = text.splitlines()
     found = []
@@ -131,12 +131,10 @@ def option_of(file: Path, group: str) -> Option:
         optimizer = "local.optimizer.name" if key.name.startswith("local.optimizer.") else key.name
         key.comment = key.comment or known_comments().get(key.name) or known_comments().get(optimizer, "")
     code = [key.value for key in found if key.name.endswith("_target_") and not key.name.startswith("strategy.check")]
-    takes = [
-        f"{str(name).removeprefix('override /')}={value}"
-        for entry in yaml.safe_load("\n".join(lines)).get("defaults", [])
-        if isinstance(entry, dict)
-        for name, value in entry.items()
-    ]
+    takes = []
+    for entry in yaml.safe_load("\n".join(lines)).get("defaults", []):
+        pairs = entry.items() if isinstance(entry, dict) else [(group, entry)]
+        takes += [f"{name.removeprefix('override /')}={value}" for name, value in pairs if value != "_self_"]
     return Option(file.stem, heads[0] if heads else "", own, code, takes)
 
 
@@ -182,8 +180,8 @@ def keys_page() -> str:
     return "\n\n".join(
         [
             "# Every key",
-            "Written as `key=value` behind `fl-bench`; `fl-bench --cfg job` prints them all with the values of a run. A task "
-            "or an experiment may have another default: its page says which. `${key}` is the value of that key.",
+            "Written as `key=value` behind `fl-bench`; `fl-bench --cfg job` prints them all with the values of a run. "
+            "A task or an experiment may have another default: its page says which. `${key}` is the value of that key.",
             "## Groups\n\nWritten as `group=option`; each has a page with all its options.",
             "\n".join(["| group | default |", "|---|---|", *rows]),
             "## The run",
