@@ -14,18 +14,29 @@ Values = Sequence[float]
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """A mean over `count` examples as their `total`, which may still be a tensor on a device."""
+    """A mean over `count` examples as their `total`, which may still be a tensor on a device.
+
+    Examples:
+        >>> Mean(3.0, 2).value
+        1.5
+    """
 
     total: SupportsFloat
     count: int
 
     @property
     def value(self) -> float:
+        """The mean itself."""
         return float(self.total) / self.count
 
 
 def merge(parts: Iterable[Mapping[str, Mean]]) -> dict[str, Mean]:
-    """The means over all parts, by name. `fsum` is exact, so neither order nor grouping of the parts matters."""
+    """The means over all parts, by name. `fsum` is exact, so neither order nor grouping of the parts matters.
+
+    Examples:
+        >>> merge([{"loss": Mean(3.0, 2)}, {"loss": Mean(1.0, 2)}])
+        {'loss': Mean(total=4.0, count=4)}
+    """
     by_name: dict[str, list[Mean]] = {}
     for part in parts:
         for name, mean in part.items():

@@ -225,27 +225,38 @@ def verbs_page() -> str:
     return "\n\n".join(parts)
 
 
-def mirrored(source: str) -> str:
-    """A file outside docs/ as a page: its links lead to where their targets are on the site, or in the repository."""
+def place_of(path: str) -> str:
+    """Where a file of the repository is on the site; or in the repository, where the site does not have it."""
+    module = path.removeprefix("fl_bench/").removesuffix(".py").replace("/", ".")
+    if path in MIRRORED:
+        return MIRRORED[path]
+    if path.startswith("docs/"):
+        return path.removeprefix("docs/")
+    if module in MODULES:
+        return f"api/{module}.md"
+    if path == "conf/config.yaml":
+        return "reference/keys.md"
+    if path.removeprefix("conf/") in groups():
+        return page_of(path.removeprefix("conf/"))
+    return f"{REPOSITORY}/{path}"
+
+
+def with_links(markdown: str, source: str, place: str) -> str:
+    """The text of the file `source` as the page `place`: its links lead to the same things."""
 
     def link(match: re.Match[str]) -> str:
         target, _, anchor = match[1].partition("#")
-        path = os.path.normpath(Path(source).parent / target)
-        if path in MIRRORED:
-            page = MIRRORED[path]
-        elif path.startswith("docs/"):
-            page = path.removeprefix("docs/")
-        else:
-            page = f"{REPOSITORY}/{path}"
-        return f"]({page}{'#' if anchor else ''}{anchor})"
+        path = place_of(os.path.normpath(Path(source).parent / target))
+        relative = path if path.startswith("https:") else os.path.relpath(path, Path(place).parent)
+        return f"]({relative}{'#' if anchor else ''}{anchor})"
 
-    return re.sub(r"\]\((?!https?:|#)([^)\s]+)\)", link, (ROOT / source).read_text())
+    return re.sub(r"\]\((?!https?:|#)([^)\s]+)\)", link, markdown)
 
 
 def pages() -> dict[str, str]:
     """All pages that are made here, by their place on the site."""
     return {
-        **{place: mirrored(source) for source, place in MIRRORED.items()},
+        **{place: with_links((ROOT / source).read_text(), source, place) for source, place in MIRRORED.items()},
         "reference/keys.md": keys_page(),
         "reference/verbs.md": verbs_page(),
         **{page_of(group): group_page(group) for group in groups()},
@@ -272,15 +283,6 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Links from docs/ to files outside it, which are pages here or stay in the repository."""
-
-    def link(match: re.Match[str]) -> str:
-        path = os.path.normpath(Path("docs", page.file.src_uri).parent / match[1])
-        depth = "../" * page.file.src_uri.count("/")
-        return f"]({depth}{MIRRORED[path]})" if path in MIRRORED else f"]({REPOSITORY}/{path})"
-
-    return re.sub(r"\]\(((?:\.\./)+[^)\s#]+)\)", lambda m: link(m) if _is_outside(m[1], page) else m[0], markdown)
-
-
-def _is_outside(target: str, page: Any) -> bool:
-    return not os.path.normpath(Path("docs", page.file.src_uri).parent / target).startswith("docs/")
+    """Links from docs/ to what is elsewhere in the repository."""
+    place = page.file.src_uri
+    return with_links(markdown, f"docs/{place}", place) if (ROOT / "docs" / place).exists() else markdown
