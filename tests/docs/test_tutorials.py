@@ -24,7 +24,7 @@ def steps(page: Path) -> list[tuple[str, str]]:
         if title:
             found.append((title, text))
         elif kind == "console":
-            found += [("", part) for part in re.split(r"^\$ ", text, flags=re.MULTILINE) if part]
+            found += [("", part) for part in re.split(r"^\$ ", text.replace("\\\n", ""), flags=re.MULTILINE) if part]
     return found
 
 
