@@ -173,7 +173,7 @@ def keys_page() -> str:
     """Every key of conf/config.yaml."""
     chosen = yaml.safe_load((CONF / "config.yaml").read_text())["defaults"]
     pairs = [pair for entry in chosen if isinstance(entry, dict) for pair in entry.items()]
-    rows = [f"| {_linked(group)} | `{name}` |" for group, name in pairs if not group.startswith("override ")]
+    rows = [f"| {_linked(group)} | `{name or 'null'}` |" for group, name in pairs if not group.startswith("override ")]
     sections: dict[str, list[Key]] = {}
     for key in keys_of(CONF / "config.yaml"):
         sections.setdefault(key.name.split(".")[0] if "." in key.name else "", []).append(key)
