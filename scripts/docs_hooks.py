@@ -32,7 +32,7 @@ MODULES = (
     "network.schedule", "metrics", "data.arrays", "data.partition",
 )  # fmt: skip
 # Entries that wire an option to its code: they are not for the command line.
-WIRING = {"server", "client", "schedule", "up", "check", "needs_each_client", "own_process", "source", "_target_"}
+WIRING = {"server", "client", "schedule", "up", "check", "needs_each_client", "source", "_target_"}
 
 
 @dataclass

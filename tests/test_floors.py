@@ -66,7 +66,7 @@ def test_only_the_simulation_engine_imports_flower_simulation_and_ray() -> None:
         for f in modules()
         if any(n.split(".")[0] == "ray" or n.startswith("flwr.simulation") for n in imports(f))
     }
-    assert users == {"engines/simulation.py"}
+    assert users == {"engines/ray_grid.py"}
 
 
 def test_only_the_command_line_knows_hydras_decorator() -> None:

@@ -10,10 +10,12 @@ from tempfile import TemporaryDirectory, gettempdir
 
 from omegaconf import DictConfig, OmegaConf
 
+from fl_bench.build import build
 from fl_bench.config.changes import changes, matters
+from fl_bench.engines.base import Engine
 from fl_bench.errors import AGAIN, AGAIN_SMALLER, ConfigError, Damaged, FlBenchError, RunError, known, note, refuse
-from fl_bench.machine import num_cpus, oom_kills
-from fl_bench.runs.process import Crashed, Watch, in_own_process
+from fl_bench.machine import oom_kills
+from fl_bench.runs.process import Arm, Crashed, in_own_process
 from fl_bench.storage import run_json
 
 
@@ -24,18 +26,18 @@ def launch(cfg: DictConfig, folder: Path, resume: bool) -> int:
             if resume and (done := _done(cfg, folder)):
                 print(f"{folder}\n{done}")
                 return 0
-            return _run(cfg, folder, resume)
+            return _run(cfg, build(cfg.engine), folder, resume)
     except (FlBenchError, OSError) as error:
         return refuse(known(error))
 
 
-def _run(cfg: DictConfig, folder: Path, resume: bool) -> int:
-    """As many attempts as it takes and `engine.max_restarts` allows."""
-    left = cfg.engine.max_restarts
+def _run(cfg: DictConfig, engine: Engine, folder: Path, resume: bool) -> int:
+    """As many attempts as it takes and the engine allows."""
+    left = engine.restarts
     while True:
         kills = oom_kills()
         try:
-            code = _attempt(cfg, folder, resume)
+            code = _attempt(cfg, engine, folder, resume)
             if code not in (AGAIN, AGAIN_SMALLER):
                 return code
             why = run_json.read(folder).get("error", "the run has failed")
@@ -49,28 +51,19 @@ def _run(cfg: DictConfig, folder: Path, resume: bool) -> int:
         note(f"{why}; starting again {where} ({left} more times)")
         left, resume = left - 1, True
         if code == AGAIN_SMALLER or oom_kills() > kills:
-            _halve_workers(cfg)
+            engine.shrink()
 
 
-def _attempt(cfg: DictConfig, folder: Path, resume: bool) -> int:
+def _attempt(cfg: DictConfig, engine: Engine, folder: Path, resume: bool) -> int:
     """One process of the run, or this one where the engine wants that."""
     with scratch_folder() as scratch:
 
-        def execute(watch: Watch) -> int:
+        def execute(arm: Arm) -> int:
             from fl_bench.runs.execute import execute  # torch and Flower: seconds, once the config is known to be right
 
-            data = scratch / "data"
-            data.mkdir()
-            return execute(cfg, folder, data, resume, watch)
+            return execute(cfg, folder, scratch, resume, arm, engine)
 
-        if not cfg.engine.own_process:
-            return execute(lambda on: None)
-
-        def simulate(watch: Watch) -> int:
-            os.environ["RAY_TMPDIR"] = str(scratch)  # its logs and sockets go with the rest
-            return execute(watch)
-
-        return in_own_process(simulate, cfg.engine.round_timeout_s)
+        return in_own_process(execute, engine.patience_s) if engine.own_process else execute(lambda on: None)
 
 
 @contextmanager
@@ -118,13 +111,3 @@ def _done(cfg: DictConfig, folder: Path) -> str | None:
     if record["stopped_early"] and "early_stop.patience" not in different:
         return f"stopped early after round {record['final']['round']} before; early_stop.patience would be the key"
     return None
-
-
-def _halve_workers(cfg: DictConfig) -> None:
-    """Let each worker ask for twice as much, so that there is room for half as many."""
-    resources = cfg.engine.client_resources
-    most = float("inf") if cfg.engine.ray.address else num_cpus()
-    resources.num_cpus = max(resources.num_cpus, min(2 * resources.num_cpus, most))
-    if resources.num_gpus != "auto" and 0 < resources.num_gpus < 1:
-        resources.num_gpus = min(2 * resources.num_gpus, 1)
-    note(f"out of memory: fewer workers, engine.client_resources={OmegaConf.to_container(resources)}")

@@ -16,7 +16,7 @@ from fl_bench.errors import Damaged
 from fl_bench.storage import snapshot
 from fl_bench.storage.sealed import seal, unseal
 from fl_bench.storage.states import KEPT, ClientStates
-from fl_bench.storage.tables import Recorder
+from fl_bench.storage.tables import Tables
 
 MODEL = "model"
 
@@ -45,7 +45,7 @@ class Store:
     """What a run keeps in its folder: its tables, its clients' states, and checkpoints, `every` so many rounds."""
 
     def __init__(self, folder: Path, every: int) -> None:
-        self.recorder = Recorder(folder)
+        self.tables = Tables(folder)
         self.states = ClientStates(folder / "state")
         self.folder = folder
         self.every = every  # 0: never
@@ -60,7 +60,7 @@ class Store:
 
     def save(self, round: int, vector: NDArray[np.float32], config: Any, parts: Mapping[str, Any]) -> None:
         """Make a checkpoint of what `parts` know, by name, and of all that is kept here; the last KEPT stay."""
-        self.recorder.sync()
+        self.tables.sync()
         tensors: snapshot.Tensors = {MODEL: torch.from_numpy(vector)}
         taken = {name: snapshot.take(part, tensors, name) for name, part in {**self._own, **parts}.items()}
         self._checkpoints.mkdir(exist_ok=True)
@@ -116,4 +116,4 @@ class Store:
 
     @property
     def _own(self) -> dict[str, Any]:
-        return {"recorder": self.recorder, "states": self.states}
+        return {"recorder": self.tables, "states": self.states}

@@ -1,4 +1,4 @@
-"""The tables of a run: rows are on disk as soon as they are written."""
+"""CSV files that a run appends to: rows are on disk as soon as they are written."""
 
 import csv
 import io
@@ -26,7 +26,7 @@ class Table:
     digest: Any = field(default_factory=xxhash.xxh3_128)  # of its bytes, so far
 
 
-class Recorder:
+class Tables:
     """CSV files in one folder. A table grows a column when a row brings one; cells of unknown value stay empty."""
 
     def __init__(self, folder: Path) -> None:

@@ -14,14 +14,14 @@ from fl_bench.tasks.base import Batch, Metrics, Task
 class LocalAlgorithm:
     """Local training by the task's own optimiser: FedAvg's client. A subclass overrides the moments where it differs.
 
-    A worker makes one object and calls it for one client after another: attributes may be set in `begin` and used until
-    the end of that turn; what a client keeps for its next turn belongs into `turn.state`.
+    A worker makes one object and calls it for one client after another, so nothing of a client belongs into its
+    attributes: what it works with in a turn is in `turn.work`, what a client keeps for its next turn in `turn.state`.
 
     Must override:
         Nothing.
 
     May override:
-        Before the run `check` and `private`. In a turn, in this order: `rows`, `begin`, `train` (or only
+        Before the run `suit` and `private`. In a turn, in this order: `rows`, `begin`, `train` (or only
         `training_step`, or only `correct`), `finish`. Before a client is evaluated: `personalize`. And the class
         attributes below.
 
@@ -42,7 +42,7 @@ class LocalAlgorithm:
     bounded = False  # whether what is sent keeps a bound that a lossy compression would break
     extras: Sequence[str] = ()  # names of vectors [P] that travel beside the model, there and back; at first zero
 
-    def check(self, task: Task) -> None:
+    def suit(self, task: Task) -> None:
         """Before a run: raise ConfigError where this algorithm cannot work on a task."""
 
     def private(self, model: nn.Module) -> set[str]:
@@ -82,7 +82,7 @@ class LocalAlgorithm:
 
 
 def need_one_loss(algorithm: LocalAlgorithm, task: Task) -> None:
-    """For the `check` of algorithms that take or move the gradient of a step's loss.
+    """For the `suit` of algorithms that take or move the gradient of a step's loss.
 
     Raises:
         ConfigError: where a step of the task minimises several losses (`one_loss` is False).

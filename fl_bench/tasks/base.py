@@ -1,7 +1,7 @@
 """What every task is made of; a new one overrides what it does differently."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch.nn import functional
 from fl_bench.build import call, nearest
 from fl_bench.data.arrays import Columns, FederatedData
 from fl_bench.errors import ConfigError
-from fl_bench.metrics import Mean
+from fl_bench.metrics import Mean, Metric
 from fl_bench.tasks.sgd import SGD
 
 Batch = Mapping[str, Tensor]
@@ -64,12 +64,14 @@ class Task(ABC):
     May override:
         `gather`, where a batch is more than the rows of the columns; `step` and `optimizer`, where a step is not one of
         one loss; `score`, where evaluation differs from training; `shared` and `private`, for what does not travel;
-        `measure`, `picture` and `figures`, for what is said of the global model. And the class attribute below.
+        `measure`, `picture` and `figures`, for what is said of the global model. And the class attributes below: those
+        with metrics of their own declare them in `metrics`.
 
     Training data must have a column "y", int64, that says of each row which of `classes` it is of: partitions and
     `partition.csv` read it. Random numbers are drawn from torch's global generator, which is seeded before each use.
     """
 
+    metrics: Sequence[Metric] = (Metric("loss", better="lower"),)  # all that `objective`, `score` and `measure` give
     one_loss = True  # whether a step minimises one loss, that of `objective`
 
     def load(self, data: DictConfig, folder: Path) -> FederatedData:
@@ -150,6 +152,8 @@ class Classifier(Task):
     Must override:
         `logits`, `model` and the sources of data.
     """
+
+    metrics = (*Task.metrics, Metric("accuracy", better="higher"))
 
     @abstractmethod
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
