@@ -17,7 +17,7 @@ test: $(READY) ## run all tests
 	$(BIN)/python -m pytest
 
 docs: $(VENV)/.docs-ready ## build the site in site/, which is read without a network: open site/index.html
-	$(BIN)/mkdocs build
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: $(READY) ## measure speed and memory beside a bare loop and plain Flower, into benchmarks/results.md (half an hour)
 	$(BIN)/python benchmarks/bench.py
