@@ -22,7 +22,8 @@ from fl_bench.errors import ConfigError, FlBenchError, disk_trouble, known, note
 from fl_bench.runs.launch import launch
 
 GROUPS = (
-    "task", "strategy", "partition", "data", "compression", "compression/down", "network", "engine", "experiment",
+    "task", "strategy", "partition", "data", "compression", "compression/down", "network", "engine", "tracker",
+    "experiment",
 )  # fmt: skip
 RESUME, SWEEP_DIR = "resume=true", "hydra.sweep.dir="
 SWEEPS = Path("outputs/multirun")

@@ -10,7 +10,7 @@ from fl_bench.errors import ConfigError
 # Keys that a resumed run may change without altering finished rounds.
 FREE = (
     "num_rounds", "figures", "resume", "checkpoint", "early_stop.patience", "stop_on_divergence", "on_client_failure",
-    "engine", "data.root",
+    "engine", "tracker", "data.root",
 )  # fmt: skip
 NUM_GPUS = "engine.client_resources.num_gpus"  # matters only in that it is 0, or is not
 EXACT = ("engine.threads", "engine.vectorize")  # but these change the last bits

@@ -66,6 +66,7 @@ class Config:
     partition: dict[str, Any] = MISSING
     compression: dict[str, Any] = MISSING
     network: dict[str, Any] = MISSING
+    tracker: dict[str, Any] = MISSING
 
 
 ConfigStore.instance().store(name="schema", node=Config)

@@ -83,7 +83,7 @@ class Kit:
         try:
             engine = engine or build(cfg.engine)
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                run(cfg, engine, folder, scratch, store, None, lambda made: [Recorder(store.tables)])
+                run(cfg, engine, scratch, store, None, lambda made: [Recorder(store.tables)])
         except ConfigError as error:
             raise Unfit(str(error)) from error
         except Exception as error:

@@ -19,19 +19,21 @@ from fl_bench.engines.resources import limit_gpus, share_gpus
 from fl_bench.errors import note
 from fl_bench.federation import flower_log
 from fl_bench.federation.local import Trainer
-from fl_bench.federation.rounds import Experiment, Round, Rounds
+from fl_bench.federation.rounds import Experiment, Round, RoundFailed, Rounds
 from fl_bench.metrics import metric_of
 from fl_bench.observers.album import Album
-from fl_bench.observers.base import Observer, closing, tell
+from fl_bench.observers.base import Observer
 from fl_bench.observers.checkpoints import Checkpoints
 from fl_bench.observers.console import Console, summary
 from fl_bench.observers.guard import Guard
 from fl_bench.observers.journal import Journal
 from fl_bench.observers.recorder import Recorder
+from fl_bench.observers.tracker import Tracking
 from fl_bench.runs import experiment
 from fl_bench.runs.process import Arm
 from fl_bench.storage import files, run_json
 from fl_bench.storage.checkpoint import Checkpoint, Store
+from fl_bench.storage.run_json import STATUS
 from fl_bench.strategies.base import LocalAlgorithm
 
 
@@ -64,12 +66,13 @@ def execute(
             start.put_back({journal.keeps: journal})
             note(f"{folder}: going on after round {start.round}")
         journal.save()
+        tracking = Tracking(build(cfg.tracker), folder, store.tables.rows("metrics"))
 
         def observe(made: Experiment) -> list[Observer]:
-            return _observers(made, store, start, journal, arm)
+            return [*_observers(made, store, start, journal), Heartbeat(arm), tracking]
 
         engine = engine or build(cfg.engine)
-        made, journal.record["stopped_early"] = run(cfg, engine, folder, scratch, store, start, observe)
+        made, journal.record["stopped_early"] = run(cfg, engine, scratch, store, start, observe)
         if cfg.figures:
             _draw(made)
         journal.end(0)
@@ -84,7 +87,6 @@ def execute(
 def run(
     cfg: DictConfig,
     engine: Engine,
-    folder: Path,
     scratch: Path,
     store: Store,
     start: Checkpoint | None,
@@ -109,7 +111,7 @@ def run(
         share_gpus(engine, trainer)
     with engine.workers(scratch) as connect:  # they start while the data is prepared
         trainer = trainer or experiment.prepare(cfg, task, data)
-        made = experiment.make(cfg, strategy, trainer, data, folder, store.states)
+        made = experiment.make(cfg, strategy, trainer, data, store)
         together = experiment.train_together(engine, trainer)
         if start is not None:
             start.put_back(made.parts)
@@ -122,11 +124,11 @@ def run(
         trainer.load(last.vector)
     elif start is not None:
         trainer.load(start.vector)
-    _save_model(trainer, folder)
+    _save_model(trainer, store.folder)
     return made, any(observer.stops for observer in observers)
 
 
-def _observers(made: Experiment, store: Store, start: Checkpoint | None, journal: Journal, arm: Arm) -> list[Observer]:
+def _observers(made: Experiment, store: Store, start: Checkpoint | None, journal: Journal) -> list[Observer]:
     """Who is told of a round, in this order: it is whole on disk before anybody hears of it."""
     cfg, trainer = made.cfg, made.trainer
     journal.use(experiment.data_digests(cfg, made.data), metric_of(cfg.target_metric, trainer.metrics))
@@ -141,8 +143,39 @@ def _observers(made: Experiment, store: Store, start: Checkpoint | None, journal
         for part in (trainer.task, made.strategy, trainer.algorithm)
         if type(part) is not LocalAlgorithm
     )
-    told = [Console(title, cfg.num_rounds, trainer.metrics), Heartbeat(arm)]
-    return [*observers, Checkpoints(store, cfg, made.parts | kept), *told]
+    console = Console(title, cfg.num_rounds, trainer.metrics)
+    return [*observers, Checkpoints(store, cfg, made.parts | kept), console]
+
+
+def tell(observers: Sequence[Observer], rounds: Iterator[Round]) -> Round | None:
+    """Tell the observers of each round, until there are no more, or one of them wants no more; returns the last."""
+    last = None
+    for observer in observers:
+        observer.begin()
+    try:
+        while not any(observer.stops for observer in observers) and (round := next(rounds, None)):
+            for observer in observers:
+                observer.see(round)
+            last = round
+    except RoundFailed as failed:
+        for observer in observers:
+            observer.fail(failed)
+        raise
+    return last
+
+
+@contextmanager
+def closing(observers: Sequence[Observer]) -> Iterator[None]:
+    """Close them at the end, whatever ends it."""
+    status = STATUS[0]
+    try:
+        yield
+    except BaseException as error:
+        status = STATUS[errors.known(error).exit_code]
+        raise
+    finally:
+        for observer in observers:
+            observer.close(status)
 
 
 class Heartbeat(Observer):

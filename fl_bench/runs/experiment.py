@@ -23,8 +23,8 @@ from fl_bench.federation.local import CONFIG, Trainer, trainer_in
 from fl_bench.federation.rounds import Experiment
 from fl_bench.federation.vectorized import why_not
 from fl_bench.network.schedule import Schedule
+from fl_bench.storage.checkpoint import Store
 from fl_bench.storage.files import digest, write
-from fl_bench.storage.states import ClientStates
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.layers import layers
 from fl_bench.tasks.base import Task
@@ -32,13 +32,11 @@ from fl_bench.tasks.base import Task
 AUTO, MOST_STACKED = 50, 50_000_000  # clients, and numbers in a stack, at most with engine.vectorize=auto
 
 
-def make(
-    cfg: DictConfig, strategy: Strategy, trainer: Trainer, data: Path, folder: Path, states: ClientStates
-) -> Experiment:
-    """The experiment of the run in `folder`; raises ConfigError where its parts do not fit together."""
+def make(cfg: DictConfig, strategy: Strategy, trainer: Trainer, data: Path, store: Store) -> Experiment:
+    """The experiment of a run, whose workers find their data in `data`; raises ConfigError where parts do not fit."""
     schedule = make_schedule(cfg, trainer)
     try_out(cfg, trainer, strategy)
-    return Experiment(cfg, folder, data, strategy, trainer, schedule, states)
+    return Experiment(cfg, store.folder, data, strategy, trainer, schedule, store.states)
 
 
 def prepare(cfg: DictConfig, task: Task, scratch: Path) -> Trainer:

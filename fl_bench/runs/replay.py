@@ -47,7 +47,7 @@ def replay(cfg: DictConfig, folder: Path, round: int, client: int, evaluation: b
         start = _go_to(cfg, engine, folder, round if evaluation and known else round - 1, copy, scratch)
         data = engine.place(scratch)
         strategy, trainer = make_strategy(cfg.strategy.server), prepare(cfg, build(cfg.task), data)
-        experiment = make(cfg, strategy, trainer, data, copy, Store(copy, 0).states)
+        experiment = make(cfg, strategy, trainer, data, Store(copy, 0))
         start.put_back(experiment.parts)
         with engine.workers(scratch) as connect:
             rounds = Rounds(experiment, make_fleet(experiment, connect()))
@@ -104,7 +104,7 @@ def _go_to(cfg: DictConfig, engine: Engine, folder: Path, round: int, copy: Path
         def observe(made: Experiment) -> list[Observer]:
             return [Recorder(store.tables), Checkpoints(store, shorter, made.parts)]
 
-        run(shorter, engine, copy, before, store, start, observe)
+        run(shorter, engine, before, store, start, observe)
         start = Store(copy, every=1).restore(shorter)
     if start is None or start.round != round:
         raise RunError(f"{folder}: the run could not be brought to round {round} again")

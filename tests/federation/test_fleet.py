@@ -18,6 +18,7 @@ from fl_bench.federation.cohort import Cohort
 from fl_bench.federation.exchange import Job
 from fl_bench.network.schedule import Plan
 from fl_bench.runs.experiment import make, make_fleet, make_strategy, prepare
+from fl_bench.storage.checkpoint import Store
 from fl_bench.storage.states import ClientStates, State
 from fl_bench.strategies.server import ALL_EXAMPLES
 
@@ -44,9 +45,8 @@ def told(trainer, number: int = 1) -> ConfigRecord:
     return ConfigRecord({ALL_EXAMPLES: int(trainer.partition.train_sizes.sum())} | up_to_date)
 
 
-def fleet_of(cfg, strategy, trainer, tmp_path: Path, grid: InlineGrid | None = None, states: Path | None = None):
-    made = make(cfg, strategy, trainer, tmp_path, tmp_path, ClientStates(states or tmp_path))
-    return make_fleet(made, grid or InlineGrid())
+def fleet_of(cfg, strategy, trainer, tmp_path: Path, grid: InlineGrid | None = None):
+    return make_fleet(make(cfg, strategy, trainer, tmp_path, Store(tmp_path, 0)), grid or InlineGrid())
 
 
 def replies_of(fleet, messages: Iterable[Message], plan: Plan) -> list[Message]:
@@ -183,7 +183,7 @@ def test_scaffolds_variate_is_the_weighted_mean_of_the_clients_whoever_takes_par
     cfg, trainer = start(tmp_path, "scaffold")
     strategy = make_strategy(cfg.strategy.server)
     states = ClientStates(tmp_path / "state")
-    fleet = fleet_of(cfg, strategy, trainer, tmp_path, states=states.folder)
+    fleet = fleet_of(cfg, strategy, trainer, tmp_path)
     vector = trainer.untrained()
     for number, cohort in enumerate(([0, 9], [3], [9, 4, 5], [0, 3]), start=1):
         plan, arrays = Plan(number, cohort), fleet.layout.to_record(vector)

@@ -12,7 +12,7 @@ from fl_bench.engines.inline_grid import InlineGrid
 from fl_bench.federation.exchange import Status
 from fl_bench.federation.rounds import Rounds
 from fl_bench.runs.experiment import make, make_fleet, make_strategy, prepare
-from fl_bench.storage.states import ClientStates
+from fl_bench.storage.checkpoint import Store
 
 STRATEGIES = sorted(file.stem for file in (CONF / "strategy").glob("*.yaml"))
 SMALL = ("num_clients=4", "local.steps=2", "data=synthetic", "data.num_samples=60", "model.norm=batch")
@@ -25,7 +25,7 @@ def test_a_turn_leaves_nothing_in_the_algorithm(name: str, tmp_path: Path) -> No
     algorithm = trainer.algorithm
     trainer.rows(0)  # what it learns of the partition is the same for everybody
     before = copy.deepcopy(vars(algorithm))
-    made = make(cfg, make_strategy(cfg.strategy.server), trainer, tmp_path, tmp_path, ClientStates(tmp_path / "state"))
+    made = make(cfg, make_strategy(cfg.strategy.server), trainer, tmp_path, Store(tmp_path, 0))
     round = Rounds(made, make_fleet(made, InlineGrid())).train(1, trainer.untrained())
     assert {answer.status for answer in round.answers} <= {Status.OK, Status.EMPTY}
     assert vars(algorithm) == before
