@@ -207,21 +207,24 @@ def group_page(group: str) -> str:
     return "\n\n".join(parts)
 
 
-def verbs_page() -> str:
-    """What each verb prints when it is asked for help."""
+def verbs() -> dict[str, str]:
+    """What each verb prints when it is asked for help; of one that takes no words, what it is for."""
     from fl_bench import cli
 
-    parts = ["# Verbs", "`fl-bench key=value ...` runs an experiment, `fl-bench -m key=a,b ...` one for each value."]
-    os.environ["COLUMNS"] = "100"
-    for verb in cli.VERBS:
+    said = {}
+    for verb, command in cli.VERBS.items():
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-            cli.VERBS[verb](["--help"])
-        shown = printed.getvalue().strip()
-        if shown.startswith("usage:"):
-            parts += [f"## {verb}", f"```text\n$ fl-bench {verb} --help\n{shown}\n```"]
-        else:  # it takes no words
-            parts += [f"## {verb}", f"`fl-bench {verb}`: {cli.VERBS[verb].__doc__ or ''}"]
+            command(["--help"])
+        said[verb] = text if (text := printed.getvalue().strip()).startswith("usage:") else command.__doc__ or ""
+    return said
+
+
+def verbs_page() -> str:
+    """What each verb says about itself."""
+    os.environ["COLUMNS"] = "100"  # of argparse
+    parts = ["# Verbs", "`fl-bench key=value ...` runs an experiment, `fl-bench -m key=a,b ...` one for each value."]
+    parts += [f"## {verb}\n\n```text\n{text}\n```" for verb, text in verbs().items()]
     return "\n\n".join(parts)
 
 

@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from fl_bench.cli import VERBS
-
 ROOT = Path(__file__).parent.parent.parent
 spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / "scripts" / "docs_hooks.py")
 assert spec
@@ -56,7 +54,8 @@ def test_keys_and_comments_by_hand() -> None:
 
 def test_verbs_say_what_they_do() -> None:
     page = hooks.verbs_page()
-    assert [verb for verb in VERBS if f"## {verb}\n" not in page] == []
+    assert {"check", "resume", "verify"} <= hooks.verbs().keys()
+    assert [verb for verb, text in hooks.verbs().items() if f"## {verb}\n" not in page or len(text) < 20] == []
 
 
 def test_links_lead_to_files() -> None:
