@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench results communication lint format clean
+.PHONY: help run test docs bench results communication lint format clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,6 +15,9 @@ run: $(READY) ## run the main job to its result: 100 rounds of FedAvg on real ha
 
 test: $(READY) ## run all tests
 	$(BIN)/python -m pytest
+
+docs: $(VENV)/.docs-ready ## build the site in site/, which is read without a network: open site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: $(READY) ## measure speed and memory beside a bare loop and plain Flower, into benchmarks/results.md (half an hour)
 	$(BIN)/python benchmarks/bench.py
@@ -35,7 +38,7 @@ format: $(READY) ## put the code into its style
 	$(BIN)/ruff check --fix .
 
 clean: ## remove the virtual environment and the caches, not the results
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Installed anew only when pyproject.toml has changed.
 $(READY): pyproject.toml
@@ -43,4 +46,8 @@ $(READY): pyproject.toml
 		|| { echo "fl-bench needs Python 3.11 or newer; set PYTHON=..." >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.docs-ready: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	@touch $@

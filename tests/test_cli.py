@@ -137,7 +137,7 @@ WRONG = st.one_of(
 )
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(WRONG, min_size=1, max_size=3))
 def test_no_wrong_override_ends_in_a_traceback(words, wrong: list[str]) -> None:
     code, lines = words(*wrong)
