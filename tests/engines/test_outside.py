@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import fl_bench, leftovers
+from conftest import forked, leftovers
 
 STRATEGY = """
 # a strategy of the user's own
@@ -41,7 +41,7 @@ def own_folder(tmp_path: Path) -> Path:
 def run(folder: Path, step: float):
     (folder / "conf" / "strategy" / "mine.yaml").write_text(STRATEGY.format(step=step))
     words = ("--config-dir", "conf", "strategy=mine", "num_rounds=3", "figures=false", "hydra.run.dir=run")
-    return fl_bench(*words, cwd=folder)
+    return forked(*words, cwd=folder)
 
 
 def test_a_strategy_may_live_outside(own_folder: Path) -> None:

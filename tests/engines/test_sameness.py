@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import digests, fl_bench
+from conftest import digests, forked
 
 SETTINGS = (
     "task=cifar", "data=synthetic", "data.num_samples=600", "num_rounds=3", "clients_per_round=6", "figures=false",
@@ -13,7 +13,7 @@ SETTINGS = (
 
 
 def run(tmp_path: Path, name: str, *words: str) -> Path:
-    result = fl_bench(*words, f"hydra.run.dir={name}", cwd=tmp_path, timeout=200)
+    result = forked(*words, f"hydra.run.dir={name}", cwd=tmp_path, timeout=200)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-2].endswith(name)
     return tmp_path / name

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import digests, fl_bench, table
+from conftest import digests, environment, fl_bench, forked, table
 
 from fl_bench import cli
 from fl_bench.commands import verbs
@@ -261,10 +261,8 @@ def test_a_replay_shows_numbers_that_are_not_those_written(launch: Launch, capsy
 
 def test_a_replay_can_be_debugged(launch: Launch) -> None:
     folder = launch(*SMALL)
-    command = [str(Path(sys.executable).with_name("fl-bench")), "replay", str(folder), "--round", "3", "--client", "1"]
-    result = subprocess.run(
-        [*command, "--debug"], input="p 'here', client, round\nc\n", capture_output=True, text=True, timeout=60
-    )
+    words = ("replay", str(folder), "--round", "3", "--client", "1", "--debug")
+    result = fl_bench(*words, cwd=folder, typed="p 'here', client, round\nc\n")
     assert "('here', 1, 3)" in result.stdout
     assert result.returncode == 0
 
@@ -335,9 +333,9 @@ def in_namespace(script: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run a script that may mount file systems, where the system lets us."""
     if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
         pytest.skip("this system lets nobody mount a small disk")
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     command = ["unshare", "-rm", "bash", "-c", script]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=cwd, env=environment(cwd) | path, capture_output=True, text=True, timeout=120)
 
 
 DISKS = [("inline", "fedavg", "140k"), ("inline", "scaffold", "900k"), ("simulation", "scaffold", "1300k")]
@@ -361,7 +359,7 @@ def test_a_full_disk(tmp_path: Path, launch: Launch, engine: str, strategy: str,
     assert "saved up to round " in line
     assert line.endswith("; to go on: fl-bench resume " + str(tmp_path / "small" / "run"))
     assert "failed" not in (tmp_path / "kept" / "clients.csv").read_text()
-    result = fl_bench("resume", "kept", "engine=inline", cwd=tmp_path)
+    result = forked("resume", "kept", "engine=inline", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert digests(tmp_path / "kept") == digests(launch(*words))
 
@@ -383,5 +381,5 @@ def test_a_folder_that_becomes_read_only(tmp_path: Path, launch: Launch) -> None
     line = result.stderr.splitlines()[-1]
     assert "Read-only file system" in line
     assert line.endswith("; to go on: fl-bench resume " + str(tmp_path / "disk" / "run"))
-    assert fl_bench("resume", "kept", cwd=tmp_path).returncode == 0
+    assert forked("resume", "kept", cwd=tmp_path).returncode == 0
     assert digests(tmp_path / "kept") == digests(launch(*words.split()))

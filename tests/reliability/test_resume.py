@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from conftest import TRACE_COLUMNS, compose, digests, fl_bench, table
+from conftest import TRACE_COLUMNS, compose, digests, forked, table
 
 from fl_bench.config.schema import CONF
 from fl_bench.runs.execute import execute
@@ -258,7 +258,7 @@ def test_what_cannot_be_saved_is_named(start: Start, monkeypatch: pytest.MonkeyP
 def test_the_command_goes_on_skips_and_says_how(tmp_path: Path) -> None:
     words = ("engine=inline", "figures=false", "seed=0,1", "strategy=fedavg,scaffold", "num_rounds=3")
     sweep = ("-m", *words, "data=synthetic", "data.num_samples=100")
-    assert fl_bench(*sweep, cwd=tmp_path).returncode == 0
+    assert forked(*sweep, cwd=tmp_path).returncode == 0
     (folder,) = (tmp_path / "outputs" / "multirun").iterdir()
     cells = sorted(cell for cell in folder.iterdir() if cell.is_dir())
     expected = [digests(cell) for cell in cells]
@@ -269,18 +269,18 @@ def test_the_command_goes_on_skips_and_says_how(tmp_path: Path) -> None:
     for cell in cells[2:]:
         for file in sorted(cell.rglob("*"), reverse=True):
             file.rmdir() if file.is_dir() else file.unlink()
-    result = fl_bench(*sweep, "resume=true", cwd=tmp_path)
+    result = forked(*sweep, "resume=true", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("all 3 rounds were done before") == 1
     assert result.stderr.count("going on after round 2") == 1
     assert [digests(cell) for cell in cells] == expected
 
-    result = fl_bench("resume", str(cells[0]), cwd=tmp_path)
+    result = forked("resume", str(cells[0]), cwd=tmp_path)
     assert (result.returncode, "all 3 rounds were done before" in result.stdout) == (0, True)
-    result = fl_bench("resume", str(cells[0]), "num_rounds=5", cwd=tmp_path)
+    result = forked("resume", str(cells[0]), "num_rounds=5", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert [row["round"] for row in table(cells[0], "metrics")] == list("012345")
-    result = fl_bench("resume", str(tmp_path), cwd=tmp_path)
+    result = forked("resume", str(tmp_path), cwd=tmp_path)
     assert (result.returncode, result.stderr) == (
         2, f"fl-bench: {tmp_path}: is not the folder of a run: it has no run.json with a config\n",
     )  # fmt: skip
@@ -290,9 +290,9 @@ def test_the_command_goes_on_skips_and_says_how(tmp_path: Path) -> None:
         ("strategy=fedprox", "strategy=fedprox: cannot be chosen again for a run that there is, only engine can"),
         ("engine.vectorize=off", None),
     ):
-        result = fl_bench("resume", str(cells[0]), word, cwd=tmp_path)
+        result = forked("resume", str(cells[0]), word, cwd=tmp_path)
         assert (result.returncode, result.stderr) == ((2, f"fl-bench: {line}\n") if line else (0, ""))
-    result = fl_bench(*sweep, "seed=7", "resume=True", "num_rounds=1", cwd=tmp_path)
+    result = forked(*sweep, "seed=7", "resume=True", "num_rounds=1", cwd=tmp_path)
     assert "note: resume=true: there is no such sweep in outputs/multirun: beginning one" in result.stderr
-    result = fl_bench("resume", str(cells[0]), "num_round=5", cwd=tmp_path)
+    result = forked("resume", str(cells[0]), "num_round=5", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (2, "fl-bench: num_round: unknown key; did you mean num_rounds?\n")

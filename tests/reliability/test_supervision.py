@@ -4,13 +4,12 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import compose, digests, fl_bench, leftovers, table
+from conftest import begin, compose, digests, forked, leftovers, table
 
 from fl_bench.observers import journal
 from fl_bench.runs import launch
@@ -18,13 +17,10 @@ from fl_bench.runs.process import Crashed, Watch, in_own_process
 
 KILLS = int(os.environ.get("FL_BENCH_KILLS", "2"))  # docs/reliability.md says with how many it was last tried
 WORDS = ("figures=false", "strategy=scaffold", "network=flaky", "clients_per_round=6", "num_rounds=200")
-COMMAND = str(Path(sys.executable).with_name("fl-bench"))
 
 
-def begin(folder: Path, *words: str) -> subprocess.Popen:
-    command = [COMMAND, *WORDS, *words, "hydra.run.dir=run"]
-    with (folder / "output.txt").open("w") as output:
-        return subprocess.Popen(command, cwd=folder, stdout=output, stderr=output, start_new_session=True)
+def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+    return begin(*WORDS, *words, "hydra.run.dir=run", cwd=folder, output=folder / "output.txt")
 
 
 def wait_for_round(folder: Path, round: int) -> None:
@@ -50,7 +46,7 @@ def workers(folder: Path) -> list[int]:
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("whole")
-    result = fl_bench(*WORDS, "engine=inline", "hydra.run.dir=run", cwd=folder)
+    result = forked(*WORDS, "engine=inline", "hydra.run.dir=run", cwd=folder)
     assert result.returncode == 0, result.stderr
     return digests(folder / "run")
 
@@ -60,7 +56,7 @@ def test_a_worker_that_is_killed_at_any_moment_makes_no_difference(
     tmp_path: Path, expected: dict[str, str], number: int
 ) -> None:
     chance = random.Random(number)
-    process = begin(tmp_path)
+    process = start(tmp_path)
     wait_for_round(tmp_path, chance.randrange(50))
     time.sleep(chance.random() / 10)
     victims = workers(tmp_path)
@@ -75,7 +71,7 @@ def test_a_worker_that_is_killed_at_any_moment_makes_no_difference(
 @pytest.mark.parametrize("number", range(KILLS))
 def test_the_whole_group_is_killed_at_any_moment(tmp_path: Path, expected: dict[str, str], number: int) -> None:
     chance = random.Random(number)
-    process = begin(tmp_path)
+    process = start(tmp_path)
     if number % 2:
         wait_for_round(tmp_path, chance.randrange(50))
     else:
@@ -88,7 +84,7 @@ def test_the_whole_group_is_killed_at_any_moment(tmp_path: Path, expected: dict[
     while leftovers(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not leftovers(tmp_path)
-    result = fl_bench("resume", "run", "engine=inline", cwd=tmp_path)  # removes the other's temporary folder, too
+    result = forked("resume", "run", "engine=inline", cwd=tmp_path)  # removes the other's temporary folder, too
     assert result.returncode == 0, result.stderr
     assert digests(tmp_path / "run") == expected
 
@@ -121,7 +117,7 @@ def test_a_worker_that_exits_one_that_crashes_and_one_that_hangs(tmp_path: Path,
     )
     limits = ("engine.round_timeout_s=15", "engine.max_restarts=3")
     words = ("--config-dir", "conf", "strategy=faulty", "num_rounds=7", "figures=false", "hydra.run.dir=run")
-    result = fl_bench(*words, *limits, cwd=tmp_path, timeout=200)
+    result = forked(*words, *limits, cwd=tmp_path, timeout=200)
     assert result.returncode == 0, result.stderr
     notes = [line for line in result.stderr.splitlines() if "starting again" in line]
     assert len(notes) == 3
@@ -143,7 +139,7 @@ def test_a_client_that_takes_too_long_in_a_simulation(tmp_path: Path) -> None:
     ways = "{2: lambda: os._exit(9), 4: lambda: ctypes.string_at(0), 6"
     (tmp_path / "faulty.py").write_text(FAULTY.replace(ways, "{2"))
     words = ("--config-dir", "conf", "strategy=slow", "num_rounds=3", "figures=false", "hydra.run.dir=run")
-    result = fl_bench(*words, "engine.client_timeout_s=10", cwd=tmp_path)
+    result = forked(*words, "engine.client_timeout_s=10", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     failed = [row for row in table(tmp_path / "run", "clients") if row["status"] == "failed"]
     assert [(row["round"], row["client"], row["why"]) for row in failed] == [
@@ -174,10 +170,10 @@ def test_for_want_of_memory_it_starts_again_with_half_as_many_workers(
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
-    process = begin(tmp_path, "engine=inline", "num_rounds=100000")
+    process = start(tmp_path, "engine=inline", "num_rounds=100000")
     wait_for_round(tmp_path, 2)
     for words in (("resume", "run"), ("engine=inline", "hydra.run.dir=run")):
-        result = fl_bench(*words, cwd=tmp_path)
+        result = forked(*words, cwd=tmp_path)
         assert (result.returncode, result.stderr) == (2, f"fl-bench: {tmp_path / 'run'}: a run is going on in it\n")
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=10) == 130
@@ -194,6 +190,33 @@ def test_how_a_process_ends(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_a_process_raises_is_said_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     assert in_own_process(lambda watch: 1 // 0) == 1
     assert capfd.readouterr().err.startswith("fl-bench: ZeroDivisionError: integer division or modulo by zero (test_")
+
+
+def wait_for_the_end(watch: Watch) -> int:
+    watch(True)
+    try:
+        time.sleep(100)
+    except KeyboardInterrupt:
+        print("the files are finished")
+    return 130
+
+
+def test_in_the_background_of_a_shell_it_can_be_stopped_too(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """There SIGINT is ignored, also by what is started; SIGTERM, which the command takes for Ctrl-C, must reach it."""
+    monkeypatch.setattr("fl_bench.runs.process._wait", interrupted_at_the_first_round)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert in_own_process(wait_for_the_end) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capfd.readouterr().out == "the files are finished\n"
+
+
+def interrupted_at_the_first_round(child: int, pipe: int, timeout: float | None) -> int:
+    os.read(pipe, 1)
+    raise KeyboardInterrupt
 
 
 def slow_start_and_end(watch: Watch) -> int:
@@ -222,7 +245,7 @@ def test_only_rounds_are_timed() -> None:
 
 @pytest.mark.parametrize("engine", ["inline", "simulation"])
 def test_ctrl_c_twice_ends_at_once(tmp_path: Path, engine: str) -> None:
-    process = begin(tmp_path, f"engine={engine}", "num_rounds=100000")
+    process = start(tmp_path, f"engine={engine}", "num_rounds=100000")
     wait_for_round(tmp_path, 2)
     process.send_signal(signal.SIGINT)
     time.sleep(0.05)
