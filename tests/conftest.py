@@ -12,6 +12,8 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext, suppress
+from copy import deepcopy
+from functools import cache
 from itertools import cycle
 from multiprocessing import forkserver
 from multiprocessing.util import get_temp_dir
@@ -48,10 +50,16 @@ torch.set_num_threads(1)
 
 def compose(*overrides: str) -> DictConfig:
     """The config as the command line would make it, on the engine of this process and without figures."""
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = hydra.compose("config", ["engine=inline", "figures=false", *overrides])
+    cfg = deepcopy(_composed(overrides))
     validate(cfg)
     return cfg
+
+
+@cache
+def _composed(overrides: tuple[str, ...]) -> DictConfig:
+    """Kept, since many tests begin with the same one, and Hydra takes a third of a small run's time."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose("config", ["engine=inline", "figures=false", *overrides])
 
 
 def digests(folder: Path) -> dict[str, str]:
