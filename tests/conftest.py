@@ -25,6 +25,7 @@ import hydra
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from omegaconf import DictConfig
 from torch import nn
 
@@ -46,6 +47,8 @@ PATIENCE_SECONDS = 10  # for the system to end what was killed
 DETERMINISTIC = ("metrics.csv", "clients.csv", "partition.csv", "model.safetensors")
 
 torch.set_num_threads(1)
+settings.register_profile("fl-bench", max_examples=int(os.environ.get("FL_BENCH_EXAMPLES", "100")), deadline=None)
+settings.load_profile("fl-bench")
 
 
 def compose(*overrides: str) -> DictConfig:
@@ -124,6 +127,12 @@ def launch(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return start
+
+
+@pytest.fixture
+def quick_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GAN's judge that has learnt little, for runs in this process where nobody asks how good the images are."""
+    monkeypatch.setattr("fl_bench.tasks.dcgan.JUDGE_STEPS", 20)
 
 
 def fl_bench(*words: str, cwd: Path, timeout: float = 120, typed: str = "") -> subprocess.CompletedProcess[str]:

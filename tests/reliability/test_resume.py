@@ -54,7 +54,7 @@ def test_the_state_of_a_strategy_is_what_makes_the_difference(start: Start, monk
     assert digests(parts)["model.safetensors"] != digests(whole)["model.safetensors"]
 
 
-def test_pictures_and_costs_go_on_too(start: Start) -> None:
+def test_pictures_and_costs_go_on_too(start: Start, quick_judge: None) -> None:
     words = ("task=dcgan", "figures=true", "targets=[1,500]", "target_metric=test_judge_fd", "checkpoint.every=2",
              "evaluate.every=2")  # fmt: skip
     whole, _ = start("whole", *words, "num_rounds=6")
@@ -194,7 +194,7 @@ def test_killed_between_the_last_checkpoint_and_its_tidying(start: Start, monkey
     assert names[0] == names[1] == ["3.safetensors", "4.safetensors"]
 
 
-def test_an_empty_picture_does_not_stop_a_run(start: Start) -> None:
+def test_an_empty_picture_does_not_stop_a_run(start: Start, quick_judge: None) -> None:
     """As after a power failure on a file system that had the name before the content."""
     words = ("task=dcgan", "figures=true", "evaluate.clients=false")
     whole, _ = start("whole", *words, "num_rounds=2")

@@ -235,6 +235,7 @@ def no_first_round(watch: Watch) -> int:
     return 0
 
 
+@pytest.mark.alone
 def test_only_rounds_are_timed() -> None:
     assert in_own_process(slow_start_and_end, timeout=1.2) == 0
     start = time.monotonic()

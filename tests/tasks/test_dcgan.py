@@ -39,7 +39,7 @@ def test_the_networks_fit_each_size(size: int) -> None:
     assert weights.std().item() == pytest.approx(0.02, rel=0.1)
 
 
-def test_only_the_generator_travels_when_asked(launch) -> None:
+def test_only_the_generator_travels_when_asked(launch, quick_judge) -> None:
     words = ("task=dcgan", "data=synthetic", "data.num_samples=100", "num_clients=2", "num_rounds=1", "local.steps=1")
     both, generator = (launch(*words, f"model.share={share}") for share in ("both", "generator"))
     gan = Gan(16, 1, 32, 64)
@@ -50,7 +50,7 @@ def test_only_the_generator_travels_when_asked(launch) -> None:
         assert first.endswith(f",{4 * expected},{4 * expected},0.0")
 
 
-def test_a_folder_of_images(launch, tmp_path: Path) -> None:
+def test_a_folder_of_images(launch, quick_judge, tmp_path: Path) -> None:
     for k in range(12):
         Image.fromarray(np.full((30, 20, 3), 20 * k, dtype=np.uint8)).save(tmp_path / f"{k}.png")
     words = ("task=dcgan", "data=full", "data.dataset=folder", f"data.root={tmp_path}", "num_clients=2", "num_rounds=1")
