@@ -44,6 +44,7 @@ MARK = "session"  # a file in TMPDIR that this process has open, and whatever is
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["fl_bench.runs.execute"])
 PATIENCE_SECONDS = 10  # for the system to end what was killed
+Launch = Callable[..., Path]  # words to the folder of a run
 DETERMINISTIC = ("metrics.csv", "clients.csv", "partition.csv", "model.safetensors")
 
 torch.set_num_threads(1)
@@ -102,7 +103,7 @@ class Toy(Task):
 def make_turn(model: nn.Module, batches: Sequence[Batch] = (), start: torch.Tensor | None = None, **given: Any) -> Turn:
     """A turn of client 0 on `batches`, over and over, by SGD; the model is where it is, `start` there or elsewhere."""
     flat = FlatModel(model, list(model.state_dict()), "cpu")
-    options = {
+    options: dict[str, Any] = {
         "local": {"steps": len(batches), "epochs": 1, "batch_size": 1, "lr": 0.1, "optimizer": {"name": "SGD"}},
         "config": {},
         "stream": lambda purpose: cycle(batches),
@@ -115,7 +116,7 @@ def make_turn(model: nn.Module, batches: Sequence[Batch] = (), start: torch.Tens
 
 
 @pytest.fixture
-def launch(tmp_path: Path) -> Callable[..., Path]:
+def launch(tmp_path: Path) -> Launch:
     """Run an experiment in this process and return its folder."""
     count = iter(range(1000))
 

@@ -26,11 +26,12 @@ def impatient(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], l
     return look
 
 
-def orphan(work: Callable[[], object]) -> int:
+def orphan(work: Callable[[], None]) -> int:
     """A process that is not a child of this one, and was not waited for."""
     ours, theirs = os.pipe()
     if os.fork() == 0:
         os.setsid()
+        os.chdir("/")
         if child := os.fork():
             os.write(theirs, str(child).encode())
         else:
@@ -46,8 +47,8 @@ def orphan(work: Callable[[], object]) -> int:
 LEFT: dict[str, Callable[[Path], int]] = {
     "in the folder of the test": lambda folder: subprocess.Popen(SLEEP, cwd=folder, env={}).pid,
     "elsewhere": lambda folder: subprocess.Popen(SLEEP, cwd="/", start_new_session=True).pid,
-    "of nobody": lambda folder: orphan(lambda: os.chdir("/") or os.execvp("sleep", SLEEP)),
-    "forked and of nobody": lambda folder: orphan(lambda: os.chdir("/") or time.sleep(1000)),
+    "of nobody": lambda folder: orphan(lambda: os.execvp("sleep", SLEEP)),
+    "forked and of nobody": lambda folder: orphan(lambda: time.sleep(1000)),
 }
 
 

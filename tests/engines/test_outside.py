@@ -1,6 +1,7 @@
 """Strategies from a user's own folder, well behaved and not, in the workers of a real simulation."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def own_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(folder: Path, step: float):
+def run(folder: Path, step: float) -> subprocess.CompletedProcess[str]:
     (folder / "conf" / "strategy" / "mine.yaml").write_text(STRATEGY.format(step=step))
     words = ("--config-dir", "conf", "strategy=mine", "num_rounds=3", "figures=false", "hydra.run.dir=run")
     return forked(*words, cwd=folder)

@@ -173,7 +173,9 @@ def test_a_client_that_fails_to_be_evaluated(
     assert capsys.readouterr().out.endswith("not what is in clients.csv\n")
 
 
-def test_a_client_whose_held_out_loss_is_no_number_is_left_out_too(launch: Launch, monkeypatch) -> None:
+def test_a_client_whose_held_out_loss_is_no_number_is_left_out_too(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def personalize(self: LocalAlgorithm, turn: Turn) -> None:
         if (turn.client, turn.round) == (1, 2):
             turn.parameters.fill_(torch.nan)
@@ -183,7 +185,9 @@ def test_a_client_whose_held_out_loss_is_no_number_is_left_out_too(launch: Launc
     assert [row["why"] for row in rows if row["why"]] == ["evaluation: its held-out loss is nan"]
 
 
-def test_a_client_that_fails_twice_in_a_round_has_both_reasons(launch: Launch, monkeypatch, capsys) -> None:
+def test_a_client_that_fails_twice_in_a_round_has_both_reasons(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(LocalAlgorithm, "finish", failing(raising))
 
     def personalize(self: LocalAlgorithm, turn: Turn) -> None:
@@ -199,7 +203,9 @@ def test_a_client_that_fails_twice_in_a_round_has_both_reasons(launch: Launch, m
         assert verbs.VERBS["replay"]([str(folder), "--round", "2", "--client", "2", *flag]) == 0
 
 
-def test_a_round_in_which_nobody_can_be_evaluated_can_be_replayed(launch: Launch, monkeypatch, capsys) -> None:
+def test_a_round_in_which_nobody_can_be_evaluated_can_be_replayed(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def personalize(self: LocalAlgorithm, turn: Turn) -> None:
         if turn.round == 2:
             raise KeyError("luck")
@@ -211,7 +217,9 @@ def test_a_round_in_which_nobody_can_be_evaluated_can_be_replayed(launch: Launch
     assert verbs.VERBS["replay"]([str(folder), "--round", "2", "--client", "0", "--evaluation"]) == 0
 
 
-def test_a_replay_without_the_checkpoint_repeats_what_came_before(launch: Launch, capsys) -> None:
+def test_a_replay_without_the_checkpoint_repeats_what_came_before(
+    launch: Launch, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = launch("num_rounds=5", "strategy=fedbuff", "network=heterogeneous", "clients_per_round=4")
     row = next(row for row in table(folder, "clients") if row["round"] == "2" and row["status"] == "ok")
     shutil.rmtree(folder / "checkpoint")
@@ -274,7 +282,13 @@ def test_a_replay_can_be_debugged(launch: Launch) -> None:
         (("--round", "9", "--client", "1"), "--round 9: the run has 3 rounds"),
     ],
 )
-def test_a_replay_of_what_never_was(launch: Launch, capsys, monkeypatch, words: tuple[str, ...], line: str) -> None:
+def test_a_replay_of_what_never_was(
+    launch: Launch,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    line: str,
+) -> None:
     folder = launch(*SMALL)
     capsys.readouterr()
     monkeypatch.setattr(sys, "argv", ["fl-bench", "replay", str(folder), *words])

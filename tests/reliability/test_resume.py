@@ -35,7 +35,7 @@ def start(tmp_path: Path) -> Start:
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_goes_on_as_if_it_had_not_stopped(start: Start, strategy: str) -> None:
-    words = (f"strategy={strategy}", "task=mnist", "network=heterogeneous", "clients_per_round=4")
+    words: tuple[str, ...] = (f"strategy={strategy}", "task=mnist", "network=heterogeneous", "clients_per_round=4")
     if strategy == "fedprox":
         words += ("strategy.mu=adaptive",)
     whole, _ = start("whole", *words, "num_rounds=5")
@@ -154,7 +154,9 @@ def test_what_makes_no_difference_may_change(start: Start) -> None:
     assert digests(parts) == digests(whole)
 
 
-def test_other_data_is_refused(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_other_data_is_refused(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     start("run", "num_rounds=2")
     monkeypatch.setattr("fl_bench.runs.experiment.data_digests", lambda *_: {"data": "other", "partition": "other"})
     _, code = start("run", "num_rounds=3", resume=True)
@@ -211,7 +213,7 @@ def test_a_strange_file_among_the_checkpoints_is_let_be(start: Start) -> None:
     assert start("parts", "num_rounds=3", resume=True)[1] == 0
 
 
-def test_other_traces_are_other_data(start: Start, tmp_path: Path, capsys) -> None:
+def test_other_traces_are_other_data(start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     traces = tmp_path / "traces.csv"
     rows = [f"{client},1,1e6,1e6,," for client in range(5)]
     traces.write_text(TRACE_COLUMNS + "\n".join(rows))
@@ -239,7 +241,9 @@ class Opaque:
         return (1,)
 
 
-def test_what_cannot_be_saved_is_named(start: Start, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_what_cannot_be_saved_is_named(
+    start: Start, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from flwr.serverapp.strategy import FedAvg
 
     monkeypatch.setattr(FedAvg, "extra", None, raising=False)

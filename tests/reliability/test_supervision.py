@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 from conftest import begin, compose, digests, forked, leftovers, table
+from omegaconf import DictConfig
 
+from fl_bench.errors import AGAIN_SMALLER
+from fl_bench.machine import num_cpus
 from fl_bench.observers import journal
 from fl_bench.runs import launch
 from fl_bench.runs.process import Crashed, Watch, in_own_process
@@ -153,18 +156,18 @@ def test_for_want_of_memory_it_starts_again_with_half_as_many_workers(
     cfg = compose("engine=simulation", "engine.client_resources.num_cpus=0.5", "engine.client_resources.num_gpus=0.25")
     seen = []
 
-    def attempt(cfg, folder: Path, resume: bool) -> int:
+    def attempt(cfg: DictConfig, folder: Path, resume: bool) -> int:
         seen.append((resume, dict(cfg.engine.client_resources)))
         record = journal.Journal(folder, cfg)
         record.end(1, "round 3: the worker of clients 1, 2 died")
-        return launch.AGAIN_SMALLER if len(seen) < 3 else 0
+        return AGAIN_SMALLER if len(seen) < 3 else 0
 
     monkeypatch.setattr(launch, "_attempt", attempt)
     assert launch.launch(cfg, tmp_path, resume=False) == 0
     assert seen == [
         (False, {"num_cpus": 0.5, "num_gpus": 0.25}),
         (True, {"num_cpus": 1.0, "num_gpus": 0.5}),
-        (True, {"num_cpus": 2.0 if launch.num_cpus() > 1 else 1.0, "num_gpus": 1.0}),
+        (True, {"num_cpus": 2.0 if num_cpus() > 1 else 1.0, "num_gpus": 1.0}),
     ]
     assert capsys.readouterr().err.count("round 3: the worker of clients 1, 2 died; starting again") == 2
 
