@@ -2,6 +2,7 @@
 
 import csv
 import fcntl
+import gc
 import hashlib
 import multiprocessing
 import os
@@ -270,6 +271,14 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             yield
             left = left_since(before, Path(folder))
             assert not left
+
+
+@pytest.fixture(autouse=True)
+def short_collections() -> Iterator[None]:
+    """Some of Flower's strategies collect garbage for every client: not all of torch and of pytest each time."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

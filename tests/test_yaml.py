@@ -50,7 +50,7 @@ def test_tasks_with_their_figures(launch: Launch, task: str) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ("task=sam", "strategy=fedprox"),
+        ("task=sam", "data=nuclei", "strategy=fedprox"),
         ("task=imdb", "strategy=fedadam", "partition=dirichlet"),
         ("task=dcgan", "strategy=fedmedian", "partition=dirichlet"),
     ],

@@ -70,9 +70,9 @@ def test_strategies_that_keep_something_at_the_client(launch: Launch, tmp_path: 
     assert any(name.startswith("state/") for name in simulated)
 
 
-@pytest.mark.parametrize("task", ["imdb", "sam", "dcgan"])
-def test_the_larger_tasks(launch: Launch, tmp_path: Path, task: str) -> None:
-    words = (f"task={task}", "num_rounds=2", "local.steps=2", "clients_per_round=4", "figures=false")
+@pytest.mark.parametrize("task", [("task=imdb",), ("task=sam", "data=nuclei"), ("task=dcgan",)], ids="-".join)
+def test_the_larger_tasks(launch: Launch, tmp_path: Path, task: tuple[str, ...]) -> None:
+    words = (*task, "num_rounds=2", "local.steps=2", "clients_per_round=4", "figures=false")
     assert digests(run(tmp_path, "simulated", *words)) == digests(launch(*words))
 
 
