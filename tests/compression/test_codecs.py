@@ -1,6 +1,6 @@
 """Each codec by what it promises: its bytes, its largest error, its mean, and small cases by hand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import prod
 
 import numpy as np
@@ -14,7 +14,7 @@ from fl_bench.compression.quantize import Quantize
 from fl_bench.compression.sketch import Sketch, hadamard, powers_of_two
 from fl_bench.compression.sparse import RandomMask, TopK
 
-Shapes = dict[str, tuple[int, ...]]
+Shapes = Mapping[str, tuple[int, ...]]
 SHAPES: Shapes = {"conv": (6, 3, 5, 5), "bias": (6,), "none": (0,), "dense": (40, 30), "one": (1,)}
 P = sum(map(prod, SHAPES.values()))  # 1657
 

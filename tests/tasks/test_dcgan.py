@@ -35,7 +35,7 @@ def test_the_networks_fit_each_size(size: int) -> None:
     assert images.shape == (2, 3, size, size)
     assert images.abs().max() <= 1
     assert gan.discriminator(images).shape == (2,)
-    weights = gan.generator[0].weight.detach()
+    weights = gan.get_parameter("generator.0.weight").detach()
     assert weights.mean().abs() < 0.005
     assert weights.std().item() == pytest.approx(0.02, rel=0.1)
 

@@ -1,5 +1,6 @@
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def test_dice_loss_by_hand() -> None:
 
 def test_the_box_filled_in_is_the_baseline() -> None:
     class Blind(torch.nn.Module):
-        def forward(self, input_boxes, multimask_output, image_embeddings):
+        def forward(self, input_boxes: Any, multimask_output: bool, image_embeddings: Any) -> Any:
             return type("Output", (), {"pred_masks": torch.full((1, 1, 1, 4, 4), -1.0)})
 
     box = torch.tensor([[1.0, 0.0, 2.0, 3.0]])  # 2 x 4 pixels around the 6 of the truth
