@@ -3,18 +3,33 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Tests that run side by side; each may start a simulation with a worker for each core.
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help run test docs bench results communication lint format clean
+.PHONY: help run test test-all coverage docs bench results communication lint format clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(READY) ## run the main job to its result: 100 rounds of FedAvg on real handwritten digits
 	$(BIN)/fl-bench
 
-test: $(READY) ## run all tests
-	$(BIN)/python -m pytest
+test: $(READY) ## run all tests, ten minutes on two cores; those that measure time last, and alone
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not alone" $(PYTEST)
+	$(BIN)/python -m pytest -m alone $(PYTEST)
+
+test-all: export FL_BENCH_CRASHES = 240
+test-all: export FL_BENCH_DAMAGES = 500
+test-all: export FL_BENCH_EXAMPLES = 1000
+test-all: export FL_BENCH_KILLS = 7
+test-all: test ## the same with many more kills, crashes, damages and random examples, within an hour
+
+coverage: PYTEST = --cov --cov-append --cov-report=
+coverage: $(READY) ## which lines the tests run, in processes that they start too
+	$(BIN)/coverage erase
+	$(MAKE) test PYTEST="$(PYTEST)"
+	$(BIN)/coverage report --skip-covered --sort=cover
 
 docs: $(VENV)/.docs-ready ## build the site in site/, which is read without a network: open site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

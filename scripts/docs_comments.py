@@ -1,5 +1,6 @@
 """For the site's API pages: the comment behind an attribute is its docstring, so that nothing is written twice."""
 
+from pathlib import Path
 from typing import Any
 
 from griffe import Attribute, Docstring, Extension
@@ -9,7 +10,7 @@ class Comments(Extension):
     """`stacks = True  # whether ...` is shown with its comment, as is a field of a dataclass."""
 
     def on_attribute_instance(self, *, attr: Attribute, **_: Any) -> None:
-        if attr.docstring is None and attr.lineno:
+        if attr.docstring is None and attr.lineno and isinstance(attr.filepath, Path):
             line = attr.lines_collection[attr.filepath][(attr.endlineno or attr.lineno) - 1]
             comment = line.partition("  # ")[2].strip()
             if comment and not comment.startswith(("type:", "noqa")):

@@ -2,21 +2,31 @@
 
 import csv
 import fcntl
+import gc
 import hashlib
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import nullcontext, suppress
+from copy import deepcopy
+from functools import cache
 from itertools import cycle
+from multiprocessing import forkserver
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import Any
 
+import forks
 import hydra
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from omegaconf import DictConfig
 from torch import nn
 
@@ -29,18 +39,32 @@ from fl_bench.runs.execute import execute
 from fl_bench.strategies.turn import Turn
 from fl_bench.tasks.base import Batch, Metrics, Task, batch_mean
 
-TEMPORARY = Path(tempfile.gettempdir())
+ROOT = Path(__file__).parent.parent
+COMMAND = str(Path(sys.executable).with_name("fl-bench"))
+MARK = "session"  # a file in TMPDIR that this process has open, and whatever is forked from it
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["fl_bench.runs.execute"])
+PATIENCE_SECONDS = 10  # for the system to end what was killed
+Launch = Callable[..., Path]  # words to the folder of a run
 DETERMINISTIC = ("metrics.csv", "clients.csv", "partition.csv", "model.safetensors")
 
 torch.set_num_threads(1)
+settings.register_profile("fl-bench", max_examples=int(os.environ.get("FL_BENCH_EXAMPLES", "100")), deadline=None)
+settings.load_profile("fl-bench")
 
 
 def compose(*overrides: str) -> DictConfig:
     """The config as the command line would make it, on the engine of this process and without figures."""
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = hydra.compose("config", ["engine=inline", "figures=false", *overrides])
+    cfg = deepcopy(_composed(overrides))
     validate(cfg)
     return cfg
+
+
+@cache
+def _composed(overrides: tuple[str, ...]) -> DictConfig:
+    """Kept, since many tests begin with the same one, and Hydra takes a third of a small run's time."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose("config", ["engine=inline", "figures=false", *overrides])
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -80,7 +104,7 @@ class Toy(Task):
 def make_turn(model: nn.Module, batches: Sequence[Batch] = (), start: torch.Tensor | None = None, **given: Any) -> Turn:
     """A turn of client 0 on `batches`, over and over, by SGD; the model is where it is, `start` there or elsewhere."""
     flat = FlatModel(model, list(model.state_dict()), "cpu")
-    options = {
+    options: dict[str, Any] = {
         "local": {"steps": len(batches), "epochs": 1, "batch_size": 1, "lr": 0.1, "optimizer": {"name": "SGD"}},
         "config": {},
         "stream": lambda purpose: cycle(batches),
@@ -93,7 +117,7 @@ def make_turn(model: nn.Module, batches: Sequence[Batch] = (), start: torch.Tens
 
 
 @pytest.fixture
-def launch(tmp_path: Path) -> Callable[..., Path]:
+def launch(tmp_path: Path) -> Launch:
     """Run an experiment in this process and return its folder."""
     count = iter(range(1000))
 
@@ -107,29 +131,43 @@ def launch(tmp_path: Path) -> Callable[..., Path]:
     return start
 
 
-def fl_bench(*words: str, cwd: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+@pytest.fixture
+def quick_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GAN's judge that has learnt little, for runs in this process where nobody asks how good the images are."""
+    monkeypatch.setattr("fl_bench.tasks.dcgan.JUDGE_STEPS", 20)
+
+
+def fl_bench(*words: str, cwd: Path, timeout: float = 120, typed: str = "") -> subprocess.CompletedProcess[str]:
     """The console command, for real, in a folder whose modules can be imported."""
-    command = [str(Path(sys.executable).with_name("fl-bench")), *words]
-    environment = os.environ | {"PYTHONPATH": str(cwd)}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)
+    process = begin(*words, cwd=cwd)
+    stdout, stderr = process.communicate(typed, timeout)  # what takes too long `nothing_is_left` kills
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
-def leftovers(folder: Path) -> list[str]:
-    """Processes that still run in `folder`."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/cwd"):
-        try:
-            if os.readlink(entry).startswith(str(folder)):
-                found.append((entry.parent / "cmdline").read_text())
-        except OSError:  # it has just ended
-            continue
-    return found
+def begin(*words: str, cwd: Path, output: Path | None = None) -> subprocess.Popen[str]:
+    """The console command, at its start. It writes to a file, which nobody need read, or into pipes."""
+    with output.open("w") if output else nullcontext() as file:
+        return subprocess.Popen(
+            [COMMAND, *words], cwd=cwd, env=environment(cwd), text=True, start_new_session=True, stdin=subprocess.PIPE,
+            stdout=file or subprocess.PIPE, stderr=file or subprocess.PIPE,
+        )  # fmt: skip
 
 
-def traces(folder: Path) -> set[str]:
-    """What of ours could be left behind: processes in `folder`, shared memory, temporary folders that nobody holds."""
-    shared = {str(file) for file in Path("/dev/shm").glob("*")}
-    return shared | set(leftovers(folder)) | {str(file) for file in TEMPORARY.glob("fl-bench-*/lock") if is_free(file)}
+def environment(folder: Path) -> dict[str, str]:
+    """Modules are found in `folder`, and the package in this checkout, wherever another is installed."""
+    return os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
+
+
+def forked(*words: str, cwd: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """What `fl_bench` does, in a process forked from one that has imported everything: imports are most of its time."""
+    with tempfile.TemporaryDirectory(prefix="output-") as folder:
+        outputs = [Path(folder, name) for name in ("stdout", "stderr")]
+        child = FORKS.Process(target=forks.command, args=(words, cwd, environment(cwd), outputs))
+        child.start()
+        child.join(timeout)
+        if child.exitcode is None:
+            raise subprocess.TimeoutExpired(words, timeout)
+        return subprocess.CompletedProcess(words, child.exitcode, *(file.read_text() for file in outputs))
 
 
 def is_free(lock: Path) -> bool:
@@ -142,12 +180,111 @@ def is_free(lock: Path) -> bool:
     return True
 
 
+def processes() -> Iterator[Path]:
+    """The folders in /proc of what runs, this process and what has ended but for its exit code apart."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has just ended
+            if folder.name != str(os.getpid()) and (folder / "stat").read_text().rpartition(")")[2].split()[0] != "Z":
+                yield folder
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Processes that still run in `folder`."""
+    return [command_line(process) for process in processes() if works_in(process, folder)]
+
+
+def command_line(process: Path) -> str:
+    with suppress(OSError):
+        return (process / "cmdline").read_text().replace("\0", " ")
+    return ""
+
+
+def works_in(process: Path, folder: Path) -> bool:
+    with suppress(OSError):
+        return os.readlink(process / "cwd").startswith(str(folder))
+    return False
+
+
+def is_ours(process: Path) -> bool:
+    """Whether it was started by the tests of this session: it has its TMPDIR, or, if forked, the mark in there open."""
+    with suppress(OSError):
+        if f"TMPDIR={tempfile.gettempdir()}".encode() in (process / "environ").read_bytes().split(b"\0"):
+            return True
+        mark = f"{tempfile.gettempdir()}/{MARK}"
+        return any(os.readlink(file) == mark for file in (process / "fd").iterdir())
+    return False
+
+
+def in_use(shared: Path) -> bool:
+    """Whether a process that lives has this file of shared memory; a file of a session beside this one is."""
+    for process in processes():
+        with suppress(OSError):
+            if str(shared) in (process / "maps").read_text():
+                return True
+            if any(os.readlink(file) == str(shared) for file in (process / "fd").iterdir()):
+                return True
+    return False
+
+
+def traces(folder: Path) -> dict[str, str]:
+    """What of ours could be left behind, and what to call it: processes in `folder` or started by this session, shared
+    memory that nobody has, temporary folders that nobody holds.
+    """
+    running = [process for process in processes() if works_in(process, folder) or is_ours(process)]
+    shared = [file for file in Path("/dev/shm").glob("*") if file.stat().st_uid == os.getuid() and not in_use(file)]
+    locks = [lock for lock in Path(tempfile.gettempdir()).glob("fl-bench-*/lock") if is_free(lock)]
+    return {str(file): str(file) for file in (*shared, *locks)} | {
+        process.name: f"process {process.name}: {command_line(process)}" for process in running
+    }
+
+
+def left_since(before: Collection[str], folder: Path) -> list[str]:
+    """What is left that was not there before, after a moment for the system to end what was killed. Processes are
+    killed then, so that a test that fails, or that nobody waits for, leaves the machine as it was.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while left := {key: name for key, name in traces(folder).items() if key not in before}:
+        if time.monotonic() > deadline:
+            for key in filter(str.isdigit, left):
+                with suppress(ProcessLookupError):
+                    os.kill(int(key), signal.SIGKILL)
+            break
+        time.sleep(0.1)
+    return list(left.values())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A TMPDIR of its own for each session, and so for each of the workers that share the tests out: `traces` of one
+    does not see the other's. Its path is short, since Ray's sockets lie in it.
+    """
+    tmp_path_factory.getbasetemp()  # stays where pytest wants it
+    get_temp_dir()  # the fork server's own, which is removed later than ours
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in a shell's background; children would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="t") as folder:
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", folder)
+        with Path(folder, MARK).open("w"):
+            forkserver.ensure_running()
+            before = traces(Path(folder))
+            yield
+            left = left_since(before, Path(folder))
+            assert not left
+
+
 @pytest.fixture(autouse=True)
-def nothing_is_left(tmp_path: Path) -> Iterator[None]:
-    """After every test; the system may take a moment to end what was killed."""
+def short_collections() -> Iterator[None]:
+    """Some of Flower's strategies collect garbage for every client: not all of torch and of pytest each time."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(session: None, tmp_path: Path) -> Iterator[None]:
+    """After every test."""
     before = traces(tmp_path)
     yield
-    deadline = time.monotonic() + 10
-    while (left := traces(tmp_path) - before) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    left = left_since(before, tmp_path)
     assert not left

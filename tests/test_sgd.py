@@ -58,7 +58,7 @@ def test_refuses_what_torch_refuses(options: dict[str, Any]) -> None:
 
 def test_a_process_that_trains_with_it_does_not_import_torchs_compiler() -> None:
     code = (
-        "import sys, torch; from fl_bench.sgd import SGD; model = torch.nn.Linear(1, 1)\n"
+        "import sys, torch; from fl_bench.tasks.sgd import SGD; model = torch.nn.Linear(1, 1)\n"
         "optimizer = SGD(model.parameters(), 0.1); model(torch.ones(1)).backward(); optimizer.step()\n"
         "assert 'torch._dynamo' not in sys.modules"
     )

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from conftest import table
 from torch import nn
@@ -29,6 +30,7 @@ def bare_round(model: nn.Module, images: np.ndarray, labels: np.ndarray, start: 
     return total / CLIENTS
 
 
+@pytest.mark.alone
 def test_a_round_takes_hardly_longer_than_the_bare_loop(launch: Callable[..., Path]) -> None:
     model = nn.Sequential(
         nn.Conv2d(3, 6, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),

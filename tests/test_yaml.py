@@ -1,6 +1,7 @@
 """Every shipped yaml composes as shipped and runs two rounds."""
 
 import pytest
+from conftest import Launch
 
 from fl_bench.config.compose import GROUPS
 from fl_bench.config.schema import CONF
@@ -13,16 +14,18 @@ def options(group: str) -> list[str]:
 
 
 @pytest.mark.parametrize("strategy", options("strategy"))
-def test_strategies(launch, strategy: str) -> None:  # on task=cifar they are checked in tests/test_check.py
+def test_strategies(launch: Launch, strategy: str) -> None:  # on task=cifar they are checked in tests/test_check.py
     launch(f"strategy={strategy}", *SMALL)
 
 
 @pytest.mark.parametrize("partition", [name for name in options("partition") if name != "natural"])
-def test_partitions(launch, partition: str) -> None:
+def test_partitions(launch: Launch, partition: str) -> None:
     launch(f"partition={partition}", *SMALL)
 
 
-def test_a_natural_partition_needs_data_from_several_sources(launch, capsys) -> None:
+def test_a_natural_partition_needs_data_from_several_sources(
+    launch: Launch, capsys: pytest.CaptureFixture[str]
+) -> None:
     launch("partition=natural", exit_code=2)
     assert 'partition: this one needs a column "source", and the data has x, y' in capsys.readouterr().err
 
@@ -37,7 +40,7 @@ FIGURES = {
 
 
 @pytest.mark.parametrize("task", options("task"))
-def test_tasks_with_their_figures(launch, task: str) -> None:
+def test_tasks_with_their_figures(launch: Launch, task: str) -> None:
     folder = launch(f"task={task}", "num_rounds=2", "local.steps=2", "figures=true")
     names = {file.name for file in (folder / "figures").iterdir()}
     assert {"curves.png", "client_losses.png", "partition.png"} | FIGURES[task] <= names
@@ -47,12 +50,12 @@ def test_tasks_with_their_figures(launch, task: str) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ("task=sam", "strategy=fedprox"),
+        ("task=sam", "data=nuclei", "strategy=fedprox"),
         ("task=imdb", "strategy=fedadam", "partition=dirichlet"),
         ("task=dcgan", "strategy=fedmedian", "partition=dirichlet"),
     ],
 )
-def test_other_strategies_for_the_larger_tasks(launch, words: tuple[str, ...]) -> None:
+def test_other_strategies_for_the_larger_tasks(launch: Launch, words: tuple[str, ...]) -> None:
     launch(*words, "num_rounds=2", "local.steps=1")
 
 

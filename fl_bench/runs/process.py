@@ -40,6 +40,7 @@ def in_own_process(function: Callable[[Arm], int], timeout: float | None = None)
             os.setpgid(0, 0)
             os.close(hold)
             _guard(alive)
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored in a shell's background
             _say(theirs, _call(function, lambda on: _say(theirs, ARM if on else DISARM)))
             sys.stdout.flush()
             sys.stderr.flush()

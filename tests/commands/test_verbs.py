@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 from conftest import compose, fl_bench
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from fl_bench import cli, commands
 from fl_bench.config.compose import GROUPS, MAIN, options
+from fl_bench.config.origin import Origin
 from fl_bench.errors import ConfigError
 
 VERBS = {"check", "help", "list", "replay", "rerun", "resume", "run", "verify"}
@@ -29,7 +30,7 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return capsys.readouterr().out
 
 
-def test_help_lists_verbs_and_groups(capsys) -> None:
+def test_help_lists_verbs_and_groups(capsys: pytest.CaptureFixture[str]) -> None:
     text = said(capsys, "--help")
     assert said(capsys, "-h") == said(capsys, "help") == said(capsys, "task=cifar", "--help") == text
     assert set(commands.ours()) >= VERBS
@@ -39,7 +40,7 @@ def test_help_lists_verbs_and_groups(capsys) -> None:
         assert re.search(rf"^  {group} +{', '.join(options(group))}$", text, re.M)
 
 
-def test_help_shows_each_key_with_its_comment(capsys) -> None:
+def test_help_shows_each_key_with_its_comment(capsys: pytest.CaptureFixture[str]) -> None:
     text = said(capsys, "help")
     for line in (
         r"seed=0 +everything random follows from it",
@@ -58,14 +59,14 @@ def test_help_shows_each_key_with_its_comment(capsys) -> None:
 
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
-def test_help_of_a_verb_is_its_docstring_and_arguments(verb: str, capsys) -> None:
+def test_help_of_a_verb_is_its_docstring_and_arguments(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = said(capsys, "help", verb)
     assert said(capsys, verb, "--help") == text
     assert text.startswith(f"usage: fl-bench {verb} ")
     assert commands.find(verb).__doc__.splitlines()[0] in text
 
 
-def test_version(capsys) -> None:
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.fullmatch(r"fl-bench \d+\.\d+\.\d+\n", said(capsys, "--version"))
 
 
@@ -93,7 +94,9 @@ def test_what_is_no_verb_or_does_not_fit_it(words: list[str], line: str) -> None
 
 @pytest.mark.parametrize("words", [["list", "--config-dir", "mine"], ["--config-dir", "mine", "list"],
                                    ["--config-dir=mine", "list"], ["-cd", "mine", "list"]])  # fmt: skip
-def test_list_has_the_users_own_options(words: list[str], tmp_path: Path, monkeypatch, capsys) -> None:
+def test_list_has_the_users_own_options(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "mine" / "strategy").mkdir(parents=True)
     (tmp_path / "mine" / "strategy" / "zeta.yaml").write_text("# my own idea\nserver: {}\n")
     (tmp_path / "mine" / "strategy" / "plain.yaml").write_text("server: {}\n")  # has no comment
@@ -165,7 +168,7 @@ def test_a_run_says_what_it_does_before_it_imports_torch(engine: str, tmp_path: 
     assert result.stderr == ("fl-bench: mnist with krum, 7 clients, 100 rounds: preparing engine and data\n")
 
 
-def test_hydras_own_flags(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_hydras_own_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     assert said(capsys, "seed=3", "--cfg", "job", "num_rounds=4").startswith("seed: 3\nnum_rounds: 4\n")
     assert said(capsys, "--cfg", "job", "--resolve", "--package", "local").startswith("# @package local\nepochs: 1\n")
@@ -181,12 +184,14 @@ CHOICES = {
 }  # fmt: skip
 
 
-def origin(folder: Path) -> tuple[dict[str, str | None], list[str]]:
+def origin_of(folder: Path) -> tuple[dict[str, str | None], list[str]]:
     record = json.loads((folder / "run.json").read_text())
     return {group: record["choices"][group] for group in CHOICES}, record["overrides"]
 
 
-def test_a_run_knows_the_options_and_words_it_came_from(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_a_run_knows_the_options_and_words_it_came_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     words = [*SMALL, "strategy=fedprox", "compression=fp16", "clients_per_round=${num_clients}"]
     said(capsys, *words, "hydra.run.dir=run")
@@ -206,8 +211,13 @@ def test_a_run_knows_the_options_and_words_it_came_from(tmp_path: Path, monkeypa
 
 
 def test_a_rerun_on_another_engine_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-    monkeypatch.setattr("fl_bench.commands.rerun.launch", lambda cfg, folder, resume, origin: seen.append(origin) or 2)
+    seen: list[Origin] = []
+
+    def launch(cfg: DictConfig, folder: Path, resume: bool, origin: Origin) -> int:
+        seen.append(origin)
+        return 2
+
+    monkeypatch.setattr("fl_bench.commands.rerun.launch", launch)
     config = OmegaConf.to_container(compose(*SMALL), resolve=True)
     (tmp_path / "run").mkdir()
     record = {"config": config, "choices": CHOICES, "overrides": ["engine=inline"]}

@@ -1,5 +1,6 @@
 """Each codec by what it promises: its bytes, its largest error, its mean, and small cases by hand."""
 
+from collections.abc import Callable, Mapping
 from math import prod
 
 import numpy as np
@@ -13,11 +14,12 @@ from fl_bench.compression.quantize import Quantize
 from fl_bench.compression.sketch import Sketch, hadamard, powers_of_two
 from fl_bench.compression.sparse import RandomMask, TopK
 
-SHAPES = {"conv": (6, 3, 5, 5), "bias": (6,), "none": (0,), "dense": (40, 30), "one": (1,)}
+Shapes = Mapping[str, tuple[int, ...]]
+SHAPES: Shapes = {"conv": (6, 3, 5, 5), "bias": (6,), "none": (0,), "dense": (40, 30), "one": (1,)}
 P = sum(map(prod, SHAPES.values()))  # 1657
 
 
-def link(seed: int = 0, shapes=None) -> Link:
+def link(seed: int = 0, shapes: Shapes | None = None) -> Link:
     def draw(purpose: str) -> np.random.Generator:
         return np.random.default_rng([seed, *purpose.encode()])
 
@@ -28,13 +30,13 @@ def update(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(P).astype(np.float32) * np.float32(0.01)
 
 
-def there_and_back(codec: Codec, vector: np.ndarray, seed: int = 0, shapes=None) -> np.ndarray:
+def there_and_back(codec: Codec, vector: np.ndarray, seed: int = 0, shapes: Shapes | None = None) -> np.ndarray:
     """Through bytes, with a link of its own at each end."""
     data = codec.encode(vector, link(seed, shapes))
     assert isinstance(data, bytes)
     assert len(data) == codec.num_bytes(link(seed, shapes))
     decoded = codec.decode(data, link(seed, shapes))
-    assert (decoded.dtype, decoded.shape) == (np.float32, vector.shape)
+    assert (decoded.dtype, decoded.shape) == (np.dtype(np.float32), vector.shape)
     return decoded
 
 
@@ -218,6 +220,6 @@ def test_a_part_is_rounded_up_but_not_by_the_error_of_floats() -> None:
         (lambda: importance("cmfl", 2, 0.5, 0.5), "threshold=2"),
     ],
 )
-def test_what_cannot_be_is_refused(make, message: str) -> None:
+def test_what_cannot_be_is_refused(make: Callable[[], Codec], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()

@@ -66,7 +66,9 @@ def test_an_old_run_is_done_and_the_same(launch: Launch, capsys: pytest.CaptureF
         ("engine.vectorize=2", "engine.vectorize=2: the run has off, and"),
     ],
 )
-def test_an_old_run_had_the_default_and_nothing_else(launch: Launch, word: str, line: str, capsys) -> None:
+def test_an_old_run_had_the_default_and_nothing_else(
+    launch: Launch, word: str, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     old = launch(*SMALL)
     make_old(old)
     capsys.readouterr()

@@ -3,6 +3,7 @@
 import importlib.util
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -15,7 +16,7 @@ hooks = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(hooks)
 
 
-def keys_by_omegaconf(node, prefix: str = "") -> set[str]:
+def keys_by_omegaconf(node: Any, prefix: str = "") -> set[str]:
     """The keys of a config as another reader of yaml finds them."""
     keys: set[str] = set()
     for name, value in node.items():
@@ -25,7 +26,7 @@ def keys_by_omegaconf(node, prefix: str = "") -> set[str]:
 
 def test_every_key_of_the_config_is_there_with_its_comment() -> None:
     keys = hooks.keys_of(hooks.CONF / "config.yaml")
-    tree = OmegaConf.to_container(OmegaConf.load(hooks.CONF / "config.yaml"), resolve=False)
+    tree: Any = OmegaConf.to_container(OmegaConf.load(hooks.CONF / "config.yaml"), resolve=False)
     del tree["defaults"]
     assert {key.name for key in keys} == keys_by_omegaconf(tree)
     assert [key.name for key in keys if not key.comment] == []

@@ -62,7 +62,7 @@ def test_a_tutorial(name: str, tmp_path: Path) -> None:
     assert commands >= 4
 
 
-def test_all_words_of_all_tutorials_are_known(capsys) -> None:
+def test_all_words_of_all_tutorials_are_known(capsys: pytest.CaptureFixture[str]) -> None:
     """Without running them: every command of the other tutorials composes."""
     import hydra
 

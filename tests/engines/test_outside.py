@@ -1,10 +1,11 @@
 """Strategies from a user's own folder, well behaved and not, in the workers of a real simulation."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import fl_bench, leftovers
+from conftest import forked, leftovers
 
 STRATEGY = """
 # a strategy of the user's own
@@ -36,10 +37,10 @@ def own_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(folder: Path, step: float):
+def run(folder: Path, step: float) -> subprocess.CompletedProcess[str]:
     (folder / "conf" / "strategy" / "mine.yaml").write_text(STRATEGY.format(step=step))
     words = ("--config-dir", "conf", "strategy=mine", "num_rounds=3", "figures=false", "hydra.run.dir=run")
-    return fl_bench(*words, cwd=folder)
+    return forked(*words, cwd=folder)
 
 
 def test_a_strategy_may_live_outside(own_folder: Path) -> None:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import digests, fl_bench
+from conftest import Launch, digests, forked
 
 SETTINGS = (
     "task=cifar", "data=synthetic", "data.num_samples=600", "num_rounds=3", "clients_per_round=6", "figures=false",
@@ -13,7 +13,7 @@ SETTINGS = (
 
 
 def run(tmp_path: Path, name: str, *words: str) -> Path:
-    result = fl_bench(*words, f"hydra.run.dir={name}", cwd=tmp_path, timeout=200)
+    result = forked(*words, f"hydra.run.dir={name}", cwd=tmp_path, timeout=200)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-2].endswith(name)
     return tmp_path / name
@@ -48,7 +48,7 @@ def test_the_bytes_of_every_run_are_those_of_the_first(inline: Path, tmp_path: P
     ],
     ids=["metrics", "fedbuff"],
 )
-def test_strategies_that_need_each_client(launch, tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_strategies_that_need_each_client(launch: Launch, tmp_path: Path, words: tuple[str, ...]) -> None:
     words = (*words, "num_rounds=3", "figures=false")
     simulated = run(tmp_path, "simulated", *words)
     assert digests(simulated) == digests(launch(*words))
@@ -60,7 +60,7 @@ def test_strategies_that_need_each_client(launch, tmp_path: Path, words: tuple[s
     [("strategy=fedrep",), ("strategy=scaffold", "compression=topk", "network=flaky")],
     ids=["fedrep", "scaffold"],
 )
-def test_strategies_that_keep_something_at_the_client(launch, tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_strategies_that_keep_something_at_the_client(launch: Launch, tmp_path: Path, words: tuple[str, ...]) -> None:
     words = (
         "task=cifar", "data=synthetic", "data.num_samples=300", "num_rounds=3", "figures=false", *words,
         "clients_per_round=6", "partition=pathological", "evaluate.clients=true", "local.steps=2",
@@ -70,9 +70,9 @@ def test_strategies_that_keep_something_at_the_client(launch, tmp_path: Path, wo
     assert any(name.startswith("state/") for name in simulated)
 
 
-@pytest.mark.parametrize("task", ["imdb", "sam", "dcgan"])
-def test_the_larger_tasks(launch, tmp_path: Path, task: str) -> None:
-    words = (f"task={task}", "num_rounds=2", "local.steps=2", "clients_per_round=4", "figures=false")
+@pytest.mark.parametrize("task", [("task=imdb",), ("task=sam", "data=nuclei"), ("task=dcgan",)], ids="-".join)
+def test_the_larger_tasks(launch: Launch, tmp_path: Path, task: tuple[str, ...]) -> None:
+    words = (*task, "num_rounds=2", "local.steps=2", "clients_per_round=4", "figures=false")
     assert digests(run(tmp_path, "simulated", *words)) == digests(launch(*words))
 
 
@@ -95,7 +95,9 @@ TRAVELLING = [
 
 
 @pytest.mark.parametrize("words", TRAVELLING, ids=" ".join)
-def test_what_travels_and_who_drops_does_not_depend_on_who_trains_with_whom(launch, words: tuple[str, ...]) -> None:
+def test_what_travels_and_who_drops_does_not_depend_on_who_trains_with_whom(
+    launch: Launch, words: tuple[str, ...]
+) -> None:
     words = (*words, "num_rounds=5", "clients_per_round=6", "data=synthetic", "data.num_samples=600")
     assert digests(launch(*words)) == digests(launch(*words, "engine.packing=false"))
 

@@ -52,7 +52,7 @@ def test_the_error_against_float64_is_far_below_the_largest_update(scale: float,
     truth = sum(p.weight * (p.values.astype(np.float64) - start) for p in parts) / sum(WEIGHTS)
     largest = max(np.abs(p.values - exact.start).max() for p in parts)
     error = np.abs(ours - truth).max() / largest
-    record_property("relative_error", error)
+    record_property("relative_error", float(error))
     assert error < 1e-6
     assert np.abs(exact.mean(merged) - (start + truth)).max() <= np.spacing(np.float32(np.abs(start + truth).max()))
 

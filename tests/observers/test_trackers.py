@@ -92,7 +92,11 @@ def watch(tracker: Tracker, folder: Path, status: str = "done") -> Tracking:
 
 
 def globals_of_the_process() -> list[Any]:
-    generators = random.getstate(), np.random.get_state()[1].tobytes(), torch.get_rng_state().numpy().tobytes()
+    generators = (
+        random.getstate(),
+        np.random.get_state(legacy=True)[1].tobytes(),
+        torch.get_rng_state().numpy().tobytes(),
+    )
     handlers = [signal.getsignal(number) for number in range(1, 32)]
     return [*generators, handlers, sys.excepthook, threading.excepthook, os.getcwd()]
 
@@ -334,7 +338,9 @@ def test_a_run_that_was_interrupted_gives_its_tracker_all_rows(launch: Callable[
     assert digests(folder) == digests(plain)
 
 
-def test_a_tracker_that_fails_does_not_change_the_run(launch: Callable[..., Path], capsys) -> None:
+def test_a_tracker_that_fails_does_not_change_the_run(
+    launch: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     plain, loud = launch("num_rounds=2"), launch("num_rounds=2", f"tracker._target_={__name__}.Loud")
     assert digests(loud) == digests(plain)
     assert capsys.readouterr().err.count("Loud is off from now on") == 1

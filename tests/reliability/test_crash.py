@@ -21,6 +21,8 @@ RUNS = {
     "dp": ("strategy=dp_server_adaptive", "network=flaky", "min_clients=5", "checkpoint.every=3"),
 }
 
+Whole = dict[str, tuple[Path, float]]
+
 
 def start(words: tuple[str, ...], folder: Path, scratch: Path, resume: bool) -> int:
     """The run in a process group of its own, which is forked: imports would be most of its time."""
@@ -46,7 +48,7 @@ def finish(child: int) -> int:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     """What each run is without a crash, and how long it takes."""
     found = {}
     for name, words in RUNS.items():
@@ -58,11 +60,12 @@ def whole(tmp_path_factory):
 
 
 def model_digests(folder: Path) -> list[str]:
-    return json.loads((folder / "run.json").read_text())["digests"]
+    found: list[str] = json.loads((folder / "run.json").read_text())["digests"]
+    return found
 
 
 @pytest.mark.parametrize("number", range(CRASHES))
-def test_killed_at_any_moment(whole, number: int, tmp_path: Path) -> None:
+def test_killed_at_any_moment(whole: Whole, number: int, tmp_path: Path) -> None:
     name = list(RUNS)[number % len(RUNS)]
     expected, seconds = whole[name]
     moments = random.Random(number)

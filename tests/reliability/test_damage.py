@@ -56,7 +56,9 @@ KINDS: list[Callable[[bytearray, random.Random], None]] = [flip, cut, drop, inse
 
 
 @pytest.mark.parametrize("number", range(DAMAGES))
-def test_damage(runs: tuple[Path, dict[str, str]], tmp_path: Path, capsys, number: int) -> None:
+def test_damage(
+    runs: tuple[Path, dict[str, str]], tmp_path: Path, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
     source, expected = runs
     chance = random.Random(number)
     folder, scratch = tmp_path / "run", tmp_path / "scratch"

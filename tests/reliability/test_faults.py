@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import digests, fl_bench, table
+from conftest import digests, environment, fl_bench, forked, table
 
 from fl_bench import cli, commands
 from fl_bench.federation.update import Diverged, ExactMean, Update
@@ -172,7 +172,9 @@ def test_a_client_that_fails_to_be_evaluated(
     assert capsys.readouterr().out.endswith("not what is in clients.csv\n")
 
 
-def test_a_client_whose_held_out_loss_is_no_number_is_left_out_too(launch: Launch, monkeypatch) -> None:
+def test_a_client_whose_held_out_loss_is_no_number_is_left_out_too(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def personalize(self: LocalAlgorithm, turn: Turn) -> None:
         if (turn.client, turn.round) == (1, 2):
             turn.parameters.fill_(torch.nan)
@@ -182,7 +184,9 @@ def test_a_client_whose_held_out_loss_is_no_number_is_left_out_too(launch: Launc
     assert [row["why"] for row in rows if row["why"]] == ["evaluation: its held-out loss is nan"]
 
 
-def test_a_client_that_fails_twice_in_a_round_has_both_reasons(launch: Launch, monkeypatch, capsys) -> None:
+def test_a_client_that_fails_twice_in_a_round_has_both_reasons(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(LocalAlgorithm, "finish", failing(raising))
 
     def personalize(self: LocalAlgorithm, turn: Turn) -> None:
@@ -198,7 +202,9 @@ def test_a_client_that_fails_twice_in_a_round_has_both_reasons(launch: Launch, m
         assert commands.call("replay", [str(folder), "--round", "2", "--client", "2", *flag]) == 0
 
 
-def test_a_round_in_which_nobody_can_be_evaluated_can_be_replayed(launch: Launch, monkeypatch, capsys) -> None:
+def test_a_round_in_which_nobody_can_be_evaluated_can_be_replayed(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def personalize(self: LocalAlgorithm, turn: Turn) -> None:
         if turn.round == 2:
             raise KeyError("luck")
@@ -210,7 +216,9 @@ def test_a_round_in_which_nobody_can_be_evaluated_can_be_replayed(launch: Launch
     assert commands.call("replay", [str(folder), "--round", "2", "--client", "0", "--evaluation"]) == 0
 
 
-def test_a_replay_without_the_checkpoint_repeats_what_came_before(launch: Launch, capsys) -> None:
+def test_a_replay_without_the_checkpoint_repeats_what_came_before(
+    launch: Launch, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = launch("num_rounds=5", "strategy=fedbuff", "network=heterogeneous", "clients_per_round=4")
     row = next(row for row in table(folder, "clients") if row["round"] == "2" and row["status"] == "ok")
     shutil.rmtree(folder / "checkpoint")
@@ -260,10 +268,8 @@ def test_a_replay_shows_numbers_that_are_not_those_written(launch: Launch, capsy
 
 def test_a_replay_can_be_debugged(launch: Launch) -> None:
     folder = launch(*SMALL)
-    command = [str(Path(sys.executable).with_name("fl-bench")), "replay", str(folder), "--round", "3", "--client", "1"]
-    result = subprocess.run(
-        [*command, "--debug"], input="p 'here', client, round\nc\n", capture_output=True, text=True, timeout=60
-    )
+    words = ("replay", str(folder), "--round", "3", "--client", "1", "--debug")
+    result = fl_bench(*words, cwd=folder, typed="p 'here', client, round\nc\n")
     assert "('here', 1, 3)" in result.stdout
     assert result.returncode == 0
 
@@ -275,7 +281,13 @@ def test_a_replay_can_be_debugged(launch: Launch) -> None:
         (("--round", "9", "--client", "1"), "--round 9: the run has 3 rounds"),
     ],
 )
-def test_a_replay_of_what_never_was(launch: Launch, capsys, monkeypatch, words: tuple[str, ...], line: str) -> None:
+def test_a_replay_of_what_never_was(
+    launch: Launch,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    line: str,
+) -> None:
     folder = launch(*SMALL)
     capsys.readouterr()
     monkeypatch.setattr(sys, "argv", ["fl-bench", "replay", str(folder), *words])
@@ -334,9 +346,9 @@ def in_namespace(script: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run a script that may mount file systems, where the system lets us."""
     if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
         pytest.skip("this system lets nobody mount a small disk")
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     command = ["unshare", "-rm", "bash", "-c", script]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=cwd, env=environment(cwd) | path, capture_output=True, text=True, timeout=120)
 
 
 DISKS = [("inline", "fedavg", "140k"), ("inline", "scaffold", "900k"), ("simulation", "scaffold", "1300k")]
@@ -360,7 +372,7 @@ def test_a_full_disk(tmp_path: Path, launch: Launch, engine: str, strategy: str,
     assert "saved up to round " in line
     assert line.endswith("; to go on: fl-bench resume " + str(tmp_path / "small" / "run"))
     assert "failed" not in (tmp_path / "kept" / "clients.csv").read_text()
-    result = fl_bench("resume", "kept", "engine=inline", cwd=tmp_path)
+    result = forked("resume", "kept", "engine=inline", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert digests(tmp_path / "kept") == digests(launch(*words))
 
@@ -382,5 +394,5 @@ def test_a_folder_that_becomes_read_only(tmp_path: Path, launch: Launch) -> None
     line = result.stderr.splitlines()[-1]
     assert "Read-only file system" in line
     assert line.endswith("; to go on: fl-bench resume " + str(tmp_path / "disk" / "run"))
-    assert fl_bench("resume", "kept", cwd=tmp_path).returncode == 0
+    assert forked("resume", "kept", cwd=tmp_path).returncode == 0
     assert digests(tmp_path / "kept") == digests(launch(*words.split()))

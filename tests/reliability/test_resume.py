@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from conftest import TRACE_COLUMNS, compose, digests, fl_bench, table
+from conftest import TRACE_COLUMNS, compose, digests, forked, table
 
 from fl_bench.config.schema import CONF
 from fl_bench.runs.execute import execute
@@ -35,7 +35,7 @@ def start(tmp_path: Path) -> Start:
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_goes_on_as_if_it_had_not_stopped(start: Start, strategy: str) -> None:
-    words = (f"strategy={strategy}", "task=mnist", "network=heterogeneous", "clients_per_round=4")
+    words: tuple[str, ...] = (f"strategy={strategy}", "task=mnist", "network=heterogeneous", "clients_per_round=4")
     if strategy == "fedprox":
         words += ("strategy.mu=adaptive",)
     whole, _ = start("whole", *words, "num_rounds=5")
@@ -54,7 +54,7 @@ def test_the_state_of_a_strategy_is_what_makes_the_difference(start: Start, monk
     assert digests(parts)["model.safetensors"] != digests(whole)["model.safetensors"]
 
 
-def test_pictures_and_costs_go_on_too(start: Start) -> None:
+def test_pictures_and_costs_go_on_too(start: Start, quick_judge: None) -> None:
     words = ("task=dcgan", "figures=true", "targets=[1,500]", "target_metric=test_judge_fd", "checkpoint.every=2",
              "evaluate.every=2")  # fmt: skip
     whole, _ = start("whole", *words, "num_rounds=6")
@@ -154,7 +154,9 @@ def test_what_makes_no_difference_may_change(start: Start) -> None:
     assert digests(parts) == digests(whole)
 
 
-def test_other_data_is_refused(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_other_data_is_refused(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     start("run", "num_rounds=2")
     monkeypatch.setattr("fl_bench.runs.experiment.data_digests", lambda *_: {"data": "other", "partition": "other"})
     _, code = start("run", "num_rounds=3", resume=True)
@@ -194,7 +196,7 @@ def test_killed_between_the_last_checkpoint_and_its_tidying(start: Start, monkey
     assert names[0] == names[1] == ["3.safetensors", "4.safetensors"]
 
 
-def test_an_empty_picture_does_not_stop_a_run(start: Start) -> None:
+def test_an_empty_picture_does_not_stop_a_run(start: Start, quick_judge: None) -> None:
     """As after a power failure on a file system that had the name before the content."""
     words = ("task=dcgan", "figures=true", "evaluate.clients=false")
     whole, _ = start("whole", *words, "num_rounds=2")
@@ -211,7 +213,7 @@ def test_a_strange_file_among_the_checkpoints_is_let_be(start: Start) -> None:
     assert start("parts", "num_rounds=3", resume=True)[1] == 0
 
 
-def test_other_traces_are_other_data(start: Start, tmp_path: Path, capsys) -> None:
+def test_other_traces_are_other_data(start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     traces = tmp_path / "traces.csv"
     rows = [f"{client},1,1e6,1e6,," for client in range(5)]
     traces.write_text(TRACE_COLUMNS + "\n".join(rows))
@@ -239,7 +241,9 @@ class Opaque:
         return (1,)
 
 
-def test_what_cannot_be_saved_is_named(start: Start, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_what_cannot_be_saved_is_named(
+    start: Start, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from flwr.serverapp.strategy import FedAvg
 
     monkeypatch.setattr(FedAvg, "extra", None, raising=False)
@@ -258,7 +262,7 @@ def test_what_cannot_be_saved_is_named(start: Start, monkeypatch: pytest.MonkeyP
 def test_the_command_goes_on_skips_and_says_how(tmp_path: Path) -> None:
     words = ("engine=inline", "figures=false", "seed=0,1", "strategy=fedavg,scaffold", "num_rounds=3")
     sweep = ("-m", *words, "data=synthetic", "data.num_samples=100")
-    assert fl_bench(*sweep, cwd=tmp_path).returncode == 0
+    assert forked(*sweep, cwd=tmp_path).returncode == 0
     (folder,) = (tmp_path / "outputs" / "multirun").iterdir()
     cells = sorted(cell for cell in folder.iterdir() if cell.is_dir())
     expected = [digests(cell) for cell in cells]
@@ -269,18 +273,18 @@ def test_the_command_goes_on_skips_and_says_how(tmp_path: Path) -> None:
     for cell in cells[2:]:
         for file in sorted(cell.rglob("*"), reverse=True):
             file.rmdir() if file.is_dir() else file.unlink()
-    result = fl_bench(*sweep, "resume=true", cwd=tmp_path)
+    result = forked(*sweep, "resume=true", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("all 3 rounds were done before") == 1
     assert result.stderr.count("going on after round 2") == 1
     assert [digests(cell) for cell in cells] == expected
 
-    result = fl_bench("resume", str(cells[0]), cwd=tmp_path)
+    result = forked("resume", str(cells[0]), cwd=tmp_path)
     assert (result.returncode, "all 3 rounds were done before" in result.stdout) == (0, True)
-    result = fl_bench("resume", str(cells[0]), "num_rounds=5", cwd=tmp_path)
+    result = forked("resume", str(cells[0]), "num_rounds=5", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert [row["round"] for row in table(cells[0], "metrics")] == list("012345")
-    result = fl_bench("resume", str(tmp_path), cwd=tmp_path)
+    result = forked("resume", str(tmp_path), cwd=tmp_path)
     assert (result.returncode, result.stderr) == (
         2, f"fl-bench: {tmp_path}: is not the folder of a run: it has no run.json with a config\n",
     )  # fmt: skip
@@ -290,9 +294,9 @@ def test_the_command_goes_on_skips_and_says_how(tmp_path: Path) -> None:
         ("strategy=fedprox", "strategy=fedprox: cannot be chosen again for a run that there is, only engine can"),
         ("engine.vectorize=off", None),
     ):
-        result = fl_bench("resume", str(cells[0]), word, cwd=tmp_path)
+        result = forked("resume", str(cells[0]), word, cwd=tmp_path)
         assert (result.returncode, result.stderr) == ((2, f"fl-bench: {line}\n") if line else (0, ""))
-    result = fl_bench(*sweep, "seed=7", "resume=True", "num_rounds=1", cwd=tmp_path)
+    result = forked(*sweep, "seed=7", "resume=True", "num_rounds=1", cwd=tmp_path)
     assert "note: resume=true: there is no such sweep in outputs/multirun: beginning one" in result.stderr
-    result = fl_bench("resume", str(cells[0]), "num_round=5", cwd=tmp_path)
+    result = forked("resume", str(cells[0]), "num_round=5", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (2, "fl-bench: num_round: unknown key; did you mean num_rounds?\n")

@@ -4,15 +4,17 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import compose, digests, fl_bench, leftovers, table
+from conftest import begin, compose, digests, forked, leftovers, table
+from omegaconf import DictConfig
 
+from fl_bench.config.origin import UNKNOWN, Origin
 from fl_bench.engines.base import Engine
+from fl_bench.errors import AGAIN_SMALLER
 from fl_bench.machine import num_cpus
 from fl_bench.observers import journal
 from fl_bench.runs import launch
@@ -20,13 +22,10 @@ from fl_bench.runs.process import Arm, Crashed, in_own_process
 
 KILLS = int(os.environ.get("FL_BENCH_KILLS", "2"))  # docs/reliability.md says with how many it was last tried
 WORDS = ("figures=false", "strategy=scaffold", "network=flaky", "clients_per_round=6", "num_rounds=200")
-COMMAND = str(Path(sys.executable).with_name("fl-bench"))
 
 
-def begin(folder: Path, *words: str) -> subprocess.Popen:
-    command = [COMMAND, *WORDS, *words, "hydra.run.dir=run"]
-    with (folder / "output.txt").open("w") as output:
-        return subprocess.Popen(command, cwd=folder, stdout=output, stderr=output, start_new_session=True)
+def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+    return begin(*WORDS, *words, "hydra.run.dir=run", cwd=folder, output=folder / "output.txt")
 
 
 def wait_for_round(folder: Path, round: int) -> None:
@@ -52,7 +51,7 @@ def workers(folder: Path) -> list[int]:
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("whole")
-    result = fl_bench(*WORDS, "engine=inline", "hydra.run.dir=run", cwd=folder)
+    result = forked(*WORDS, "engine=inline", "hydra.run.dir=run", cwd=folder)
     assert result.returncode == 0, result.stderr
     return digests(folder / "run")
 
@@ -62,7 +61,7 @@ def test_a_worker_that_is_killed_at_any_moment_makes_no_difference(
     tmp_path: Path, expected: dict[str, str], number: int
 ) -> None:
     chance = random.Random(number)
-    process = begin(tmp_path)
+    process = start(tmp_path)
     wait_for_round(tmp_path, chance.randrange(50))
     time.sleep(chance.random() / 10)
     victims = workers(tmp_path)
@@ -77,7 +76,7 @@ def test_a_worker_that_is_killed_at_any_moment_makes_no_difference(
 @pytest.mark.parametrize("number", range(KILLS))
 def test_the_whole_group_is_killed_at_any_moment(tmp_path: Path, expected: dict[str, str], number: int) -> None:
     chance = random.Random(number)
-    process = begin(tmp_path)
+    process = start(tmp_path)
     if number % 2:
         wait_for_round(tmp_path, chance.randrange(50))
     else:
@@ -90,7 +89,7 @@ def test_the_whole_group_is_killed_at_any_moment(tmp_path: Path, expected: dict[
     while leftovers(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not leftovers(tmp_path)
-    result = fl_bench("resume", "run", "engine=inline", cwd=tmp_path)  # removes the other's temporary folder, too
+    result = forked("resume", "run", "engine=inline", cwd=tmp_path)  # removes the other's temporary folder, too
     assert result.returncode == 0, result.stderr
     assert digests(tmp_path / "run") == expected
 
@@ -121,7 +120,7 @@ def test_a_worker_that_exits_one_that_crashes_and_one_that_hangs(tmp_path: Path,
     )
     limits = ("engine.round_timeout_s=15", "engine.max_restarts=3")
     words = ("--config-dir", "conf", "strategy=faulty", "num_rounds=7", "figures=false", "hydra.run.dir=run")
-    result = fl_bench(*words, *limits, cwd=tmp_path, timeout=200)
+    result = forked(*words, *limits, cwd=tmp_path, timeout=200)
     assert result.returncode == 0, result.stderr
     notes = [line for line in result.stderr.splitlines() if "starting again" in line]
     assert len(notes) == 3
@@ -143,7 +142,7 @@ def test_a_client_that_takes_too_long_in_a_simulation(tmp_path: Path) -> None:
     ways = "{2: lambda: os._exit(9), 4: lambda: ctypes.string_at(0), 6"
     (tmp_path / "faulty.py").write_text(FAULTY.replace(ways, "{2"))
     words = ("--config-dir", "conf", "strategy=slow", "num_rounds=3", "figures=false", "hydra.run.dir=run")
-    result = fl_bench(*words, "engine.client_timeout_s=10", cwd=tmp_path)
+    result = forked(*words, "engine.client_timeout_s=10", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     failed = [row for row in table(tmp_path / "run", "clients") if row["status"] == "failed"]
     assert [(row["round"], row["client"], row["why"]) for row in failed] == [
@@ -157,14 +156,14 @@ def test_for_want_of_memory_it_starts_again_with_half_as_many_workers(
     cfg = compose("engine=simulation", "engine.client_resources.num_cpus=0.5", "engine.client_resources.num_gpus=0.25")
     seen = []
 
-    def attempt(cfg, engine: Engine, folder: Path, resume: bool) -> int:
+    def attempt(cfg: DictConfig, engine: Engine, folder: Path, resume: bool, origin: Origin) -> int:
         seen.append((resume, dict(engine.resources)))
         record = journal.Journal(folder, cfg)
         record.end(1, "round 3: the worker of clients 1, 2 died")
-        return launch.AGAIN_SMALLER if len(seen) < 3 else 0
+        return AGAIN_SMALLER if len(seen) < 3 else 0
 
     monkeypatch.setattr(launch, "_attempt", attempt)
-    assert launch.launch(cfg, tmp_path, resume=False) == 0
+    assert launch.launch(cfg, tmp_path, resume=False, origin=UNKNOWN) == 0
     assert seen == [
         (False, {"num_cpus": 0.5, "num_gpus": 0.25}),
         (True, {"num_cpus": 1.0, "num_gpus": 0.5}),
@@ -174,10 +173,10 @@ def test_for_want_of_memory_it_starts_again_with_half_as_many_workers(
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
-    process = begin(tmp_path, "engine=inline", "num_rounds=100000")
+    process = start(tmp_path, "engine=inline", "num_rounds=100000")
     wait_for_round(tmp_path, 2)
     for words in (("resume", "run"), ("engine=inline", "hydra.run.dir=run")):
-        result = fl_bench(*words, cwd=tmp_path)
+        result = forked(*words, cwd=tmp_path)
         assert (result.returncode, result.stderr) == (2, f"fl-bench: {tmp_path / 'run'}: a run is going on in it\n")
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=10) == 130
@@ -196,6 +195,33 @@ def test_what_a_process_raises_is_said_in_one_line(capfd: pytest.CaptureFixture[
     assert capfd.readouterr().err.startswith("fl-bench: ZeroDivisionError: integer division or modulo by zero (test_")
 
 
+def wait_for_the_end(arm: Arm) -> int:
+    arm(True)
+    try:
+        time.sleep(100)
+    except KeyboardInterrupt:
+        print("the files are finished")
+    return 130
+
+
+def test_in_the_background_of_a_shell_it_can_be_stopped_too(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """There SIGINT is ignored, also by what is started; SIGTERM, which the command takes for Ctrl-C, must reach it."""
+    monkeypatch.setattr("fl_bench.runs.process._wait", interrupted_at_the_first_round)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert in_own_process(wait_for_the_end) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capfd.readouterr().out == "the files are finished\n"
+
+
+def interrupted_at_the_first_round(child: int, pipe: int, timeout: float | None) -> int:
+    os.read(pipe, 1)
+    raise KeyboardInterrupt
+
+
 def slow_start_and_end(arm: Arm) -> int:
     time.sleep(1.5)
     for _ in range(3):
@@ -212,6 +238,7 @@ def no_first_round(arm: Arm) -> int:
     return 0
 
 
+@pytest.mark.alone
 def test_only_rounds_are_timed() -> None:
     assert in_own_process(slow_start_and_end, timeout=1.2) == 0
     start = time.monotonic()
@@ -222,7 +249,7 @@ def test_only_rounds_are_timed() -> None:
 
 @pytest.mark.parametrize("engine", ["inline", "simulation"])
 def test_ctrl_c_twice_ends_at_once(tmp_path: Path, engine: str) -> None:
-    process = begin(tmp_path, f"engine={engine}", "num_rounds=100000")
+    process = start(tmp_path, f"engine={engine}", "num_rounds=100000")
     wait_for_round(tmp_path, 2)
     process.send_signal(signal.SIGINT)
     time.sleep(0.05)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import fl_bench
+from conftest import forked
 from safetensors.numpy import load_file, save_file
 
 from fl_bench import commands
@@ -135,31 +135,31 @@ def test_the_surroundings_that_have_drifted_are_listed(launch: Launch, capsys: p
 
 
 def test_a_folder_without_a_run(tmp_path: Path, launch: Launch) -> None:
-    result = fl_bench("verify", str(launch(*SMALL)), str(tmp_path), cwd=tmp_path)
+    result = forked("verify", str(launch(*SMALL)), str(tmp_path), cwd=tmp_path)
     assert result.returncode == 2
     assert result.stderr == f"fl-bench: {tmp_path}: is not the folder of a run: it has no run.json with a config\n"
-    result = fl_bench("verify", str(tmp_path / "other.py"), str(tmp_path), cwd=tmp_path)
+    result = forked("verify", str(tmp_path / "other.py"), str(tmp_path), cwd=tmp_path)
     assert result.returncode == 2
     (tmp_path / "run.json").write_text('{"config": ')
-    result = fl_bench("verify", str(tmp_path), str(tmp_path), cwd=tmp_path)
+    result = forked("verify", str(tmp_path), str(tmp_path), cwd=tmp_path)
     assert result.returncode == 1
     assert result.stderr == f"fl-bench: {tmp_path / 'run.json'}: is damaged: it is no JSON object\n"
 
 
 def test_a_run_is_repeated_from_its_record(tmp_path: Path) -> None:
     words = ("engine=inline", "figures=false", *SMALL, "hydra.run.dir=run")
-    assert fl_bench(*words, cwd=tmp_path).returncode == 0
-    result = fl_bench("rerun", "run", cwd=tmp_path)
+    assert forked(*words, cwd=tmp_path).returncode == 0
+    result = forked("rerun", "run", cwd=tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.splitlines()[-1] == "the same to the last bit"
     metrics = tmp_path / "run" / "metrics.csv"
     metrics.write_text(metrics.read_text().replace("0.", "1.", 1))
-    result = fl_bench("rerun", "run", "engine.packing=false", cwd=tmp_path)
+    result = forked("rerun", "run", "engine.packing=false", cwd=tmp_path)
     assert result.returncode == 1
     assert "drifted: engine.packing was True, now False" in result.stdout
     assert "differs: metrics.csv: round 0: " in result.stdout
     assert (tmp_path / "run_again2").is_dir()
-    result = fl_bench("rerun", "run", "local.lr=0.5", cwd=tmp_path)
+    result = forked("rerun", "run", "local.lr=0.5", cwd=tmp_path)
     assert result.returncode == 2
     assert result.stderr.startswith("fl-bench: local.lr=0.5: the run has 0.1, and its rounds would be others")
     assert not (tmp_path / "run_again3").exists()

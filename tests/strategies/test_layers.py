@@ -83,7 +83,7 @@ def test_a_user_is_told_where_there_is_nothing_to_keep_or_to_share(launch, capsy
     assert bool(said) == bool(note)
 
 
-def test_each_client_keeps_its_discriminator_when_only_the_generator_travels(launch) -> None:
+def test_each_client_keeps_its_discriminator_when_only_the_generator_travels(launch, quick_judge) -> None:
     words = ("task=dcgan", "data=synthetic", "data.num_samples=60", "num_clients=2", "num_rounds=2", "local.steps=1")
     folder = launch(*words, "model.share=generator", "model.width=4")
     for state in map(load_file, folder.glob("state/*/2.safetensors")):
@@ -93,14 +93,14 @@ def test_each_client_keeps_its_discriminator_when_only_the_generator_travels(lau
 
 def test_layers_outside_of_the_loss_are_refused(launch, capsys) -> None:
     """SAM's last layer guesses the quality of its mask, which nothing is trained for."""
-    launch("task=sam", "strategy=fedper", "num_rounds=1", exit_code=2)
+    launch("task=sam", "data=nuclei", "strategy=fedper", "num_rounds=1", exit_code=2)
     assert "such as mask_decoder.iou_prediction_head" in capsys.readouterr().err
-    launch("task=sam", "strategy=fedper", "strategy.personal_layers=[mask_decoder.output_hypernetworks_mlps]",
-           "num_rounds=1", "local.steps=1", "num_clients=2")  # fmt: skip
+    launch("task=sam", "data=nuclei", "strategy=fedper", "num_rounds=1", "local.steps=1", "num_clients=2",
+           "strategy.personal_layers=[mask_decoder.output_hypernetworks_mlps]")  # fmt: skip
 
 
 @pytest.mark.parametrize("strategy", ["scaffold", "perfedavg", "apfl", "moon"])
-def test_algorithms_that_a_gan_is_not_for_say_so(launch, capsys, strategy: str) -> None:
+def test_algorithms_that_a_gan_is_not_for_say_so(launch, quick_judge, capsys, strategy: str) -> None:
     launch("task=dcgan", f"strategy={strategy}", "data=synthetic", "data.num_samples=60", exit_code=2)
     assert "task Dcgan" in capsys.readouterr().err
 
@@ -116,7 +116,7 @@ def test_steps_taken_elsewhere_leave_what_batchnorm_counts(launch, strategy: str
     assert (tensors["1.running_mean"] != 0).all()
 
 
-def test_ditto_leaves_the_federated_discriminator_alone(launch) -> None:
+def test_ditto_leaves_the_federated_discriminator_alone(launch, quick_judge) -> None:
     words = ("task=dcgan", "data=synthetic", "data.num_samples=60", "num_clients=2", "num_rounds=2", "local.steps=1")
     ditto, fedavg = (
         launch(*words, "model.share=generator", "model.width=4", f"strategy={name}") for name in ("ditto", "fedavg")

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import Launch
 from PIL import Image
 
 from fl_bench.tasks.dcgan import Gan, discriminator_loss, frechet_distance, generator_loss
@@ -34,12 +35,12 @@ def test_the_networks_fit_each_size(size: int) -> None:
     assert images.shape == (2, 3, size, size)
     assert images.abs().max() <= 1
     assert gan.discriminator(images).shape == (2,)
-    weights = gan.generator[0].weight.detach()
+    weights = gan.get_parameter("generator.0.weight").detach()
     assert weights.mean().abs() < 0.005
     assert weights.std().item() == pytest.approx(0.02, rel=0.1)
 
 
-def test_only_the_generator_travels_when_asked(launch) -> None:
+def test_only_the_generator_travels_when_asked(launch: Launch, quick_judge: None) -> None:
     words = ("task=dcgan", "data=synthetic", "data.num_samples=100", "num_clients=2", "num_rounds=1", "local.steps=1")
     both, generator = (launch(*words, f"model.share={share}") for share in ("both", "generator"))
     gan = Gan(16, 1, 32, 64)
@@ -50,7 +51,7 @@ def test_only_the_generator_travels_when_asked(launch) -> None:
         assert first.endswith(f",{4 * expected},{4 * expected},0.0")
 
 
-def test_a_folder_of_images(launch, tmp_path: Path) -> None:
+def test_a_folder_of_images(launch: Launch, quick_judge: None, tmp_path: Path) -> None:
     for k in range(12):
         Image.fromarray(np.full((30, 20, 3), 20 * k, dtype=np.uint8)).save(tmp_path / f"{k}.png")
     words = ("task=dcgan", "data=full", "data.dataset=folder", f"data.root={tmp_path}", "num_clients=2", "num_rounds=1")
@@ -59,6 +60,6 @@ def test_a_folder_of_images(launch, tmp_path: Path) -> None:
     assert Image.open(folder / "figures" / "round_0001.png").size == (512, 512)  # 8 x 8 images of 64 x 64
 
 
-def test_an_impossible_size(launch, capsys) -> None:
+def test_an_impossible_size(launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:
     launch("task=dcgan", "model.size=24", exit_code=2)
     assert "model.size=24: must be a power of two from 8" in capsys.readouterr().err

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import compose
+from conftest import Launch, compose
 
 from fl_bench.tasks.base import PRETRAINED
 from fl_bench.tasks.imdb import Imdb, _make_tiny
@@ -46,7 +46,9 @@ def write_parquet(root: Path) -> None:
         table.to_parquet(root / f"{split}-00000-of-00001.parquet")
 
 
-def test_the_full_data_is_read_from_parquet_and_a_model_folder(launch, pretrained: Path, tmp_path: Path) -> None:
+def test_the_full_data_is_read_from_parquet_and_a_model_folder(
+    launch: Launch, pretrained: Path, tmp_path: Path
+) -> None:
     write_parquet(tmp_path / "imdb")
     words = ("task=imdb", "data=full", f"data.root={tmp_path / 'imdb'}", f"model.path={pretrained}", "num_clients=2")
     folder = launch(*words, "num_rounds=1", "figures=true")
@@ -54,7 +56,9 @@ def test_the_full_data_is_read_from_parquet_and_a_model_folder(launch, pretraine
 
 
 @pytest.mark.parametrize("words", [["data=full", "data.root=/nowhere"], ["model.path=/nowhere"]])
-def test_what_cannot_be_reached_names_the_ways_out(launch, capsys, words: list[str]) -> None:
+def test_what_cannot_be_reached_names_the_ways_out(
+    launch: Launch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
     launch("task=imdb", *words, exit_code=2)
     line = capsys.readouterr().err
     assert line.count("\n") == 1

@@ -1,9 +1,11 @@
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from conftest import Launch
 from PIL import Image
 
 from fl_bench.tasks.base import transformers_quietly
@@ -32,7 +34,7 @@ def test_dice_loss_by_hand() -> None:
 
 def test_the_box_filled_in_is_the_baseline() -> None:
     class Blind(torch.nn.Module):
-        def forward(self, input_boxes, multimask_output, image_embeddings):
+        def forward(self, input_boxes: Any, multimask_output: bool, image_embeddings: Any) -> Any:
             return type("Output", (), {"pred_masks": torch.full((1, 1, 1, 4, 4), -1.0)})
 
     box = torch.tensor([[1.0, 0.0, 2.0, 3.0]])  # 2 x 4 pixels around the 6 of the truth
@@ -62,7 +64,7 @@ def segmented(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_folder_of_masks_and_what_is_frozen_stays_at_home(launch, segmented: Path) -> None:
+def test_a_folder_of_masks_and_what_is_frozen_stays_at_home(launch: Launch, segmented: Path) -> None:
     words = ("task=sam", "data=full", f"data.root={segmented}", f"model.path={TINY}", "num_clients=2", "num_rounds=1")
     decoder = rows(launch(*words, "figures=true"))
     everything = rows(launch(*words, "model.train=all"))
@@ -75,7 +77,7 @@ def test_a_folder_of_masks_and_what_is_frozen_stays_at_home(launch, segmented: P
     assert float(decoder[0]["test_loss"]) == pytest.approx(float(everything[0]["test_loss"]), rel=1e-5)
 
 
-def test_without_a_folder_the_line_names_the_ways_out(launch, capsys) -> None:
+def test_without_a_folder_the_line_names_the_ways_out(launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:
     launch("task=sam", "data=full", exit_code=2)
     line = capsys.readouterr().err
     assert all(way in line for way in ("data.root=", "model.path=", "data=embedded"))
