@@ -67,7 +67,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """A helpful tail for an error about an unknown `name`."""
     known = sorted(known)
     close = get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known) or 'none'}"
 
 
 def _check_arguments(

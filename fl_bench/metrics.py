@@ -1,4 +1,4 @@
-"""Metrics: means that add up, and how a metric is spread over clients.
+"""Metrics: what a task declares of each, means that add up, and how a metric is spread over clients.
 
 A metric stays (sum, count) until it is written, so neither the order nor the grouping of its parts matters.
 """
@@ -7,9 +7,33 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import SupportsFloat
+from typing import Literal, SupportsFloat
 
 Values = Sequence[float]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that a task measures: its name, which way it gets better, and the format in which people see it."""
+
+    name: str
+    better: Literal["lower", "higher"]
+    shown: str = ".4f"
+
+    def beats(self, value: float, other: float) -> bool:
+        return value < other if self.better == "lower" else value > other
+
+    def best_first(self, values: Values, weights: Values) -> tuple[Values, Values]:
+        """Values and their weights as FUNCTIONS want them."""
+        pairs = sorted(zip(values, weights, strict=True), reverse=self.better == "higher")
+        return [value for value, _ in pairs], [weight for _, weight in pairs]
+
+
+def metric_of(column: str, metrics: Mapping[str, Metric]) -> Metric | None:
+    """The metric of a column of metrics.csv: that of test_loss and client_loss_worst_decile is loss."""
+    rest = column.partition("_")[2]
+    spread = (rest.removesuffix(f"_{name}") for name in FUNCTIONS if rest.endswith(f"_{name}"))
+    return next((metrics[name] for name in (rest, *spread) if name in metrics), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +86,3 @@ FUNCTIONS: dict[str, Callable[[Values, Values], float]] = {
 
 
 WRITTEN = ("std", "worst_decile", "best_decile", "min")  # of every metric of the clients, into metrics.csv
-
-
-def less_is_better(metric: str) -> bool:
-    """Of a loss, and of a distance such as judge_fd."""
-    return "loss" in metric or metric.endswith("_fd")
-
-
-def best_first(metric: str, values: Sequence[float], weights: Sequence[float]) -> tuple[Values, Values]:
-    """Values and weights of a metric as FUNCTIONS want them."""
-    pairs = sorted(zip(values, weights, strict=True), reverse=not less_is_better(metric))
-    return [value for value, _ in pairs], [weight for _, weight in pairs]

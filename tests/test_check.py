@@ -74,6 +74,10 @@ def test_a_wrong_copy_in_a_folder_of_ones_own_ends_the_command_with_1(tmp_path: 
         (["strategy=fedavg", "num_rounds=0"], "num_rounds=0: must be 1 or more"),
         (["strategy=fedavg", "task=nothing"], "task=nothing: known: "),
         (["strategy=fedavg", "nothing=1"], "nothing: unknown key"),
+        (["strategy=fedavg", "+model.name=x"], "model.name: nothing reads it with task=mnist; "),
+        (["strategy=fedavg", "local.epochs=5"], "local.epochs=5: has no effect: local.steps=4 wins; "),
+        (["num_rounds=0", "strategy=fedavg"], "num_rounds=0: must be 1 or more"),
+        (["num_rounds=2"], "strategy=: known: apfl, "),
     ],
 )
 def test_mistakes(words: list[str], line: str, tmp_path: Path) -> None:

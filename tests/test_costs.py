@@ -5,11 +5,13 @@ import json
 import pytest
 from conftest import table
 
+from fl_bench.metrics import Metric
 from fl_bench.observers.costs import Costs
 
 
 def test_when_targets_were_first_reached() -> None:
     costs = Costs("test_accuracy", [0.5, 0.8, 0.95])
+    costs.metric = Metric("accuracy", better="higher")
     accuracies = [0.1, 0.6, 0.4, None, 0.8, 0.9]
     for round, accuracy in enumerate(accuracies):
         row = {"round": round} | ({"bytes_down": 10, "bytes_up": 3, "virtual_seconds": 2.0 * round} if round else {})
@@ -27,6 +29,7 @@ def test_when_targets_were_first_reached() -> None:
 
 def test_of_a_loss_less_is_better() -> None:
     costs = Costs("test_loss", [0.5])
+    costs.metric = Metric("loss", better="lower")
     for round, loss in enumerate([0.9, 0.6, 0.4]):
         costs.add({"round": round, "test_loss": loss})
     assert costs.record["targets"]["0.5"]["round"] == 2

@@ -66,8 +66,8 @@ def test_only_the_simulation_engine_imports_flower_simulation_and_ray() -> None:
         for f in modules()
         if any(n.split(".")[0] == "ray" or n.startswith("flwr.simulation") for n in imports(f))
     }
-    assert users == {"engines/simulation.py"}
+    assert users == {"engines/ray_grid.py"}
 
 
-def test_only_the_command_line_knows_hydras_decorator() -> None:
-    assert [f.name for f in modules() if "hydra.main" in f.read_text()] == ["cli.py"]
+def test_only_one_verb_starts_hydras_jobs() -> None:
+    assert [f.name for f in modules() if "_run_hydra" in f.read_text()] == ["run.py"]

@@ -3,7 +3,7 @@
 import pytest
 from conftest import Launch
 
-from fl_bench.cli import GROUPS
+from fl_bench.config.compose import GROUPS
 from fl_bench.config.schema import CONF
 
 SMALL = ("num_rounds=2", "data=synthetic", "data.num_samples=400")

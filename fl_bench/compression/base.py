@@ -39,7 +39,7 @@ class Codec:
     random = False  # two encodings of the same vector may differ
     feedback = False  # what was not sent is kept by the client and added to its next update (Seide et al. 2014)
 
-    def check(self, down: "Codec") -> None:
+    def suit(self, down: "Codec") -> None:
         """Before a run: raise ConfigError where what comes down by this codec is of no use for the way up."""
 
     def matters(self, update: Vector, link: Link) -> bool:

@@ -29,7 +29,7 @@ class Agreeing(Codec):
             raise ValueError(f"threshold={threshold}: must be from 0 to 1")
         self.threshold = threshold
 
-    def check(self, down: Codec) -> None:
+    def suit(self, down: Codec) -> None:
         if down.random:
             raise ConfigError(
                 "compression/down: what is rounded at random hides the global update that rule cmfl compares with; "

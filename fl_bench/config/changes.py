@@ -5,14 +5,16 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from fl_bench.config.compose import Choices, compose, options, words_of
 from fl_bench.errors import ConfigError
 
 # Keys that a resumed run may change without altering finished rounds.
 FREE = (
     "num_rounds", "figures", "resume", "checkpoint", "early_stop.patience", "stop_on_divergence", "on_client_failure",
-    "engine", "data.root",
+    "engine", "tracker", "data.root",
 )  # fmt: skip
 NUM_GPUS = "engine.client_resources.num_gpus"  # matters only in that it is 0, or is not
+WHOLE = ("local.optimizer",)  # an argument that it lacks was not given
 EXACT = ("engine.threads", "engine.vectorize")  # but these change the last bits
 
 
@@ -24,9 +26,37 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return values
 
 
-def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """By key: what two configs say differently; ... stands for nothing."""
+def complete(old: Mapping[str, Any], choices: Choices | None = None) -> dict[str, Any]:
+    """The config of an older run with the keys that have come since, and their defaults.
+
+    They are those of the options that it chose, as far as they are ours and its record has them as `choices`.
+    """
+    shipped = {group: name for group, name in (choices or {}).items() if name in options(group)}
+    default: Any = OmegaConf.to_container(compose(words_of(shipped)), resolve=False)
+    whole: Any = OmegaConf.to_container(OmegaConf.create(_fill(old, default)), resolve=True)
+    return dict(whole)
+
+
+def changes(
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    old_choices: Choices | None = None,
+    new_choices: Choices | None = None,
+) -> dict[str, tuple[Any, Any]]:
+    """By key: what two configs say differently; ... stands for nothing.
+
+    A key that only one of them has counts as its default in the other, see `complete`.
+    """
     a, b = flat(old), flat(new)
+    if lacking := b.keys() - a.keys():
+        a |= {key: value for key, value in flat(complete(old, old_choices)).items() if key in lacking}
+    if lacking := a.keys() - b.keys():
+        b |= {key: value for key, value in flat(complete(new, new_choices)).items() if key in lacking}
+    return apart(a, b)
+
+
+def apart(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """By name: what two mappings say differently; ... stands for nothing."""
     return {key: (a.get(key, ...), b.get(key, ...)) for key in {**a, **b} if a.get(key, ...) != b.get(key, ...)}
 
 
@@ -35,9 +65,10 @@ def matters(key: str) -> bool:
     return key in EXACT or not any(f"{key}.".startswith(f"{free}.") for free in FREE)
 
 
-def refuse_changes(old: Mapping[str, Any], cfg: DictConfig, round: int) -> None:
+def refuse_changes(old: Mapping[str, Any], cfg: DictConfig, round: int, old_choices: Choices | None = None) -> None:
     """Raise ConfigError where a run that has come to `round` with the config `old` cannot go on with this one."""
-    for key, (before, now) in changes(old, OmegaConf.to_container(cfg, resolve=True)).items():  # type: ignore[arg-type]
+    new: Any = OmegaConf.to_container(cfg, resolve=True)
+    for key, (before, now) in changes(old, new, old_choices).items():
         if matters(key) or (key == NUM_GPUS and (before == 0) != (now == 0)):
             raise ConfigError(f"{key}={_shown(now)}: the run has {_shown(before)}, and its rounds would be others")
     if cfg.num_rounds < round:
@@ -46,3 +77,15 @@ def refuse_changes(old: Mapping[str, Any], cfg: DictConfig, round: int) -> None:
 
 def _shown(value: Any) -> str:
     return "nothing" if value is ... else str(value)
+
+
+def _fill(old: Mapping[str, Any], default: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`old` with what only `default` has."""
+    filled = dict(old)
+    for name, value in default.items():
+        here = old.get(name, ...)
+        if here is ...:
+            filled[name] = value
+        elif isinstance(here, Mapping) and isinstance(value, Mapping) and f"{prefix}{name}" not in WHOLE:
+            filled[name] = _fill(here, value, f"{prefix}{name}.")
+    return filled

@@ -6,10 +6,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fl_bench.build import nearest
+from fl_bench.config.changes import flat
 from fl_bench.config.schema import Config
+from fl_bench.config.suggest import suggest
 from fl_bench.errors import ConfigError
-from fl_bench.machine import num_cpus
 
 FAILURES = ("skip", "retry", "abort")
 
@@ -41,33 +41,12 @@ RULES: list[Rule] = [
     _at_least("checkpoint.every", 0),
     _at_least("early_stop.patience", 1),
     ("on_client_failure", lambda value, _: value in FAILURES, f"must be one of {', '.join(FAILURES)}"),
-    _at_least("engine.threads", 1),
-    _at_least("engine.max_restarts", 0),
-    *(
-        (f"engine.{key}", lambda value, _: value is None or 0 < value < math.inf, "must be a positive number, or null")
-        for key in ("client_timeout_s", "round_timeout_s")
-    ),
-    (
-        "engine.client_resources.num_cpus",
-        lambda value, cfg: value > 0 and (value <= num_cpus() or cfg.engine.ray.address is not None),
-        f"must be more than 0 and, without engine.ray.address, at most this machine's {num_cpus()} CPUs",
-    ),
-    (
-        "engine.client_resources.num_gpus",
-        lambda value, _: value == "auto" or (_is_number(value) and 0 <= value < math.inf),
-        "must be a number from 0, or auto",
-    ),
-    (
-        "engine.vectorize",
-        lambda value, _: value in ("auto", "off") or (isinstance(value, int) and value >= 2),
-        "must be auto, off, or a number of clients from 2",
-    ),
     (
         "compression.down",
         lambda value, _: OmegaConf.is_config(value),
         "is chosen as compression/down=none, fp16 or quantize",
     ),
-    ("partition.holdout", lambda value, _: _is_number(value) and 0 <= value < 1, "must be from 0 to below 1"),
+    ("partition.holdout", lambda value, _: is_number(value) and 0 <= value < 1, "must be from 0 to below 1"),
 ]
 
 
@@ -75,15 +54,25 @@ def validate(cfg: DictConfig) -> None:
     """Raise ConfigError for the first key or value that cannot be, named as on the command line."""
     for name in map(str, cfg):
         if name not in Config.__dataclass_fields__:
-            raise ConfigError(f"{name}: unknown key; {nearest(name, Config.__dataclass_fields__)}")
+            known = flat(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
+            raise ConfigError(f"{name}: unknown key; {suggest(name, known)}")
     complete = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.to_container(cfg, resolve=True))
     if missing := OmegaConf.missing_keys(complete):
         raise ConfigError(f"{min(missing)}: has no value")
     for key, holds, wish in RULES:
         value = OmegaConf.select(cfg, key)
-        if not holds(value, cfg):
-            raise ConfigError(f"{key}={value}: {wish.format_map(cfg)}")
+        require(key, value, holds(value, cfg), wish.format_map(cfg))
 
 
-def _is_number(value: Any) -> bool:
+def require(key: str, value: Any, holds: bool, wish: str) -> None:
+    """Raise ConfigError where the value of a key does not hold."""
+    if not holds:
+        raise ConfigError(f"{key}={value}: {wish}")
+
+
+def require_seconds(key: str, value: float | None) -> None:
+    require(key, value, value is None or 0 < value < math.inf, "must be a positive number, or null")
+
+
+def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)

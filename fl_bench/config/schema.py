@@ -40,31 +40,6 @@ class EarlyStop:
 
 
 @dataclass
-class Resources:
-    num_cpus: float = MISSING
-    num_gpus: Any = MISSING  # a number, or "auto"
-
-
-@dataclass
-class Ray:
-    address: str | None = MISSING
-
-
-@dataclass
-class Engine:
-    _target_: str = MISSING
-    own_process: bool = MISSING
-    threads: int = MISSING
-    packing: bool = MISSING
-    vectorize: Any = MISSING  # a number, "auto" or "off"
-    client_timeout_s: float | None = MISSING
-    round_timeout_s: float | None = MISSING
-    max_restarts: int = MISSING
-    client_resources: Resources = MISSING
-    ray: Ray = MISSING
-
-
-@dataclass
 class Config:
     """The values are in conf/; here are their types."""
 
@@ -83,7 +58,7 @@ class Config:
     on_client_failure: str = MISSING
     local: Local = MISSING
     evaluate: Evaluate = MISSING
-    engine: Engine = MISSING
+    engine: dict[str, Any] = MISSING  # each engine has its own keys
     task: dict[str, Any] = MISSING
     model: dict[str, Any] = MISSING
     data: dict[str, Any] = MISSING
@@ -91,6 +66,7 @@ class Config:
     partition: dict[str, Any] = MISSING
     compression: dict[str, Any] = MISSING
     network: dict[str, Any] = MISSING
+    tracker: dict[str, Any] = MISSING
 
 
 ConfigStore.instance().store(name="schema", node=Config)

@@ -3,8 +3,8 @@
 from math import ceil
 
 import torch
-from omegaconf import DictConfig
 
+from fl_bench.engines.base import Engine
 from fl_bench.errors import ConfigError
 from fl_bench.federation.local import Trainer
 from fl_bench.machine import num_cpus
@@ -12,25 +12,25 @@ from fl_bench.machine import num_cpus
 CUDA_BYTES = 2**29  # about what a process takes for CUDA itself
 
 
-def check_gpus(engine: DictConfig) -> None:
+def limit_gpus(engine: Engine) -> None:
     """Refuse a share of GPUs that are not there; without any, num_gpus=auto is 0."""
-    resources, num_gpus = engine.client_resources, torch.cuda.device_count()
-    if resources.num_gpus == "auto":
-        resources.num_gpus = "auto" if num_gpus else 0
-    elif resources.num_gpus > num_gpus and engine.ray.address is None:
+    wanted, num_gpus = engine.resources["num_gpus"], torch.cuda.device_count()
+    if wanted == "auto":
+        engine.resources["num_gpus"] = "auto" if num_gpus else 0
+    elif wanted > num_gpus and not engine.elsewhere:
         raise ConfigError(
-            f"engine.client_resources.num_gpus={resources.num_gpus}: torch finds {num_gpus} GPUs on this machine; "
+            f"engine.client_resources.num_gpus={wanted}: torch finds {num_gpus} GPUs on this machine; "
             "use 0 to train on the CPU"
         )
 
 
-def share_gpus(engine: DictConfig, trainer: Trainer) -> None:
+def share_gpus(engine: Engine, trainer: Trainer) -> None:
     """Replace num_gpus=auto by what a worker needs: one client's step is tried, and its peak of GPU memory measured."""
-    resources = engine.client_resources
+    resources = engine.resources
     need, free = _measure_step(trainer)
     need *= 1 if engine.vectorize in ("auto", "off") else engine.vectorize
-    most_workers = int(num_cpus() / resources.num_cpus)
-    resources.num_gpus = fraction(need, free, torch.cuda.device_count(), most_workers)
+    most_workers = int(num_cpus() / resources["num_cpus"])
+    resources["num_gpus"] = fraction(need, free, torch.cuda.device_count(), most_workers)
 
 
 def fraction(need: int, free: int, num_gpus: int, most_workers: int) -> float:

@@ -1,176 +1,59 @@
-"""Flower's simulation on Ray: the only place that imports either's simulation runtime.
-
-The workers are the actors of Flower's simulation. Its own loop around them is not used: it hands out messages every
-0.1 s, sends each client's its own copy of the model, and fails for ever when a worker dies.
-"""
+"""Flower's simulation on Ray, in a process of its own."""
 
 import os
-import signal
-import socket
-import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from runpy import run_path
 from typing import Any
 
-import flwr
-import ray
-import torch
-from flwr.app import ArrayRecord, Error, Message, MessageType, RecordDict
-from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid
-from omegaconf import DictConfig, OmegaConf
-from ray import ObjectRef
-
-from fl_bench.engines.grid import OneRun, context
-from fl_bench.errors import ConfigError, RunError, WorkerDied
-from fl_bench.federation.client import WORKER_DIED, WORKER_FAILED, WORKER_OUT_OF_MEMORY
-from fl_bench.federation.fleet import collect
+from fl_bench.config.rules import require, require_seconds
+from fl_bench.engines.base import Connect, Engine
+from fl_bench.errors import note
 from fl_bench.machine import num_cpus
 
-PULL_SECONDS = 0.1  # between two looks for Ctrl-C
 
+@dataclass
+class Simulation(Engine):
+    """As many workers as the resources allow, each a process, on this machine or on a Ray cluster."""
 
-@contextmanager
-def run(engine: DictConfig) -> Iterator[Callable[[], Grid]]:
-    """Start as many workers as the resources allow; what this yields waits for them and gives the Grid.
+    round_timeout_s: float | None
+    max_restarts: int
+    ray: Mapping[str, Any]  # address of a cluster that is running, HOST:PORT or auto; None starts Ray here
 
-    From then on Ctrl-C and SIGTERM raise KeyboardInterrupt where the Grid is asked for answers, and nowhere else, so
-    that files are whole.
-    """
-    resources = {name: float(value) for name, value in engine.client_resources.items()}
-    try:
-        _connect(engine)
-        start = _flowers_actor().options(**resources).remote
-        workers = [start() for _ in range(_count_workers(engine, resources))]
-        grid = RayGrid(dict(enumerate(workers, start=1)))
-        warm_up = grid.push_messages(Message(RecordDict(), node, MessageType.QUERY) for node in grid.get_node_ids())
+    own_process = True
 
-        def connect() -> Grid:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, lambda *_: grid.stop.set())
-            for reply in collect(grid, warm_up):
-                if reply.has_error():
-                    text, code = f"a worker could not start: {reply.error.reason}", reply.error.code
-                    raise RunError(text) if code == WORKER_FAILED else WorkerDied(text, code == WORKER_OUT_OF_MEMORY)
-            return grid
+    def __post_init__(self) -> None:
+        require("engine.ray", dict(self.ray), self.ray.keys() == {"address"}, "has the key address, and no other")
+        super().__post_init__()
+        require_seconds("engine.round_timeout_s", self.round_timeout_s)
+        require("engine.max_restarts", self.max_restarts, self.max_restarts >= 0, "must be 0 or more")
 
-        yield connect
-    finally:
-        ray.shutdown()
+    @property
+    def elsewhere(self) -> bool:
+        return self.ray["address"] is not None
 
+    @property
+    def restarts(self) -> int:
+        return self.max_restarts
 
-class RayGrid(OneRun):
-    """A Grid whose nodes are workers, each an actor in a process of its own."""
+    @property
+    def patience_s(self) -> float | None:
+        return self.round_timeout_s
 
-    def __init__(self, workers: dict[int, Any]) -> None:
-        super().__init__()
-        self.workers = workers
-        self.stop = threading.Event()
-        self._running: dict[str, tuple[Message, ObjectRef]] = {}
-        self._lent: dict[int, tuple[ArrayRecord, Lent]] = {}
+    @contextmanager
+    def workers(self, scratch: Path) -> Iterator[Connect]:
+        from fl_bench.engines.ray_grid import start  # torch, Ray and Flower
 
-    def get_node_ids(self) -> Iterable[int]:
-        return list(self.workers)
+        os.environ["RAY_TMPDIR"] = str(scratch)  # its logs and sockets go with the rest
+        with start(self.resources, self.ray["address"]) as connect:
+            yield connect
 
-    def push(self, message: Message) -> None:
-        node = message.metadata.dst_node_id
-        if not self._running:  # what was lent in the last exchange may have changed
-            self._lent.clear()
-        for name, arrays in message.content.array_records.items():
-            message.content[name] = self._lend(arrays)
-        future = self.workers[node].run.remote(_app, message, str(node), context(node))
-        self._running[message.metadata.message_id] = (message, future)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """Those of the replies that are there, or come within a moment."""
-        if self.stop.is_set():
-            raise KeyboardInterrupt
-        by_future = {self._running[message_id][1]: message_id for message_id in message_ids}
-        done, _ = ray.wait(list(by_future), num_returns=len(by_future), timeout=PULL_SECONDS)
-        return [self._receive(*self._running.pop(by_future[future])) for future in done]
-
-    def _lend(self, arrays: ArrayRecord) -> "Lent":
-        """The record in shared memory, once for all the messages of an exchange."""
-        if id(arrays) not in self._lent:
-            self._lent[id(arrays)] = (arrays, Lent(ray.put(arrays)))
-        return self._lent[id(arrays)][1]
-
-    @staticmethod
-    def _receive(message: Message, future: ObjectRef) -> Message:
-        try:
-            reply: Message = ray.get(future)[1]
-        except ray.exceptions.RayTaskError as error:
-            reply = Message(Error(WORKER_FAILED, f"failed: {error.cause}"), reply_to=message)
-        except ray.exceptions.OutOfMemoryError as error:
-            reply = Message(Error(WORKER_OUT_OF_MEMORY, f"died: {error}"), reply_to=message)
-        except ray.exceptions.RayError as error:
-            reply = Message(Error(WORKER_DIED, f"died: {error}"), reply_to=message)
-        return reply
-
-
-class Lent(ArrayRecord):
-    """An ArrayRecord in Ray's shared memory: pickled as a reference, unpickled as the record itself."""
-
-    def __init__(self, reference: ObjectRef) -> None:
-        super().__init__()
-        self.reference = reference
-
-    def __reduce__(self) -> tuple[Callable[[ObjectRef], Any], tuple[ObjectRef]]:
-        return ray.get, (self.reference,)
-
-
-def _app() -> ClientApp:
-    from fl_bench.federation.client import app
-
-    return app
-
-
-def _flowers_actor() -> Any:
-    """The actor class of Flower's simulation: flwr.simulation.ray_transport.ray_actor.ClientAppActor.
-
-    From its file: the package around it imports databases and web servers, for a second here and in every worker.
-    """
-    file = Path(str(flwr.__file__)).parent / "simulation" / "ray_transport" / "ray_actor.py"
-    return run_path(str(file))["ClientAppActor"]
-
-
-def _connect(engine: DictConfig) -> None:
-    """Start Ray on this machine, or join a cluster."""
-    path = os.pathsep.join(filter(None, sys.path))
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
-    if engine.ray.address is None:
-        os.environ["PYTHONPATH"] = path  # workers inherit it
-        # "local": never join a cluster that happens to run on this machine.
-        ray.init("local", num_cpus=num_cpus(), num_gpus=torch.cuda.device_count(), **options)
-        return
-    address = engine.ray.address
-    try:
-        if address != "auto":  # Ray itself would try for over a minute
-            host, port = address.rsplit(":", 1)
-            socket.create_connection((host, int(port)), timeout=3).close()
-        del options["include_dashboard"]  # the cluster's affair
-        ray.init(address, runtime_env={"env_vars": {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}}, **options)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"engine.ray.address={address}: no Ray cluster at HOST:PORT or auto ({reason})") from error
-
-
-def _count_workers(engine: DictConfig, resources: dict[str, float]) -> int:
-    """How many workers fit on the machines. A share of a GPU is of one GPU, and Ray counts in ten thousandths."""
-    cpus, gpus = resources["num_cpus"], resources["num_gpus"]
-
-    def fit(machine: dict[str, float]) -> int:
-        by_cpu, has = int(machine.get("CPU", 0) / cpus), machine.get("GPU", 0)
-        if not gpus:
-            return by_cpu
-        return min(by_cpu, int(has) * int(1 / gpus + 1e-6) if gpus < 1 else int(has / gpus))
-
-    count = sum(fit(node["Resources"]) for node in ray.nodes() if node["Alive"])
-    if not count:
-        raise ConfigError(
-            f"engine.client_resources={OmegaConf.to_container(engine.client_resources)}: no machine has that much"
-        )
-    return count
+    def shrink(self) -> None:
+        """Let each worker ask for twice as much, so that there is room for half as many."""
+        most = float("inf") if self.elsewhere else num_cpus()
+        cpus, gpus = self.resources["num_cpus"], self.resources["num_gpus"]
+        self.resources["num_cpus"] = max(cpus, min(2 * cpus, most))
+        if gpus != "auto" and 0 < gpus < 1:
+            self.resources["num_gpus"] = min(2 * gpus, 1)
+        note(f"out of memory: fewer workers, engine.client_resources={self.resources}")

@@ -1,7 +1,8 @@
 """What happens at a client: local training and evaluation, on whichever worker has the client's turn."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from fl_bench import rng
 from fl_bench.build import build
 from fl_bench.data.arrays import Columns, FederatedData
 from fl_bench.data.partition import Partition
+from fl_bench.errors import ConfigError
 from fl_bench.federation.channel import Channel
 from fl_bench.federation.parameters import FlatModel
 from fl_bench.federation.update import Diverged
@@ -66,12 +68,14 @@ class Trainer:
         self.adapt_steps: int = cfg.evaluate.adapt_steps
         self.timeout: float | None = cfg.engine.client_timeout_s  # of a client's turn
         self.retry: bool = cfg.on_client_failure == "retry"
-        self.device = "cuda" if cfg.engine.client_resources.num_gpus else "cpu"
+        wanted = cfg.engine.client_resources.num_gpus
+        self.device = "cuda" if wanted and (wanted != "auto" or torch.cuda.is_available()) else "cpu"
         if self.device == "cuda":  # on the CPU they are deterministic as they are, and this imports for two seconds
             torch.use_deterministic_algorithms(True, warn_only=True)  # some kernels have no deterministic form
         self.data = FederatedData.open(folder)
         self.partition = Partition.open(folder)
         self.task: Task = build(cfg.task)
+        self.metrics = {metric.name: metric for metric in self.task.metrics}
         self.algorithm: LocalAlgorithm = build(cfg.strategy.client)
         rng.seed_torch(self.seed, "model")
         model = self.task.model(self.data)
@@ -153,7 +157,9 @@ class Trainer:
         if self.personal:
             return {}
         self.load(payload)
-        return self.task.measure(self.flat.model, self.data)
+        measured = self.task.measure(self.flat.model, self.data)
+        self.declared(measured)
+        return measured
 
     def load(self, payload: Vector) -> None:
         """Turn the model into the server's, ready to be looked at."""
@@ -163,7 +169,18 @@ class Trainer:
     def metric_names(self) -> list[str]:
         """What the task measures."""
         batch = self.task.gather(self.data.test, np.arange(1), self.device)
-        return list(self.task.score(self.flat.model.eval(), batch))
+        names = list(self.task.score(self.flat.model.eval(), batch))
+        self.declared(names)
+        return names
+
+    def declared(self, names: Iterable[str]) -> None:
+        """Raise ConfigError where the task measures what it does not declare: nobody would know which way is better."""
+        if unknown := [name for name in names if name not in self.metrics]:
+            task = type(self.task).__name__
+            raise ConfigError(
+                f"task: {task} measures {unknown[0]} and does not declare it; {task}.metrics needs "
+                f'Metric("{unknown[0]}", better="lower"), or "higher"'
+            )
 
     def learns(self, names: set[str]) -> bool:
         """Whether the task's loss depends on any of these parameters."""
@@ -213,6 +230,9 @@ class Trainer:
 
     def _batches(self, rows: NDArray) -> list[NDArray]:
         return np.split(rows, range(self.batch_size, len(rows), self.batch_size))
+
+
+trainer_in = lru_cache(maxsize=1)(Trainer)  # one experiment at a time in a process; its folder is its identity
 
 
 def batches(rows: NDArray, size: int, generator: np.random.Generator) -> Iterator[NDArray]:

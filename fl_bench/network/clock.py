@@ -10,7 +10,7 @@ from fl_bench import rng
 from fl_bench.network import devices
 
 
-class Answer(NamedTuple):
+class Arrival(NamedTuple):
     """What becomes of asking a client."""
 
     comes: bool
@@ -76,13 +76,13 @@ class Network:
         later = self.devices.available_from[self.devices.available_from > after]
         return float(later.min()) if len(later) else None
 
-    def answer(self, round: int, client: int, at: float) -> Answer:
+    def answer(self, round: int, client: int, at: float) -> Arrival:
         """What becomes of asking an available client for a turn of this round."""
         row = self.devices.row(client, at)
         assert row is not None, "asked are those who are available"
         seconds, closes = float(self._seconds[row]), float(self.devices.available_to[row])
         silent = self.dropout > 0 and rng.generator(self.seed, "dropout", round, client).random() < self.dropout
         if not silent and seconds <= self.deadline and at + seconds <= closes:
-            return Answer(True, at + seconds, seconds)
+            return Arrival(True, at + seconds, seconds)
         noticed = at + self.deadline if self.deadline < np.inf else min(at + seconds, closes)
-        return Answer(False, noticed, np.inf if silent or at + seconds > closes else seconds)
+        return Arrival(False, noticed, np.inf if silent or at + seconds > closes else seconds)

@@ -1,6 +1,6 @@
 """Who is asked in each round, and whose answers count."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
@@ -14,15 +14,16 @@ from fl_bench.network.clock import Network
 Clients = NDArray[np.int64]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Plan:
     """A round before any client has trained: all of this follows from the seed and from what clients said before."""
 
-    asked: list[int]  # rising
-    dropping: set[int]  # of those, who will not answer in time
-    seconds: dict[int, float]  # from being asked to answering; inf: never
-    ends: float  # virtual second
-    told: dict[str, Any] = field(default_factory=dict)  # to the strategy's server half, in the round's config
+    round: int
+    asked: Sequence[int]  # the clients of the round, rising
+    dropping: Collection[int] = frozenset()  # of those, who will not answer in time
+    seconds: Mapping[int, float] = field(default_factory=dict)  # from being asked to answering; inf: never
+    ends: float = 0.0  # virtual second
+    told: Mapping[str, Any] = field(default_factory=dict)  # to the strategy's server half, in the round's config
 
 
 class Schedule:
@@ -52,7 +53,7 @@ class Schedule:
             self.now = max((answer.at for answer in answers.values()), default=self.now)
         late = set(useful) - {client for _, _, client in in_time}
         dropping = {client for client in asked if not answers[client].comes} | late
-        return Plan(asked, dropping, {client: a.seconds for client, a in answers.items()}, self.now)
+        return Plan(round, asked, dropping, {client: a.seconds for client, a in answers.items()}, self.now)
 
     def choose(self, round: int, available: Clients, count: int) -> Clients:
         """At most `count` of the clients that can be reached."""

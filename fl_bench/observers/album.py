@@ -7,36 +7,48 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from fl_bench.federation.local import Trainer
+from fl_bench.federation.rounds import Round
+from fl_bench.observers.base import Observer
 from fl_bench.storage import files
 
 PREFIX = "round_"
 SIDE = 800  # pixels of the shorter side that a small picture is enlarged to, at most fourfold
 
 
-class Album:
-    """Keeps pictures in `folder` as round_0000.png, ..."""
+class Album(Observer):
+    """Keeps what the task shows of the model about ten times in a run, in `folder` as round_0000.png, ..."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, trainer: Trainer, num_rounds: int) -> None:
         self.folder = folder
+        self.trainer = trainer
+        self.num_rounds = num_rounds
+
+    def see(self, round: Round) -> None:
+        every = max(1, self.num_rounds // 10)
+        if self.trainer.personal or (round.number % every and round.number != self.num_rounds):
+            return
+        self.trainer.load(round.vector)
+        picture = self.trainer.task.picture(self.trainer.flat.model, self.trainer.data)
+        if picture is not None:
+            self.add(round.number, picture)
 
     def clear(self, after: int = -1) -> None:
         """Remove the pictures of rounds after this one, which an earlier run has left."""
         for file in self._pictures():
-            if _round(file) > after:
+            if _number(file) > after:
                 file.unlink()
 
-    def add(self, round: int, picture: NDArray[np.uint8] | None) -> None:
-        """Keep a picture [H, W, 3]; None is none."""
-        if picture is None:
-            return
+    def add(self, number: int, picture: NDArray[np.uint8]) -> None:
+        """Keep the picture [H, W, 3] of a round."""
         self.folder.mkdir(exist_ok=True)
         factor = max(1, min(4, SIDE // min(picture.shape[:2])))
         content = BytesIO()
         Image.fromarray(picture.repeat(factor, axis=0).repeat(factor, axis=1)).save(content, "png")
-        files.write(self.folder / f"{PREFIX}{round:04}.png", content.getvalue())
+        files.write(self.folder / f"{PREFIX}{number:04}.png", content.getvalue())
 
     def bind(self) -> None:
-        """Write rounds.gif, where there is anything to show."""
+        """Write rounds.gif where there are pictures."""
         frames = [Image.open(file) for file in self._pictures()]
         if frames:
             first, *others = frames
@@ -44,8 +56,8 @@ class Album:
 
     def _pictures(self) -> list[Path]:
         """In the order of the rounds."""
-        return sorted(self.folder.glob(f"{PREFIX}*.png"), key=_round)
+        return sorted(self.folder.glob(f"{PREFIX}*.png"), key=_number)
 
 
-def _round(file: Path) -> int:
+def _number(file: Path) -> int:
     return int(file.stem.removeprefix(PREFIX))

@@ -1,22 +1,22 @@
 """What a person sees while a run goes on: a progress bar on a terminal, one line a round elsewhere."""
 
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console as Terminal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from fl_bench.metrics import WRITTEN
+from fl_bench.federation.rounds import Round
+from fl_bench.metrics import WRITTEN, Metric, metric_of
+from fl_bench.observers.base import Observer
 
 
-class Reporter:
-    """A context in which `show` is called with each round's row."""
-
-    def __init__(self, title: str, num_rounds: int) -> None:
-        self.console = Console(highlight=False, soft_wrap=True)
+class Console(Observer):
+    def __init__(self, title: str, num_rounds: int, metrics: Mapping[str, Metric]) -> None:
+        self.terminal = Terminal(highlight=False, soft_wrap=True)
         self.num_rounds = num_rounds
+        self.metrics = metrics
         columns = (
             TextColumn(title, table_column=Column(min_width=len(title))),
             BarColumn(bar_width=12),
@@ -24,25 +24,22 @@ class Reporter:
             TimeRemainingColumn(),
             TextColumn("{task.fields[metrics]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
         )
-        self.progress = Progress(*columns, console=self.console, expand=True, disable=not self.console.is_terminal)
+        self.progress = Progress(*columns, console=self.terminal, expand=True, disable=not self.terminal.is_terminal)
         self.bar = self.progress.add_task(title, total=num_rounds, metrics="starting")
+        self.progress.start()  # while the workers are still starting
 
-    def __enter__(self) -> "Reporter":
-        self.progress.start()
-        return self
+    def see(self, round: Round) -> None:
+        shown = summary(round.row, self.metrics)
+        if self.terminal.is_terminal:
+            self.progress.update(self.bar, completed=round.number, metrics=shown)
+        else:
+            self.terminal.print(f"round {round.number}/{self.num_rounds}  {shown}")
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def close(self, status: str) -> None:
         self.progress.stop()
 
-    def show(self, row: Mapping[str, Any]) -> None:
-        metrics = summary(row)
-        if self.console.is_terminal:
-            self.progress.update(self.bar, completed=row["round"], metrics=metrics)
-        else:
-            self.console.print(f"round {row['round']}/{self.num_rounds}  {metrics}")
 
-
-def summary(row: Mapping[str, Any]) -> str:
+def summary(row: Mapping[str, Any], metrics: Mapping[str, Metric]) -> str:
     """The metrics of a row of metrics.csv in short, the most telling first: a narrow terminal cuts the others off."""
     names = [
         name
@@ -50,4 +47,5 @@ def summary(row: Mapping[str, Any]) -> str:
         for name in row
         if name.startswith(prefix) and not name.endswith(WRITTEN)  # how they are spread is for the tables
     ]
-    return "  ".join(f"{name}={row[name]:.4f}" for name in names)
+    shown = {name: found.shown if (found := metric_of(name, metrics)) else ".4f" for name in names}
+    return "  ".join(f"{name}={row[name]:{shown[name]}}" for name in names)

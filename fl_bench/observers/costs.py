@@ -6,14 +6,15 @@ from typing import Any
 
 from rich.filesize import decimal
 
-from fl_bench.metrics import less_is_better
+from fl_bench.metrics import Metric
 
 
 class Costs:
     """Adds up the rows of metrics.csv; `record` is for run.json. Wall seconds count from here: data and engine too."""
 
-    def __init__(self, metric: str, targets: Sequence[float]) -> None:
-        self.metric = metric
+    def __init__(self, column: str, targets: Sequence[float]) -> None:
+        self.column = column
+        self.metric: Metric | None = None  # what the column is of, once the task is there
         self.total: dict[str, float] = {"bytes_down": 0, "bytes_up": 0, "virtual_seconds": 0.0}
         self.reached: dict[str, dict[str, float] | None] = {str(target): None for target in targets}
         self._start = time.perf_counter()
@@ -22,11 +23,11 @@ class Costs:
         for name in ("bytes_down", "bytes_up"):
             self.total[name] += row.get(name, 0)
         self.total["virtual_seconds"] = row.get("virtual_seconds", 0.0)
-        if self.metric not in row:
+        if self.metric is None or self.column not in row:
             return
-        sign = -1 if less_is_better(self.metric) else 1
+        value = row[self.column]
         for target, cost in self.reached.items():
-            if cost is None and sign * row[self.metric] >= sign * float(target):
+            if cost is None and (value == float(target) or self.metric.beats(value, float(target))):
                 wall_seconds = round(time.perf_counter() - self._start, 3)
                 self.reached[target] = {"round": row["round"], "wall_seconds": wall_seconds} | self.total
 
@@ -39,7 +40,7 @@ class Costs:
 
     @property
     def record(self) -> dict[str, Any]:
-        return {"total": self.total, "target_metric": self.metric, "targets": self.reached}
+        return {"total": self.total, "target_metric": self.column, "targets": self.reached}
 
     def __str__(self) -> str:
         down, up = (decimal(int(self.total[name])) for name in ("bytes_down", "bytes_up"))

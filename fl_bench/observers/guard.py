@@ -1,44 +1,49 @@
 """When a run ends before its last round: it diverges, or it no longer gets better."""
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig
 
 from fl_bench.errors import RunError
-from fl_bench.metrics import less_is_better
+from fl_bench.federation.rounds import Round
+from fl_bench.metrics import Metric
+from fl_bench.observers.base import Observer
 
 DIVERGED = 1000.0  # times its first value, or times 1 if that is less: a loss that no training comes back from
 
 
-class Guard:
-    """Sees each round's row of metrics.csv."""
+class Guard(Observer):
+    """`metric` is what `early_stop.metric`, a column, is of; None where that is not set."""
 
-    def __init__(self, cfg: DictConfig) -> None:
+    keeps = "guard"
+
+    def __init__(self, cfg: DictConfig, metric: Metric | None) -> None:
         self.stop_on_divergence: bool = cfg.stop_on_divergence
-        self.metric: str | None = cfg.early_stop.metric
+        self.metric = metric
+        self.column: str | None = cfg.early_stop.metric
         self.patience: int = cfg.early_stop.patience
         self.first: dict[str, float] = {}  # of each loss
         self.best: float | None = None  # of the metric
         self.waited = 0  # evaluations since then
 
-    def see(self, row: Mapping[str, Any]) -> None:
+    def see(self, round: Round) -> None:
         """Raise RunError where a loss is not finite or far above where it began; remember how good the metric is."""
+        row = round.row
         for name in (name for name in row if name.endswith("_loss")):
             limit = DIVERGED * max(1.0, abs(self.first.setdefault(name, row[name])))
             if self.stop_on_divergence and not (math.isfinite(row[name]) and row[name] <= limit):
                 raise RunError(
-                    f"round {row['round']}: training diverges: {name} is {row[name]:.6g}; a smaller local.lr may help "
+                    f"round {round.number}: training diverges: {name} is {row[name]:.6g}; a smaller local.lr may help "
                     "(stop_on_divergence=false would go on)"
                 )
-        if self.metric is not None and self.metric in row:
-            sign = -1 if less_is_better(self.metric) else 1
-            better = self.best is None or sign * row[self.metric] > sign * self.best
-            self.best, self.waited = (row[self.metric], 0) if better else (self.best, self.waited + 1)
+        if self.metric is not None and self.column in row:
+            value = row[self.column]
+            better = self.best is None or self.metric.beats(value, self.best)
+            self.best, self.waited = (value, 0) if better else (self.best, self.waited + 1)
 
     @property
-    def stopped(self) -> bool:
+    def stops(self) -> bool:
         """Whether the metric has not got better in the last `early_stop.patience` rounds that measured it."""
         return self.metric is not None and self.waited >= self.patience
 

@@ -1,4 +1,4 @@
-"""run.json: what a run is, how far it has come, and how it ended."""
+"""run.json, kept up to date."""
 
 import time
 from collections.abc import Mapping
@@ -7,36 +7,48 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from fl_bench.config.origin import UNKNOWN, Origin
 from fl_bench.errors import ConfigError
+from fl_bench.federation.rounds import Round
 from fl_bench.machine import describe
+from fl_bench.metrics import Metric
+from fl_bench.observers.base import Observer
 from fl_bench.observers.costs import Costs
+from fl_bench.storage.files import digest
 from fl_bench.storage.run_json import STATUS, save
 
 SAVE_SECONDS = 1.0
-RESULTS = ("final", "digests", "data", "resumed_at")  # what a run that goes on takes over
+RESULTS = ("final", "digests", "data", "resumed_at", "choices", "overrides")  # what a run that goes on takes over
 
 
-class Journal:
-    """Keeps the record of the run in `folder`; `add` is told each round's row and digest of the model."""
+class Journal(Observer):
+    """Keeps run.json of the run in `folder`."""
 
-    def __init__(self, folder: Path, cfg: DictConfig) -> None:
+    keeps = "journal"
+
+    def __init__(self, folder: Path, cfg: DictConfig, origin: Origin = UNKNOWN) -> None:
         self.folder = folder
         self.record: dict[str, Any] = {"status": "running", "exit_code": None, "seed": cfg.seed, "final": {}}
         self.record |= {"digests": [], "data": None, "stopped_early": False, "resumed_at": []}
+        self.record |= {"choices": origin.choices, "overrides": origin.overrides}
         self.record |= describe() | {"config": OmegaConf.to_container(cfg, resolve=True)}
         self.costs = Costs(cfg.target_metric, cfg.targets)
         self._saved = 0.0
 
-    def add(self, row: Mapping[str, Any], digest: str) -> None:
+    def see(self, round: Round) -> None:
         """Take up a round; it is on disk a second later, or with the end, so that many short rounds stay short."""
-        self.record["final"].update(row)
-        self.record["digests"].append(digest)
-        self.costs.add(row)
+        self.record["final"].update(round.row)
+        self.record["digests"].append(digest(round.vector))
+        self.costs.add(round.row)
         if time.monotonic() - self._saved > SAVE_SECONDS:
             self.save()
 
-    def use(self, data: dict[str, str]) -> None:
-        """The digests of the data; raises ConfigError where a run that goes on had other data."""
+    def use(self, data: dict[str, str], target: Metric | None) -> None:
+        """Take up the digests of the data, and what `target_metric` is of.
+
+        Raises ConfigError where a run that goes on had other data.
+        """
+        self.costs.metric = target
         before = self.record["data"]
         if before not in (None, data):
             raise ConfigError("data: is not what the run began with, so it cannot go on with it")
@@ -54,5 +66,5 @@ class Journal:
         return {name: self.record[name] for name in RESULTS} | {"costs": self.costs}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self.record |= {name: state[name] for name in RESULTS}
+        self.record |= {name: state[name] for name in RESULTS if name in state}  # older ones lack the last two
         self.record["resumed_at"].append(len(state["digests"]) - 1)  # the round after which it goes on

@@ -13,17 +13,19 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
-from flwr.serverapp import Grid
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor
 
 from fl_bench import rng
+from fl_bench.build import build, call
 from fl_bench.config import rules
-from fl_bench.engines.inline import InlineGrid
+from fl_bench.engines.base import Connect, Engine
+from fl_bench.engines.inline import Inline
+from fl_bench.engines.inline_grid import InlineGrid
 from fl_bench.errors import ConfigError, FlBenchError, in_one_line
 from fl_bench.federation.local import PRIVATE, Trainer, batches
-from fl_bench.observers.journal import Journal
+from fl_bench.observers.recorder import Recorder
 from fl_bench.runs.execute import run
 from fl_bench.storage.checkpoint import Store
 from fl_bench.strategies.turn import Turn
@@ -71,15 +73,17 @@ class Kit:
         rules.validate(cfg)
         return cfg
 
-    def run(self, cfg: DictConfig) -> Path:
-        """The folder of a run; the workers' own is beside it."""
+    def run(self, cfg: DictConfig, engine: Engine | None = None) -> Path:
+        """The folder of a run; that of the data is beside it. `engine`: instead of the config's."""
         self._count += 1
         folder, scratch = (self.folder / str(self._count) / kind for kind in ("run", "scratch"))
         folder.mkdir(parents=True)
         scratch.mkdir()
+        store = Store(folder, 0)
         try:
+            engine = engine or build(cfg.engine)
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                run(cfg, folder, scratch, Journal(folder, cfg), Store(folder, 0), None, lambda on: None)
+                run(cfg, engine, scratch, store, None, lambda made: [Recorder(store.tables)])
         except ConfigError as error:
             raise Unfit(str(error)) from error
         except Exception as error:
@@ -98,7 +102,7 @@ def one_client(kit: Kit) -> str:
     """With its neutral setting and one client it is plain training."""
     ours = kit.run(kit.compose(*(kit.about["neutral"] or ()), "num_clients=1"))
     cfg = kit.compose_fedavg(*kit.about["fedavg"], "num_clients=1")
-    trainer = Trainer(kit.run(cfg).with_name("scratch"))
+    trainer = Trainer(kit.run(cfg).with_name("scratch") / "data")
     model, rows = trainer.flat.model.train(), trainer.partition.train_rows(0)
     count = cfg.local.steps or cfg.local.epochs * -(-len(rows) // cfg.local.batch_size)
     for round in range(1, cfg.num_rounds + 1):
@@ -114,8 +118,7 @@ def order(kit: Kit) -> str:
     """Neither the order of the clients nor how they are grouped changes a bit."""
     one = kit.run(kit.compose("evaluate.clients=true"))
     cfg = kit.compose("evaluate.clients=true", "engine.packing=false")
-    cfg.engine._target_ = f"{__name__}.backwards"
-    other = kit.run(cfg)
+    other = kit.run(cfg, call(Backwards, cfg.engine))
     how = "when clients take their turns one by one, the last first"
     if different := [str(name) for name, _ in _contents(one).items() ^ _contents(other).items()]:
         raise Failed(f"{min(different)} differs {how}")
@@ -179,15 +182,17 @@ def check(strategy: str, compose: Compose, words: Sequence[str]) -> Iterator[tup
                     yield name, "-", str(error)
 
 
-class _Backwards(InlineGrid):
+class BackwardsGrid(InlineGrid):
     def order(self, message_ids: Iterable[str]) -> list[str]:
         return super().order(message_ids)[::-1]
 
 
-@contextlib.contextmanager
-def backwards(engine: DictConfig) -> Iterator[Callable[[], Grid]]:
+class Backwards(Inline):
     """The inline engine with the last message first."""
-    yield _Backwards
+
+    @contextlib.contextmanager
+    def workers(self, scratch: Path) -> Iterator[Connect]:
+        yield BackwardsGrid
 
 
 class Failing:

@@ -3,135 +3,244 @@
 import gc
 import os
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from omegaconf import DictConfig
 from safetensors.torch import save
 
 from fl_bench import errors
-from fl_bench.build import build, find_target
+from fl_bench.build import build
 from fl_bench.config.changes import refuse_changes
-from fl_bench.engines.resources import check_gpus, share_gpus
+from fl_bench.config.origin import UNKNOWN, Origin
+from fl_bench.engines.base import Engine
+from fl_bench.engines.resources import limit_gpus, share_gpus
 from fl_bench.errors import note
 from fl_bench.federation import flower_log
 from fl_bench.federation.local import Trainer
-from fl_bench.federation.rounds import Rounds
+from fl_bench.federation.rounds import Experiment, Round, RoundFailed, Rounds
+from fl_bench.metrics import metric_of
 from fl_bench.observers.album import Album
-from fl_bench.observers.console import Reporter, summary
+from fl_bench.observers.base import Observer
+from fl_bench.observers.checkpoints import Checkpoints
+from fl_bench.observers.console import Console, summary
+from fl_bench.observers.guard import Guard
 from fl_bench.observers.journal import Journal
+from fl_bench.observers.recorder import Recorder
+from fl_bench.observers.tracker import Tracking
 from fl_bench.runs import experiment
-from fl_bench.runs.process import Watch
+from fl_bench.runs.process import Arm
 from fl_bench.storage import files, run_json
 from fl_bench.storage.checkpoint import Checkpoint, Store
+from fl_bench.storage.run_json import STATUS
 from fl_bench.strategies.base import LocalAlgorithm
-from fl_bench.tasks.base import Task
 
 
-def execute(cfg: DictConfig, folder: Path, scratch: Path, resume: bool = False, watch: Watch = lambda on: None) -> int:
+def execute(
+    cfg: DictConfig,
+    folder: Path,
+    scratch: Path,
+    resume: bool = False,
+    arm: Arm = lambda on: None,
+    engine: Engine | None = None,
+    origin: Origin = UNKNOWN,
+) -> int:
     """Run, print where the results are or in one line why there are none, and return the exit code.
 
-    The results go to `folder`; what the workers read, and nobody needs afterwards, to `scratch`. With `resume` the run
-    goes on from the newest checkpoint in `folder`, if there is one. `watch` is
-    told with each round that somebody should see to it that there is a next one, and at the end that nobody need.
+    The results go to `folder`; what nobody needs afterwards, to `scratch`. With `resume` the run goes on from the
+    newest checkpoint in `folder`, if there is one. `arm` starts the timeout of a round anew, or stops it.
+    `engine` is that of the config, which may have shrunk by now.
     """
     store = Store(folder, cfg.checkpoint.every)
     try:
-        start = store.restore(cfg) if resume else None
+        start = store.restore(cfg, origin) if resume else None
         if resume and start is None:
             _begin_anew(cfg, folder)
-    except (errors.FlBenchError, OSError) as error:  # the record of the run stays as it is
+    except (errors.FlBenchError, OSError) as error:  # run.json stays as it is
         return errors.refuse(errors.known(error))
-    record = Journal(folder, cfg)
+    journal = Journal(folder, cfg, origin)
     try:
         if start is None:
             store.clear()
         else:
-            start.put_back({"journal": record})
+            start.put_back({journal.keeps: journal})
             note(f"{folder}: going on after round {start.round}")
-        record.save()
-        run(cfg, folder, scratch, record, store, start, watch)
-        record.end(0)
+        journal.save()
+        tracking = Tracking(build(cfg.tracker), folder, store.tables.rows("metrics"))
+
+        def observe(made: Experiment) -> list[Observer]:
+            return [*_observers(made, store, start, journal), Heartbeat(arm), tracking]
+
+        engine = engine or build(cfg.engine)
+        made, journal.record["stopped_early"] = run(cfg, engine, scratch, store, start, observe)
+        if cfg.figures:
+            _draw(made)
+        journal.end(0)
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get("FL_BENCH_DEBUG"):
             traceback.print_exc()
-        return _fail(errors.known(error), record, store)
-    print(f"{folder}\n{summary(record.record['final'])}  ({record.costs})")
+        return _fail(errors.known(error), journal, store, origin.sweep)
+    print(f"{folder}\n{summary(journal.record['final'], made.trainer.metrics)}  ({journal.costs})")
     return 0
 
 
 def run(
-    cfg: DictConfig, folder: Path, scratch: Path, record: Journal, store: Store, start: Checkpoint | None, watch: Watch
-) -> None:
-    """Everything from the data to the figures."""
+    cfg: DictConfig,
+    engine: Engine,
+    scratch: Path,
+    store: Store,
+    start: Checkpoint | None,
+    observe: Callable[[Experiment], Sequence[Observer]],
+) -> tuple[Experiment, bool]:
+    """From the data to the model of the last round; `observe` says who is told of the rounds.
+
+    Returns the experiment, whose trainer has that model, and whether an observer wanted no more rounds.
+    """
     flower_log.quieten()
-    torch.set_num_threads(cfg.engine.threads)
-    check_gpus(cfg.engine)
-    engine = find_target(cfg.engine)
-    task: Task = build(cfg.task)
+    torch.set_num_threads(engine.threads)
+    limit_gpus(engine)
+    task = build(cfg.task)
     strategy = experiment.make_strategy(cfg.strategy.server)
     # The workers build theirs from the resolved config, whose errors name other keys.
     for node in (cfg.strategy.client, cfg.compression.up, cfg.compression.down):
         build(node)
+    data = engine.place(scratch)
     trainer = None
-    if cfg.engine.client_resources.num_gpus == "auto":
-        trainer = experiment.prepare(cfg, task, scratch)
-        share_gpus(cfg.engine, trainer)
-    with engine(cfg.engine) as connect:  # the workers start while the data is prepared
-        trainer = trainer or experiment.prepare(cfg, task, scratch)
-        schedule = experiment.make_schedule(cfg, trainer)
-        record.use(experiment.data_digests(cfg, scratch))
-        experiment.try_out(cfg, trainer, strategy)
-        together = experiment.train_together(cfg, trainer)
-        experiment.write_partition(trainer, folder)
-        album = Album(folder / "figures") if cfg.figures else None
-        if album is not None:
-            album.clear(after=start.round if start else -1)
-        parts = [type(part) for part in (task, strategy, trainer.algorithm)]
-        title = " ".join(part.__name__ for part in parts if part is not LocalAlgorithm)
-        with Reporter(title, cfg.num_rounds) as reporter:
+    if engine.resources["num_gpus"] == "auto":
+        trainer = experiment.prepare(cfg, task, data)
+        share_gpus(engine, trainer)
+    with engine.workers(scratch) as connect:  # they start while the data is prepared
+        trainer = trainer or experiment.prepare(cfg, task, data)
+        made = experiment.make(cfg, strategy, trainer, data, store)
+        together = experiment.train_together(engine, trainer)
+        if start is not None:
+            start.put_back(made.parts)
+        observers = observe(made)
+        with closing(observers):
+            rounds = Rounds(made, experiment.make_fleet(made, connect(), together))
+            with _no_garbage():
+                last = tell(observers, iter(rounds) if start is None else rounds.after(start.round, start.vector))
+    if last is not None:
+        trainer.load(last.vector)
+    elif start is not None:
+        trainer.load(start.vector)
+    _save_model(trainer, store.folder)
+    return made, any(observer.stops for observer in observers)
 
-            def report(row: Mapping[str, Any]) -> None:
-                reporter.show(row)
-                watch(True)
 
-            rounds = Rounds(cfg, strategy, trainer, schedule, store, record, album, report)
-            fleet = experiment.make_fleet(cfg, connect(), scratch, store.states, trainer, together)
-            gc.freeze()  # some of Flower's strategies collect garbage for every client: not all of torch each time
-            watch(True)
-            try:
-                vector = rounds.run(fleet, start)
-            finally:
-                watch(False)
-                gc.unfreeze()
-    trainer.load(vector)
-    _save_model(trainer, folder)
-    if album is not None:
-        from fl_bench.results import figures  # matplotlib takes a second to import
+def _observers(made: Experiment, store: Store, start: Checkpoint | None, journal: Journal) -> list[Observer]:
+    """Who is told of a round, in this order: it is whole on disk before anybody hears of it."""
+    cfg, trainer = made.cfg, made.trainer
+    journal.use(experiment.data_digests(cfg, made.data), metric_of(cfg.target_metric, trainer.metrics))
+    experiment.write_partition(trainer, made.folder)
+    guard = Guard(cfg, metric_of(cfg.early_stop.metric or "", trainer.metrics))
+    if start is not None:
+        start.put_back({guard.keeps: guard})
+    observers = [Recorder(store.tables), *_album(made, start), journal, guard]
+    kept = {observer.keeps: observer for observer in observers if observer.keeps}
+    title = " ".join(
+        type(part).__name__
+        for part in (trainer.task, made.strategy, trainer.algorithm)
+        if type(part) is not LocalAlgorithm
+    )
+    console = Console(title, cfg.num_rounds, trainer.metrics)
+    return [*observers, Checkpoints(store, cfg, made.parts | kept), console]
 
-        figures.draw(folder)
-        album.bind()
-        if not trainer.personal:
-            trainer.task.figures(trainer.flat.model, trainer.data, folder / "figures")
+
+def tell(observers: Sequence[Observer], rounds: Iterator[Round]) -> Round | None:
+    """Tell the observers of each round, until there are no more, or one of them wants no more; returns the last."""
+    last = None
+    for observer in observers:
+        observer.begin()
+    try:
+        while not any(observer.stops for observer in observers) and (round := next(rounds, None)):
+            for observer in observers:
+                observer.see(round)
+            last = round
+    except RoundFailed as failed:
+        for observer in observers:
+            observer.fail(failed)
+        raise
+    return last
+
+
+@contextmanager
+def closing(observers: Sequence[Observer]) -> Iterator[None]:
+    """Close them at the end, whatever ends it."""
+    status = STATUS[0]
+    try:
+        yield
+    except BaseException as error:
+        status = STATUS[errors.known(error).exit_code]
+        raise
+    finally:
+        for observer in observers:
+            observer.close(status)
+
+
+class Heartbeat(Observer):
+    """Starts the timeout of a round anew with each round."""
+
+    def __init__(self, arm: Arm) -> None:
+        self.arm = arm
+
+    def begin(self) -> None:
+        self.arm(True)
+
+    def see(self, round: Round) -> None:
+        self.arm(True)
+
+    def close(self, status: str) -> None:
+        self.arm(False)
+
+
+def _album(made: Experiment, start: Checkpoint | None) -> list[Album]:
+    if not made.cfg.figures:
+        return []
+    album = Album(made.folder / "figures", made.trainer, made.cfg.num_rounds)
+    album.clear(after=start.round if start else -1)
+    return [album]
+
+
+def _draw(made: Experiment) -> None:
+    """The figures of a run that is over."""
+    from fl_bench.results import figures  # matplotlib takes a second to import
+
+    figures.draw(made.folder)
+    Album(made.folder / "figures", made.trainer, made.cfg.num_rounds).bind()
+    if not made.trainer.personal:
+        made.trainer.task.figures(made.trainer.flat.model, made.trainer.data, made.folder / "figures")
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Some of Flower's strategies collect garbage for every client: not all of torch each time."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _begin_anew(cfg: DictConfig, folder: Path) -> None:
     """Say so where a run cannot go on. Raises ConfigError where it has another config: what there is would be lost."""
-    if before := run_json.read(folder).get("config"):
-        refuse_changes(before, cfg, 0)
+    if "config" in (before := run_json.read(folder)):
+        refuse_changes(before["config"], cfg, 0, before.get("choices"))
         note(f"{folder}: there is no checkpoint: beginning anew")
 
 
-def _fail(error: errors.FlBenchError, record: Journal, store: Store) -> int:
+def _fail(error: errors.FlBenchError, journal: Journal, store: Store, sweep: str) -> int:
     """Record and say how a run has failed, and what can be done; returns the exit code."""
     try:
-        record.end(error.exit_code, " ".join(str(error).split()))
+        journal.end(error.exit_code, " ".join(str(error).split()))
     except OSError:  # the disk is full: what is there must do
         note(f"{store.folder}: run.json is not up to date")
     if isinstance(error, errors.WorkerDied):  # who has launched this will say it
         return errors.AGAIN_SMALLER if error.out_of_memory else errors.AGAIN
+    if sweep and isinstance(error, errors.Interrupted):
+        return errors.refuse(error, f"to go on with the sweep: {sweep}")
     if not (error.resumable and (saved := store.rounds())):
         return errors.refuse(error)
     return errors.refuse(error, f"saved up to round {saved[-1]}; to go on: fl-bench resume {store.folder}")

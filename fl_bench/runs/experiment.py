@@ -15,19 +15,28 @@ from torch import nn
 from fl_bench import rng
 from fl_bench.build import build, call, find_target
 from fl_bench.data.partition import Partition
+from fl_bench.engines.base import Engine
 from fl_bench.errors import ConfigError, note
-from fl_bench.federation.client import trainer_in
-from fl_bench.federation.fleet import Fleet
-from fl_bench.federation.local import CONFIG, Trainer
+from fl_bench.federation.exchange import Job
+from fl_bench.federation.fleet import Fleet, Loads
+from fl_bench.federation.local import CONFIG, Trainer, trainer_in
+from fl_bench.federation.rounds import Experiment
 from fl_bench.federation.vectorized import why_not
 from fl_bench.network.schedule import Schedule
+from fl_bench.storage.checkpoint import Store
 from fl_bench.storage.files import digest, write
-from fl_bench.storage.states import ClientStates
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.layers import layers
 from fl_bench.tasks.base import Task
 
 AUTO, MOST_STACKED = 50, 50_000_000  # clients, and numbers in a stack, at most with engine.vectorize=auto
+
+
+def make(cfg: DictConfig, strategy: Strategy, trainer: Trainer, data: Path, store: Store) -> Experiment:
+    """The experiment of a run, whose workers find their data in `data`; raises ConfigError where parts do not fit."""
+    schedule = make_schedule(cfg, trainer)
+    try_out(cfg, trainer, strategy)
+    return Experiment(cfg, store.folder, data, strategy, trainer, schedule, store.states)
 
 
 def prepare(cfg: DictConfig, task: Task, scratch: Path) -> Trainer:
@@ -81,25 +90,21 @@ def make_schedule(cfg: DictConfig, trainer: Trainer) -> Schedule:
     return schedule
 
 
-def make_fleet(
-    cfg: DictConfig,
-    grid: Grid,
-    scratch: Path,
-    states: ClientStates,
-    trainer: Trainer,
-    together: int = 1,
-) -> Fleet:
-    return Fleet(
-        grid, scratch, states.folder, trainer.layout, trainer.partition.train_sizes, _steps(cfg, trainer),
-        packing=cfg.engine.packing, each=cfg.strategy.needs_each_client, together=together,
-    )  # fmt: skip
+def make_fleet(experiment: Experiment, grid: Grid, together: int = 1) -> Fleet:
+    """The clients behind the workers of a grid, which train so many `together`."""
+    cfg, trainer = experiment.cfg, experiment.trainer
+    folders = str(experiment.data), str(experiment.states.folder)
+    job = Job(*folders, each=cfg.strategy.needs_each_client, together=together)
+    loads = Loads(trainer.partition.train_sizes, _steps(cfg, trainer))
+    return Fleet(grid, job, trainer.layout, loads, cfg.engine.packing)
 
 
 def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
     """Find what does not fit together while nothing has been started."""
-    trainer.algorithm.check(trainer.task)
+    trainer.algorithm.suit(trainer.task)
+    trainer.declared(trainer.metric_names())
     _say_what_stays(trainer)
-    trainer.channel.up.check(trainer.channel.down)
+    trainer.channel.up.suit(trainer.channel.down)
     if trainer.algorithm.bounded and not trainer.channel.up.lossless:
         raise ConfigError(
             "compression: may lengthen updates that clients have clipped for differential privacy; with a lossy one, "
@@ -138,14 +143,14 @@ def _check_metric(key: str, metric: str, cfg: DictConfig, trainer: Trainer) -> N
         raise ConfigError(f"{key}={metric}: must be one of this run's {', '.join(known)}")
 
 
-def train_together(cfg: DictConfig, trainer: Trainer) -> int:
+def train_together(engine: Engine, trainer: Trainer) -> int:
     """How many clients a worker trains as one program; a note says why it is one where the user wants more."""
-    wish = cfg.engine.vectorize
+    wish: Any = engine.vectorize
     if wish == "off":
         return 1
     model = trainer.flat.model
     linear = all(isinstance(model.get_submodule(name), nn.Linear) for name in layers(model))
-    if not cfg.engine.packing:
+    if not engine.packing:
         reason: str | None = "engine.packing=false sends a worker one"
     elif wish == "auto" and trainer.device == "cpu" and not linear:  # convolutions can take twice as long
         reason = "on a CPU only models of linear layers gain by it"

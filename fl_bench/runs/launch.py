@@ -3,39 +3,54 @@
 import fcntl
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from fl_bench.build import build
 from fl_bench.config.changes import changes, matters
+from fl_bench.config.origin import Origin
+from fl_bench.engines.base import Engine
 from fl_bench.errors import AGAIN, AGAIN_SMALLER, ConfigError, Damaged, FlBenchError, RunError, known, note, refuse
-from fl_bench.machine import num_cpus, oom_kills
-from fl_bench.runs.process import Crashed, Watch, in_own_process
+from fl_bench.machine import oom_kills
+from fl_bench.runs.process import Arm, Crashed, in_own_process
 from fl_bench.storage import run_json
 
 
-def launch(cfg: DictConfig, folder: Path, resume: bool) -> int:
+def launch(cfg: DictConfig, folder: Path, resume: bool, origin: Origin) -> int:
     """Run in `folder`, or go on there, and return the exit code; all is said and recorded by then."""
     try:
         with _alone(folder):
             if resume and (done := _done(cfg, folder)):
                 print(f"{folder}\n{done}")
                 return 0
-            return _run(cfg, folder, resume)
+            engine = build(cfg.engine)
+            announce(cfg, origin)
+            return _run(cfg, engine, folder, resume, origin)
     except (FlBenchError, OSError) as error:
         return refuse(known(error))
 
 
-def _run(cfg: DictConfig, folder: Path, resume: bool) -> int:
-    """As many attempts as it takes and `engine.max_restarts` allows."""
-    left = cfg.engine.max_restarts
+def announce(cfg: DictConfig, origin: Origin) -> None:
+    """Say at once what is going to run: torch takes seconds to import, and Ray to start."""
+    task, strategy = (origin.choices.get(group) for group in ("task", "strategy"))
+    what = f"{task} with {strategy}, " if task else ""
+    size = f"{cfg.num_clients} clients, {cfg.num_rounds} rounds"
+    print(f"fl-bench: {what}{size}: preparing engine and data", file=sys.stderr, flush=True)
+
+
+def _run(cfg: DictConfig, engine: Engine, folder: Path, resume: bool, origin: Origin) -> int:
+    """As many attempts as it takes and the engine allows."""
+    left = engine.restarts
     while True:
         kills = oom_kills()
         try:
-            code = _attempt(cfg, folder, resume)
+            code = _attempt(cfg, engine, folder, resume, origin)
             if code not in (AGAIN, AGAIN_SMALLER):
                 return code
             why = run_json.read(folder).get("error", "the run has failed")
@@ -49,28 +64,19 @@ def _run(cfg: DictConfig, folder: Path, resume: bool) -> int:
         note(f"{why}; starting again {where} ({left} more times)")
         left, resume = left - 1, True
         if code == AGAIN_SMALLER or oom_kills() > kills:
-            _halve_workers(cfg)
+            engine.shrink()
 
 
-def _attempt(cfg: DictConfig, folder: Path, resume: bool) -> int:
+def _attempt(cfg: DictConfig, engine: Engine, folder: Path, resume: bool, origin: Origin) -> int:
     """One process of the run, or this one where the engine wants that."""
     with scratch_folder() as scratch:
 
-        def execute(watch: Watch) -> int:
+        def execute(arm: Arm) -> int:
             from fl_bench.runs.execute import execute  # torch and Flower: seconds, once the config is known to be right
 
-            data = scratch / "data"
-            data.mkdir()
-            return execute(cfg, folder, data, resume, watch)
+            return execute(cfg, folder, scratch, resume, arm, engine, origin)
 
-        if not cfg.engine.own_process:
-            return execute(lambda on: None)
-
-        def simulate(watch: Watch) -> int:
-            os.environ["RAY_TMPDIR"] = str(scratch)  # its logs and sockets go with the rest
-            return execute(watch)
-
-        return in_own_process(simulate, cfg.engine.round_timeout_s)
+        return in_own_process(execute, engine.patience_s) if engine.own_process else execute(lambda on: None)
 
 
 @contextmanager
@@ -110,21 +116,14 @@ def _done(cfg: DictConfig, folder: Path) -> str | None:
         record = run_json.read(folder)
     except Damaged:
         return None
-    different = changes(record.get("config", {}), OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
-    if record.get("status") != "done" or any(map(matters, different)):
+    if record.get("status") != "done":
+        return None
+    new: Any = OmegaConf.to_container(cfg, resolve=True)
+    different = changes(record["config"], new, record.get("choices"))
+    if any(map(matters, different)):
         return None
     if "num_rounds" not in different and not record["stopped_early"]:
         return f"all {cfg.num_rounds} rounds were done before"
     if record["stopped_early"] and "early_stop.patience" not in different:
         return f"stopped early after round {record['final']['round']} before; early_stop.patience would be the key"
     return None
-
-
-def _halve_workers(cfg: DictConfig) -> None:
-    """Let each worker ask for twice as much, so that there is room for half as many."""
-    resources = cfg.engine.client_resources
-    most = float("inf") if cfg.engine.ray.address else num_cpus()
-    resources.num_cpus = max(resources.num_cpus, min(2 * resources.num_cpus, most))
-    if resources.num_gpus != "auto" and 0 < resources.num_gpus < 1:
-        resources.num_gpus = min(2 * resources.num_gpus, 1)
-    note(f"out of memory: fewer workers, engine.client_resources={OmegaConf.to_container(resources)}")

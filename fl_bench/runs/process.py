@@ -13,20 +13,20 @@ from fl_bench.errors import known, refuse
 
 GRACE_SECONDS = 10.0  # for a run to finish its files after Ctrl-C
 LOOK_SECONDS = 0.2  # between two looks whether the process is still there
-WATCH, REST = 255, 254  # bytes that say: from now on, look when the next comes; or no longer. Others are exit codes
+ARM, DISARM = 255, 254  # bytes: `ARM` starts the round's timeout anew, `DISARM` stops it; others are exit codes
 
-Watch = Callable[[bool], None]
+Arm = Callable[[bool], None]  # True arms, False disarms
 
 
 class Crashed(Exception):
     """The process ended without an exit code, or gave no sign of life: the message says how."""
 
 
-def in_own_process(function: Callable[[Watch], int], timeout: float | None = None) -> int:
+def in_own_process(function: Callable[[Arm], int], timeout: float | None = None) -> int:
     """Call `function` in a forked process and return its result, the exit code.
 
-    It is given a function to say True now and then, and in the end False. Raises Crashed where the process is killed
-    or exits by itself, and where `timeout` seconds after a True nothing was said. Ctrl-C or SIGTERM here becomes one
+    It is given a function that arms or disarms the timeout. Raises Crashed where the process is killed or exits by
+    itself, and where `timeout` seconds have passed since it was armed last. Ctrl-C or SIGTERM here becomes one
     SIGINT there; after GRACE_SECONDS, or at the second, its process group is killed. So it is when this process dies,
     however. Fork before anything starts threads.
     """
@@ -41,7 +41,7 @@ def in_own_process(function: Callable[[Watch], int], timeout: float | None = Non
             os.close(hold)
             _guard(alive)
             signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored in a shell's background
-            _say(theirs, _call(function, lambda on: _say(theirs, WATCH if on else REST)))
+            _say(theirs, _call(function, lambda on: _say(theirs, ARM if on else DISARM)))
             sys.stdout.flush()
             sys.stderr.flush()
         finally:
@@ -61,9 +61,9 @@ def in_own_process(function: Callable[[Watch], int], timeout: float | None = Non
             os.close(pipe)
 
 
-def _call(function: Callable[[Watch], int], watch: Watch) -> int:
+def _call(function: Callable[[Arm], int], arm: Arm) -> int:
     try:
-        return function(watch)
+        return function(arm)
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get("FL_BENCH_DEBUG"):
             traceback.print_exc()
@@ -87,17 +87,17 @@ def _say(pipe: int, byte: int) -> None:
 
 
 def _wait(child: int, pipe: int, timeout: float | None) -> int:
-    said, heard, status = REST, 0.0, None
+    said, heard, status = DISARM, 0.0, None
     while True:
         if select.select([pipe], [], [], LOOK_SECONDS if status is None else 0)[0] and (news := os.read(pipe, 4096)):
             said, heard = news[-1], time.monotonic()
-        elif status is not None and said not in (WATCH, REST):
+        elif status is not None and said not in (ARM, DISARM):
             return said
         elif status is not None:
             code = os.waitstatus_to_exitcode(status)
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"has exited with {code}"
             raise Crashed(f"the process of the run {how}")
-        elif timeout is not None and said == WATCH and time.monotonic() - heard > timeout:
+        elif timeout is not None and said == ARM and time.monotonic() - heard > timeout:
             raise Crashed(f"no round has ended for engine.round_timeout_s={timeout:g}")
         else:
             ended, found = os.waitpid(child, os.WNOHANG)

@@ -12,17 +12,18 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fl_bench.build import build
-from fl_bench.engines.inline import InlineGrid
-from fl_bench.engines.resources import check_gpus
+from fl_bench.engines.base import Engine
+from fl_bench.engines.resources import limit_gpus
 from fl_bench.errors import ConfigError, Damaged, RunError, note
-from fl_bench.federation import flower_log
-from fl_bench.federation.client import Row
-from fl_bench.federation.fleet import Fleet
+from fl_bench.federation import flower_log, rows
 from fl_bench.federation.local import Trainer
-from fl_bench.federation.rounds import Rounds, add_evaluation
-from fl_bench.observers.journal import Journal
+from fl_bench.federation.rounds import Experiment, Rounds
+from fl_bench.federation.rows import Row
+from fl_bench.observers.base import Observer
+from fl_bench.observers.checkpoints import Checkpoints
+from fl_bench.observers.recorder import Recorder
 from fl_bench.runs.execute import run
-from fl_bench.runs.experiment import make_fleet, make_schedule, make_strategy, prepare
+from fl_bench.runs.experiment import make, make_fleet, make_strategy, prepare
 from fl_bench.runs.launch import scratch_folder
 from fl_bench.storage import run_json
 from fl_bench.storage.checkpoint import Checkpoint, Store
@@ -36,53 +37,48 @@ def replay(cfg: DictConfig, folder: Path, round: int, client: int, evaluation: b
     before it are repeated. Nothing in `folder` is changed. With `debug` the turn begins in pdb.
     """
     flower_log.quieten()
-    check_gpus(cfg.engine)
-    if cfg.engine.vectorize != "off":
+    engine: Engine = build(cfg.engine)
+    limit_gpus(engine)
+    if engine.vectorize != "off":
         note("the run stacked clients into one program; one alone gives the same numbers only but for rounding")
     with scratch_folder() as scratch:
-        copy, data = scratch / "run", scratch / "data"
-        data.mkdir()
+        copy = scratch / "run"
         known = round in (0, *Store(folder, 0).rounds())
-        start = _go_to(cfg, folder, round if evaluation and known else round - 1, copy, scratch)
+        start = _go_to(cfg, engine, folder, round if evaluation and known else round - 1, copy, scratch)
+        data = engine.place(scratch)
         strategy, trainer = make_strategy(cfg.strategy.server), prepare(cfg, build(cfg.task), data)
-        store = Store(copy, 0)
-        schedule = make_schedule(cfg, trainer)
-        rounds = Rounds(cfg, strategy, trainer, schedule, store, Journal(copy, cfg), None, lambda row: None)
-        fleet = make_fleet(cfg, InlineGrid(), data, store.states, trainer)
-        start.put_back(rounds.parts)
-        fleet.round = round
-        turn = partial(_evaluate if evaluation else _train, rounds, fleet, start, client)
-        row = _debugged(turn, Trainer.evaluate_client if evaluation else Trainer.train) if debug else turn()
+        experiment = make(cfg, strategy, trainer, data, Store(copy, 0))
+        start.put_back(experiment.parts)
+        with engine.workers(scratch) as connect:
+            rounds = Rounds(experiment, make_fleet(experiment, connect()))
+            turn = partial(_evaluate if evaluation else _train, rounds, round, start, client)
+            row = _debugged(turn, Trainer.evaluate_client if evaluation else Trainer.train) if debug else turn()
     return 1 if row is None else _compare(row, _recorded(folder, round, client))
 
 
-def _train(rounds: Rounds, fleet: Fleet, start: Checkpoint, client: int) -> Row:
+def _train(rounds: Rounds, number: int, start: Checkpoint, client: int) -> Row:
     """The client's row as its training makes it."""
-    messages, plan = rounds.configure_train(fleet.round, start.vector, fleet)
+    messages, plan = rounds.configure_train(number, start.vector)
     by_client = {message.metadata.dst_node_id: message for message in messages}
     if client not in by_client or client in plan.dropping:
         turns = sorted(by_client.keys() - plan.dropping)
-        raise ConfigError(f"--client {client}: does not train in round {fleet.round}; those who do: {turns}")
-    fleet.send_and_receive([by_client[client]])
-    return rounds.client_row(fleet.round, fleet.rows[0], plan)
+        raise ConfigError(f"--client {client}: does not train in round {number}; those who do: {turns}")
+    (answer,) = rounds.fleet.exchange([by_client[client]], plan)
+    return rows.trained(answer, plan, rounds.trainer.channel.bytes_down)
 
 
-def _evaluate(rounds: Rounds, fleet: Fleet, start: Checkpoint, client: int) -> Row:
+def _evaluate(rounds: Rounds, number: int, start: Checkpoint, client: int) -> Row:
     """What its evaluation adds to the row."""
-    vector = start.vector
-    if start.round < fleet.round:
-        vector, _, _ = rounds.train(fleet.round, vector, fleet)
-    messages = rounds.configure_evaluate(fleet.round, vector, fleet)
+    vector = start.vector if start.round == number else rounds.train(number, start.vector).vector
+    messages, plan = rounds.configure_evaluate(number, vector)
     by_client = {message.metadata.dst_node_id: message for message in messages}
     if client not in by_client:
         raise ConfigError(f"--client {client}: is not evaluated; those who are: {sorted(by_client)}")
-    fleet.send_and_receive([by_client[client]])
-    row: Row = {}
-    add_evaluation(row, fleet.rows[0])
-    return row
+    (answer,) = rounds.fleet.exchange([by_client[client]], plan)
+    return rows.of_evaluation(answer)
 
 
-def _go_to(cfg: DictConfig, folder: Path, round: int, copy: Path, scratch: Path) -> Checkpoint:
+def _go_to(cfg: DictConfig, engine: Engine, folder: Path, round: int, copy: Path, scratch: Path) -> Checkpoint:
     """The run as it was after `round`, in a folder of its own."""
     copy.mkdir()
     for name in ("metrics.csv", "clients.csv", "timing.csv"):
@@ -102,12 +98,13 @@ def _go_to(cfg: DictConfig, folder: Path, round: int, copy: Path, scratch: Path)
         raise Damaged(str(error).replace(str(copy), str(folder))) from None
     if start is None or start.round < round:
         note(f"there is no checkpoint of round {round}: repeating from round {start.round + 1 if start else 0} on")
-        data = scratch / "before"
-        data.mkdir()
-        record = Journal(copy, shorter)
-        if start is not None:
-            start.put_back({"journal": record})
-        run(shorter, copy, data, record, store, start, lambda on: None)
+        before = scratch / "before"
+        before.mkdir()
+
+        def observe(made: Experiment) -> list[Observer]:
+            return [Recorder(store.tables), Checkpoints(store, shorter, made.parts)]
+
+        run(shorter, engine, before, store, start, observe)
         start = Store(copy, every=1).restore(shorter)
     if start is None or start.round != round:
         raise RunError(f"{folder}: the run could not be brought to round {round} again")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from fl_bench.config.changes import changes, matters
+from fl_bench.config.changes import apart, changes, flat, matters
 from fl_bench.errors import ConfigError
 from fl_bench.storage import run_json
 
@@ -30,10 +30,10 @@ def record_of(folder: Path) -> dict[str, Any]:
 def differences(a: Path, b: Path) -> Iterator[str]:
     """A line for everything in which the runs in two folders differ."""
     first, second = record_of(a), record_of(b)
-    for key, (x, y) in changes(first["config"], second["config"]).items():
+    for key, (x, y) in _changes(first, second).items():
         if matters(key):
             yield f"config: {key} is {x} and {y}"
-    for name in changes(first["data"] or {}, second["data"] or {}):
+    for name in apart(first["data"] or {}, second["data"] or {}):
         yield f"{name}: differs"
     if first["status"] != second["status"]:
         yield f"status: is {first['status']} and {second['status']}"
@@ -52,11 +52,15 @@ def drift(a: Path, b: Path) -> Iterator[str]:
     """A line for everything that was different around two runs: packages, code, hardware, and what changes no round."""
     first, second = record_of(a), record_of(b)
     for name in SURROUNDINGS:
-        for key, (x, y) in changes({name: first.get(name)}, {name: second.get(name)}).items():
+        for key, (x, y) in apart(flat({name: first.get(name)}), flat({name: second.get(name)})).items():
             yield f"{key} was {x}, now {y}"
-    for key, (x, y) in changes(first["config"], second["config"]).items():
+    for key, (x, y) in _changes(first, second).items():
         if not matters(key):
             yield f"{key} was {x}, now {y}"
+
+
+def _changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    return changes(a["config"], b["config"], a.get("choices"), b.get("choices"))
 
 
 def _rows(a: Path, b: Path, keys: Sequence[str]) -> Iterator[str]:

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from fl_bench.config.changes import refuse_changes
+from fl_bench.config.origin import UNKNOWN, Origin
 from fl_bench.errors import Damaged
 from fl_bench.storage import snapshot
 from fl_bench.storage.sealed import seal, unseal
 from fl_bench.storage.states import KEPT, ClientStates
-from fl_bench.storage.tables import Recorder
+from fl_bench.storage.tables import Tables
 
 MODEL = "model"
 
@@ -45,7 +46,7 @@ class Store:
     """What a run keeps in its folder: its tables, its clients' states, and checkpoints, `every` so many rounds."""
 
     def __init__(self, folder: Path, every: int) -> None:
-        self.recorder = Recorder(folder)
+        self.tables = Tables(folder)
         self.states = ClientStates(folder / "state")
         self.folder = folder
         self.every = every  # 0: never
@@ -60,7 +61,7 @@ class Store:
 
     def save(self, round: int, vector: NDArray[np.float32], config: Any, parts: Mapping[str, Any]) -> None:
         """Make a checkpoint of what `parts` know, by name, and of all that is kept here; the last KEPT stay."""
-        self.recorder.sync()
+        self.tables.sync()
         tensors: snapshot.Tensors = {MODEL: torch.from_numpy(vector)}
         taken = {name: snapshot.take(part, tensors, name) for name, part in {**self._own, **parts}.items()}
         self._checkpoints.mkdir(exist_ok=True)
@@ -78,7 +79,7 @@ class Store:
         tensors, facts = unseal(self._file(round))
         return Checkpoint(**facts, tensors=tensors)
 
-    def restore(self, cfg: DictConfig) -> Checkpoint | None:
+    def restore(self, cfg: DictConfig, origin: Origin = UNKNOWN) -> Checkpoint | None:
         """The newest whole checkpoint, with tables and states as they were then; None where there never was one.
 
         Those after it are deleted, as are rows and states of later rounds. Raises Damaged, which names the first file
@@ -89,7 +90,7 @@ class Store:
         while candidates:
             try:
                 found = self.read(candidates[-1])
-                refuse_changes(found.config, cfg, found.round)
+                refuse_changes(found.config, cfg, found.round, origin.choices)
                 found.put_back(self._own)
             except Damaged as error:
                 trouble = trouble or error
@@ -116,4 +117,4 @@ class Store:
 
     @property
     def _own(self) -> dict[str, Any]:
-        return {"recorder": self.recorder, "states": self.states}
+        return {"recorder": self.tables, "states": self.states}

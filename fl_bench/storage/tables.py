@@ -1,4 +1,4 @@
-"""The tables of a run: rows are on disk as soon as they are written."""
+"""CSV files that a run appends to: rows are on disk as soon as they are written."""
 
 import csv
 import io
@@ -26,7 +26,7 @@ class Table:
     digest: Any = field(default_factory=xxhash.xxh3_128)  # of its bytes, so far
 
 
-class Recorder:
+class Tables:
     """CSV files in one folder. A table grows a column when a row brings one; cells of unknown value stay empty."""
 
     def __init__(self, folder: Path) -> None:
@@ -46,6 +46,11 @@ class Recorder:
             stream.write(text)
         table.digest.update(text)
         table.num_rows += len(rows)
+
+    def rows(self, name: str) -> list[Mapping[str, Any]]:
+        """The rows of a table so far, as text; none of a file that an earlier run has left."""
+        table = self._tables.get(name, Table())
+        return self._first_rows(name, table.num_rows)
 
     def sync(self) -> None:
         """Wait until all rows are on disk."""
@@ -71,14 +76,17 @@ class Recorder:
 
     def _reread(self, name: str, table: Table) -> bytes:
         """The file as it is with the table's columns and its first rows."""
-        rows: list[Mapping[str, Any]] = []
-        if table.num_rows:
-            with self._file(name).open(newline="", encoding="utf-8", errors="replace") as stream:
-                rows = list(islice(csv.DictReader(stream), table.num_rows))
+        rows = self._first_rows(name, table.num_rows)
         header = [dict(zip(table.columns, table.columns, strict=True))] if table.columns else []
         text = _text(table.columns, [*header, *rows])
         table.digest = xxhash.xxh3_128(text)
         return text
+
+    def _first_rows(self, name: str, count: int) -> list[Mapping[str, Any]]:
+        if not count:
+            return []
+        with self._file(name).open(newline="", encoding="utf-8", errors="replace") as stream:
+            return list(islice(csv.DictReader(stream), count))
 
     def _file(self, name: str) -> Path:
         return self.folder / f"{name}.csv"

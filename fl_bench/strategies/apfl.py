@@ -21,39 +21,39 @@ class Mixture(LocalAlgorithm):
             raise ValueError(f"alpha={alpha}: must be from 0 to 1")
         self.alpha, self.adaptive = alpha, adaptive
 
-    def check(self, task: Task) -> None:
+    def suit(self, task: Task) -> None:
         need_one_loss(self, task)
 
     def begin(self, turn: Turn) -> None:
-        self.mine = turn.state.get(PERSONAL, turn.start).clone()
-        self.share = float(turn.state.get(ALPHA, self.alpha))
-        self.optimizer = turn.new_optimizer()
-        self.first = self.adaptive
+        turn.work.mine = turn.state.get(PERSONAL, turn.start).clone()
+        turn.work.share = float(turn.state.get(ALPHA, self.alpha))
+        turn.work.optimizer = turn.new_optimizer()
+        turn.work.first = self.adaptive
 
     def training_step(self, turn: Turn, batch: Batch) -> Metrics:
         before = turn.parameters.clone()
         metrics = super().training_step(turn, batch)
         after = turn.parameters.clone()
-        share = self.share
+        share = turn.work.share
 
         def correct() -> None:  # the gradient is that of the mixture; the step is v's
             gradient = turn.grad
-            if self.first:
-                slope = float(((self.mine - before) * gradient).double().sum())
-                self.share = min(1.0, max(0.0, share - turn.local["lr"] * slope))
-                self.first = False
+            if turn.work.first:
+                slope = float(((turn.work.mine - before) * gradient).double().sum())
+                turn.work.share = min(1.0, max(0.0, share - turn.local["lr"] * slope))
+                turn.work.first = False
             turn.grad = share * gradient
-            turn.place(self.mine)
+            turn.place(turn.work.mine)
 
-        turn.parameters.copy_(share * self.mine + (1 - share) * before)
-        turn.step(batch, correct, self.optimizer)
-        self.mine.copy_(turn.parameters)
+        turn.parameters.copy_(share * turn.work.mine + (1 - share) * before)
+        turn.step(batch, correct, turn.work.optimizer)
+        turn.work.mine.copy_(turn.parameters)
         turn.parameters.copy_(after)
         return metrics
 
     def finish(self, turn: Turn) -> None:
-        turn.state |= {PERSONAL: self.mine, ALPHA: torch.tensor(self.share, dtype=torch.float64)}
-        turn.reply["alpha"] = self.share
+        turn.state |= {PERSONAL: turn.work.mine, ALPHA: torch.tensor(turn.work.share, dtype=torch.float64)}
+        turn.reply["alpha"] = turn.work.share
 
     def personalize(self, turn: Turn) -> None:
         share = float(turn.state.get(ALPHA, self.alpha))

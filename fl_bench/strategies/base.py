@@ -18,7 +18,7 @@ class LocalAlgorithm:
     bounded = False  # whether what is sent keeps a bound that a lossy compression would break
     extras: Sequence[str] = ()  # names of vectors [P] that travel beside the model, there and back; at first zero
 
-    def check(self, task: Task) -> None:
+    def suit(self, task: Task) -> None:
         """Before a run: raise ConfigError where this algorithm cannot work on a task."""
 
     def private(self, model: nn.Module) -> set[str]:

@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
 from fl_bench import rng
-from fl_bench.network.clock import Answer, Network
+from fl_bench.network.clock import Arrival, Network
 from fl_bench.network.schedule import Plan, Schedule
 from fl_bench.strategies.layers import is_statistic
 
@@ -27,7 +27,7 @@ class Flight(NamedTuple):
     number: int  # how many have started before
     client: int
     model: int  # the round that has made the model it started from
-    answer: Answer
+    answer: Arrival
 
 
 class Buffered(Schedule):
@@ -61,11 +61,11 @@ class Buffered(Schedule):
         models = [landed[client].model for client in asked]
         told = {"clients": asked, "models": models, "flying": sorted({f.model for f in self.flying})}
         dropping = {client for client in asked if not landed[client].answer.comes}
-        return Plan(asked, dropping, {k: landed[k].answer.seconds for k in asked}, self.now, told)
+        return Plan(round, asked, dropping, {k: landed[k].answer.seconds for k in asked}, self.now, told)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        flights = ((*flight[:-1], Answer(*flight[-1])) for flight in state["flying"])  # they come as plain tuples
+        flights = ((*flight[:-1], Arrival(*flight[-1])) for flight in state["flying"])  # they come as plain tuples
         self.flying = [Flight(*flight) for flight in flights]
 
     def _start(self, round: int, landed: dict[int, Flight], generator: np.random.Generator) -> None:

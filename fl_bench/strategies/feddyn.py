@@ -51,11 +51,11 @@ class DynamicRegularization(LocalAlgorithm):
     stacks = True
 
     def begin(self, turn: Turn) -> None:
-        self.alpha = float(turn.config["alpha"])
-        self.gradient = turn.state.get(GRADIENT, torch.zeros_like(turn.parameters))
+        turn.work.alpha = float(turn.config["alpha"])
+        turn.work.gradient = turn.state.get(GRADIENT, torch.zeros_like(turn.parameters))
 
     def correct(self, turn: Turn) -> None:
-        turn.grad += self.alpha * (turn.parameters - turn.start) - self.gradient
+        turn.grad += turn.work.alpha * (turn.parameters - turn.start) - turn.work.gradient
 
     def finish(self, turn: Turn) -> None:
-        turn.state[GRADIENT] = self.gradient - self.alpha * (turn.parameters - turn.start)
+        turn.state[GRADIENT] = turn.work.gradient - turn.work.alpha * (turn.parameters - turn.start)

@@ -26,16 +26,18 @@ class Alternating(LocalAlgorithm):
     def begin(self, turn: Turn) -> None:
         head = self.private(turn.model)
         named = turn.model.named_parameters()
-        self.parts: dict[bool, list[nn.Parameter]] = {True: [], False: []}  # is it of the head?
+        parts: dict[bool, list[nn.Parameter]] = {True: [], False: []}  # is it of the head?
         for name, parameter in named:
-            self.parts[name in head].append(parameter)
+            parts[name in head].append(parameter)
+        turn.work.parts = parts
 
     def train(self, turn: Turn) -> list[Metrics]:
         head_optimizer = turn.new_optimizer()
         head_batches = turn.batches(self.head_passes * turn.amount, "head")
-        metrics = [turn.step(batch, lambda: self._freeze(head=False), head_optimizer) for batch in head_batches]
-        return metrics + [turn.step(batch, lambda: self._freeze(head=True)) for batch in turn.batches()]
+        metrics = [turn.step(batch, lambda: _freeze(turn, head=False), head_optimizer) for batch in head_batches]
+        return metrics + [turn.step(batch, lambda: _freeze(turn, head=True)) for batch in turn.batches()]
 
-    def _freeze(self, head: bool) -> None:
-        for parameter in self.parts[head]:
-            parameter.grad = None  # an optimiser passes over it
+
+def _freeze(turn: Turn, head: bool) -> None:
+    for parameter in turn.work.parts[head]:
+        parameter.grad = None  # an optimiser passes over it

@@ -30,16 +30,16 @@ class Contrastive(LocalAlgorithm):
             raise ValueError(f"temperature={temperature}: must be a positive number")
         self.mu, self.temperature = mu, temperature
 
-    def check(self, task: Task) -> None:
+    def suit(self, task: Task) -> None:
         if not isinstance(task, Classifier):
             raise ConfigError(f"strategy: MOON is for classifiers, and task {type(task).__name__} is none")
 
     def begin(self, turn: Turn) -> None:
-        self.previous = turn.state.get(PREVIOUS, turn.start)
-        self.last_layer = turn.model.get_submodule(list(layers(turn.model))[-1])
+        turn.work.previous = turn.state.get(PREVIOUS, turn.start)
+        turn.work.last_layer = turn.model.get_submodule(list(layers(turn.model))[-1])
 
     def training_step(self, turn: Turn, batch: Batch) -> Metrics:
-        glob, previous = (self._representation(turn, vector, batch) for vector in (turn.start, self.previous))
+        glob, previous = (self._representation(turn, vector, batch) for vector in (turn.start, turn.work.previous))
 
         def contrast(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             if inputs[0].requires_grad:
@@ -47,7 +47,7 @@ class Contrastive(LocalAlgorithm):
                 inputs[0].register_hook(lambda gradient: gradient + term)
 
         # In the task's own backward pass: neither its loss nor its step needs to know.
-        with self.last_layer.register_forward_pre_hook(contrast):
+        with turn.work.last_layer.register_forward_pre_hook(contrast):
             return super().training_step(turn, batch)
 
     def finish(self, turn: Turn) -> None:
@@ -60,7 +60,7 @@ class Contrastive(LocalAlgorithm):
         here = turn.parameters.clone()
         turn.parameters.copy_(vector)
         turn.model.eval()
-        with self.last_layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0])):
+        with turn.work.last_layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0])):
             turn.task.score(turn.model, batch)
         turn.model.train()
         turn.parameters.copy_(here)

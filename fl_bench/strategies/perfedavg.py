@@ -24,7 +24,7 @@ class Meta(LocalAlgorithm):
             raise ValueError(f"delta={delta}: must be a positive number")
         self.alpha, self.order, self.delta = alpha, order, delta
 
-    def check(self, task: Task) -> None:
+    def suit(self, task: Task) -> None:
         need_one_loss(self, task)
 
     def training_step(self, turn: Turn, batch: Batch) -> Metrics:

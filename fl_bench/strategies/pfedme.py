@@ -25,21 +25,21 @@ class MoreauEnvelope(LocalAlgorithm):
         self.lam, self.inner_steps, self.rate = lam, inner_steps, rate
 
     def begin(self, turn: Turn) -> None:
-        self.local = turn.start.clone()  # w
+        turn.work.local = turn.start.clone()  # w
 
     def training_step(self, turn: Turn, batch: Batch) -> Metrics:
         first = super().training_step(turn, batch)
         for _ in range(self.inner_steps - 1):
             super().training_step(turn, batch)
-        self.local.lerp_(turn.parameters, self.rate)
+        turn.work.local.lerp_(turn.parameters, self.rate)
         return first
 
     def correct(self, turn: Turn) -> None:
-        turn.grad += self.lam * (turn.parameters - self.local)
+        turn.grad += self.lam * (turn.parameters - turn.work.local)
 
     def finish(self, turn: Turn) -> None:
         turn.state[PERSONAL] = turn.parameters.clone()
-        turn.parameters.copy_(self.local)
+        turn.parameters.copy_(turn.work.local)
 
     def personalize(self, turn: Turn) -> None:
         turn.parameters.copy_(turn.state.get(PERSONAL, turn.start))

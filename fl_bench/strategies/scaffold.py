@@ -45,20 +45,20 @@ class ControlVariates(LocalAlgorithm):
     stacks = True
     extras = (VARIATE,)
 
-    def check(self, task: Task) -> None:
+    def suit(self, task: Task) -> None:
         need_one_loss(self, task)
 
     def begin(self, turn: Turn) -> None:
         ours, mine = turn.extras[VARIATE], turn.state.get(VARIATE)
-        self.correction = ours - mine if mine is not None else ours.clone()
-        self.sum = torch.zeros_like(turn.parameters)
+        turn.work.correction = ours - mine if mine is not None else ours.clone()
+        turn.work.sum = torch.zeros_like(turn.parameters)
 
     def correct(self, turn: Turn) -> None:
         gradient = turn.grad
-        self.sum += gradient
-        turn.grad = gradient + self.correction
+        turn.work.sum += gradient
+        turn.grad = gradient + turn.work.correction
 
     def finish(self, turn: Turn) -> None:
-        turn.state[VARIATE] = self.sum / turn.steps
+        turn.state[VARIATE] = turn.work.sum / turn.steps
         # The server takes a mean of what is sent: c + (c_i' - c_i), to have c and the mean of the differences.
-        turn.extras[VARIATE] = turn.state[VARIATE] + self.correction
+        turn.extras[VARIATE] = turn.state[VARIATE] + turn.work.correction

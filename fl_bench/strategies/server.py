@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from fl_bench.strategies.layers import is_statistic
 
-ALL_EXAMPLES = "all-examples"  # in the config of every round: how many training examples all clients have together
+# What every strategy is told by the config of a round.
+ALL_EXAMPLES = "all-examples"  # in training: how many examples all clients have together
+LOWER_IS_BETTER = "lower-is-better"  # in evaluation: the names of such metrics
 
 
 class MovedMean(FedAvg):

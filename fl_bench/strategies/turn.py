@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ class Turn:
     state: dict[str, Tensor] = field(default_factory=dict)  # this client's own; what is here at the end is kept
     extras: dict[str, Tensor] = field(default_factory=dict)  # [P] each: see LocalAlgorithm.extras
     reply: dict[str, float] = field(default_factory=dict)  # numbers for the server half, beside the task's metrics
+    work: SimpleNamespace = field(default_factory=SimpleNamespace)  # the algorithm's own values; gone after the turn
 
     def __post_init__(self) -> None:
         self.steps: Any = 0  # [K, 1] where K clients take their turns at once

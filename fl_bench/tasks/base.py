@@ -1,7 +1,7 @@
 """What every task is made of; a new one overrides what it does differently."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch.nn import functional
 from fl_bench.build import call, nearest
 from fl_bench.data.arrays import Columns, FederatedData
 from fl_bench.errors import ConfigError
-from fl_bench.metrics import Mean
+from fl_bench.metrics import Mean, Metric
 from fl_bench.tasks.sgd import SGD
 
 Batch = Mapping[str, Tensor]
@@ -46,6 +46,7 @@ def transformers_quietly() -> Any:
 class Task(ABC):
     """Built from `conf/task/*.yaml` in the driver and once in every worker."""
 
+    metrics: Sequence[Metric] = (Metric("loss", better="lower"),)  # all that `objective`, `score` and `measure` give
     one_loss = True  # whether a step minimises one loss, that of `objective`
 
     def load(self, data: DictConfig, folder: Path) -> FederatedData:
@@ -116,6 +117,8 @@ class Task(ABC):
 
 class Classifier(Task):
     """Labels as column "y"; cross-entropy and accuracy of what `logits` says."""
+
+    metrics = (*Task.metrics, Metric("accuracy", better="higher"))
 
     @abstractmethod
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:

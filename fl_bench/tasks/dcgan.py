@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from fl_bench.data import sources
 from fl_bench.data.arrays import Columns, FederatedData
 from fl_bench.errors import ConfigError
+from fl_bench.metrics import Metric
 from fl_bench.tasks.base import Batch, Metrics, Task, batch_mean, gather
 
 JUDGED = 1000  # images that the judge sees of each kind
@@ -60,6 +61,12 @@ class Pair(NamedTuple):
 class Dcgan(Task):
     """Images as column "x", uint8 [N, channels, size, size]; losses of both networks, and `judge_fd`."""
 
+    metrics = (
+        *Task.metrics,
+        Metric("d_loss", better="lower"),
+        Metric("g_loss", better="lower"),
+        Metric("judge_fd", better="lower", shown=".1f"),
+    )
     one_loss = False
 
     def __init__(self, size: int | None, width: int, latent: int, share: Literal["both", "generator"]) -> None:

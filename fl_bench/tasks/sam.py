@@ -16,7 +16,7 @@ from fl_bench.data.fetch import WAYS_OUT, use_cache_when_offline
 from fl_bench.data.shapes import Scene
 from fl_bench.data.sources import TEST_PHOTOS, TRAIN_PHOTOS
 from fl_bench.errors import ConfigError
-from fl_bench.metrics import Mean
+from fl_bench.metrics import Mean, Metric
 from fl_bench.tasks.base import PRETRAINED, Batch, Metrics, Task, batch_mean, gather, transformers_quietly
 
 HUB = "facebook/sam-vit-base"
@@ -30,6 +30,8 @@ class Sam(Task):
     With `train=mask_decoder` the image encoder is frozen, so each image goes through it once, when the data is
     loaded; what is frozen is neither sent nor averaged.
     """
+
+    metrics = (*Task.metrics, *(Metric(name, better="higher") for name in ("iou", "dice", "box_iou")))
 
     def __init__(self, path: str | None, train: Literal["mask_decoder", "all"]) -> None:
         self.path = path

@@ -9,15 +9,16 @@ import torch
 from conftest import compose, digests, table
 from flwr.app import Message
 
-from fl_bench.engines import inline, simulation
-from fl_bench.engines.resources import check_gpus, fraction
+from fl_bench.build import build
+from fl_bench.engines import inline_grid, ray_grid
+from fl_bench.engines.resources import fraction, limit_gpus
 from fl_bench.errors import ConfigError
 from fl_bench.federation.local import Trainer
 
 GIB = 2**30
 
 
-class Crowded(inline.InlineGrid):
+class Crowded(inline_grid.InlineGrid):
     """Four workers, of which only so many have room at once as `room` says."""
 
     room = 2
@@ -41,7 +42,7 @@ def crowded(monkeypatch: pytest.MonkeyPatch) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory (a test)")
         return train(self, client, *rest)
 
-    monkeypatch.setattr(inline, "InlineGrid", Crowded)
+    monkeypatch.setattr(inline_grid, "InlineGrid", Crowded)
     monkeypatch.setattr(Trainer, "train", with_little_room)
 
 
@@ -65,7 +66,7 @@ def test_a_test_set_without_room_is_repeated_too(launch: Callable[..., Path], mo
             raise RuntimeError("CUBLAS_STATUS_ALLOC_FAILED (a test)")
         return test(self, *rest)
 
-    monkeypatch.setattr(inline, "InlineGrid", Crowded)
+    monkeypatch.setattr(inline_grid, "InlineGrid", Crowded)
     monkeypatch.setattr(Trainer, "test", with_little_room)
     assert digests(launch(*words)) == digests(expected)
 
@@ -108,19 +109,18 @@ def test_as_many_workers_as_ray_can_place(
     machines: list[dict[str, float]], num_gpus: float, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ray.nodes", lambda: [{"Resources": machine, "Alive": True} for machine in machines])
-    engine = compose(f"engine.client_resources.num_gpus={num_gpus}").engine
-    assert simulation._count_workers(engine, {"num_cpus": 1.0, "num_gpus": num_gpus}) == expected
+    assert ray_grid._count_workers({"num_cpus": 1.0, "num_gpus": num_gpus}) == expected
 
 
 def test_no_room_anywhere_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.nodes", lambda: [{"Resources": {"CPU": 4.0}, "Alive": True}])
-    engine = compose("engine.client_resources.num_gpus=1").engine
     with pytest.raises(ConfigError, match="no machine has that much"):
-        simulation._count_workers(engine, {"num_cpus": 1.0, "num_gpus": 1.0})
+        ray_grid._count_workers({"num_cpus": 1.0, "num_gpus": 1.0})
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_auto_without_a_gpu_is_none() -> None:
-    engine = compose("engine.client_resources.num_gpus=auto").engine
-    check_gpus(engine)
-    assert engine.client_resources.num_gpus == 0
+    engine = build(compose("engine.client_resources.num_gpus=auto").engine)
+    limit_gpus(engine)
+    assert engine.resources["num_gpus"] == 0
+    assert engine.client_resources["num_gpus"] == "auto"  # the config stays as it was

@@ -16,9 +16,7 @@ client: {{_target_: my_strategy.Mine, step: "${{..step}}"}}
 CLIENT = """
 import os
 
-from fl_bench.strategies.base import LocalAlgorithm
-
-from fl_bench.strategies.turn import Turn
+from fl_bench.strategies.base import LocalAlgorithm, Turn
 
 
 class Mine(LocalAlgorithm):

@@ -12,9 +12,13 @@ from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from fl_bench import rng
 from fl_bench.build import build
 from fl_bench.config.schema import CONF
-from fl_bench.engines.inline import InlineGrid
+from fl_bench.engines.inline_grid import InlineGrid
 from fl_bench.errors import RunError
-from fl_bench.runs.experiment import make_fleet, make_strategy, prepare
+from fl_bench.federation.cohort import Cohort
+from fl_bench.federation.exchange import Job
+from fl_bench.network.schedule import Plan
+from fl_bench.runs.experiment import make, make_fleet, make_strategy, prepare
+from fl_bench.storage.checkpoint import Store
 from fl_bench.storage.states import ClientStates, State
 from fl_bench.strategies.server import ALL_EXAMPLES
 
@@ -41,16 +45,22 @@ def told(trainer, number: int = 1) -> ConfigRecord:
     return ConfigRecord({ALL_EXAMPLES: int(trainer.partition.train_sizes.sum())} | up_to_date)
 
 
+def fleet_of(cfg, strategy, trainer, tmp_path: Path, grid: InlineGrid | None = None):
+    return make_fleet(make(cfg, strategy, trainer, tmp_path, Store(tmp_path, 0)), grid or InlineGrid())
+
+
+def replies_of(fleet, messages: Iterable[Message], plan: Plan) -> list[Message]:
+    return [answer.message for answer in fleet.exchange(messages, plan) if answer.message is not None]
+
+
 def through_fleet(tmp_path: Path, name: str, rounds: int) -> list[np.ndarray]:
     cfg, trainer = start(tmp_path, name)
     strategy = make_strategy(cfg.strategy.server)
-    fleet = make_fleet(cfg, InlineGrid(), tmp_path, ClientStates(tmp_path), trainer)
-    fleet.cohort = list(range(10))
+    fleet = fleet_of(cfg, strategy, trainer, tmp_path)
     vector, seen = trainer.untrained(), []
     for number in range(1, rounds + 1):
-        fleet.round = number
-        messages = strategy.configure_train(number, fleet.layout.to_record(vector), told(trainer, number), fleet)
-        replies = fleet.send_and_receive(messages)
+        plan, arrays = Plan(number, range(10)), fleet.layout.to_record(vector)
+        replies = replies_of(fleet, strategy.configure_train(number, arrays, told(trainer, number), Cohort(plan)), plan)
         rng.seed_globals(0, "aggregate", number)
         vector = fleet.layout.from_record(strategy.aggregate_train(number, replies)[0])
         seen.append(vector)
@@ -106,7 +116,7 @@ class Wire(InlineGrid):
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         messages = list(messages)
-        self.sent += [list(message.content.config_records["fl-bench"]["clients"]) for message in messages]
+        self.sent += [list(Job.of(message).clients) for message in messages]
         return super().push_messages(messages)
 
 
@@ -114,11 +124,11 @@ def sent(tmp_path: Path, *overrides: str) -> list[list[int]]:
     cfg = compose("num_clients=6", "partition=linear", "local.steps=null", *overrides)
     trainer = prepare(cfg, build(cfg.task), tmp_path)
     wire = Wire()
-    fleet = make_fleet(cfg, wire, tmp_path, ClientStates(tmp_path), trainer)
-    fleet.cohort = list(range(6))
+    strategy, plan = make_strategy(cfg.strategy.server), Plan(1, range(6))
+    fleet = fleet_of(cfg, strategy, trainer, tmp_path, wire)
     arrays = fleet.layout.to_record(trainer.untrained())
-    fleet.send_and_receive(make_strategy(cfg.strategy.server).configure_train(1, arrays, told(trainer), fleet))
-    assert [row["client"] for row in fleet.rows] == list(range(6))
+    answers = fleet.exchange(strategy.configure_train(1, arrays, told(trainer), Cohort(plan)), plan)
+    assert [answer.client for answer in answers] == list(range(6))
     return wire.sent
 
 
@@ -134,9 +144,7 @@ def test_without_packing_each_client_has_a_message(tmp_path: Path) -> None:
 def prepared(tmp_path: Path, *overrides: str):
     cfg = compose(*overrides)
     trainer = prepare(cfg, build(cfg.task), tmp_path)
-    fleet = make_fleet(cfg, InlineGrid(), tmp_path, ClientStates(tmp_path), trainer)
-    fleet.cohort = [0, 1]
-    return fleet, trainer.untrained()
+    return fleet_of(cfg, make_strategy(cfg.strategy.server), trainer, tmp_path), trainer.untrained()
 
 
 def different_messages(fleet, vector: np.ndarray) -> list[Message]:
@@ -147,12 +155,12 @@ def different_messages(fleet, vector: np.ndarray) -> list[Message]:
 def test_a_mean_of_updates_to_different_models_is_refused(tmp_path: Path) -> None:
     fleet, vector = prepared(tmp_path)
     with pytest.raises(RunError, match="needs_each_client: true"):
-        fleet.send_and_receive(different_messages(fleet, vector))
+        fleet.exchange(different_messages(fleet, vector), Plan(1, [0, 1]))
 
 
 def test_each_client_may_be_sent_a_model_of_its_own(tmp_path: Path) -> None:
     fleet, vector = prepared(tmp_path, "strategy=fedmedian", "local.lr=1e-9")
-    replies = fleet.send_and_receive(different_messages(fleet, vector))
+    replies = replies_of(fleet, different_messages(fleet, vector), Plan(1, [0, 1]))
     for k, reply in enumerate(replies):
         assert reply.metadata.src_node_id == k
         assert np.abs(fleet.layout.from_record(reply.content["arrays"]) - (vector + k)).max() < 1e-6
@@ -175,12 +183,12 @@ def test_scaffolds_variate_is_the_weighted_mean_of_the_clients_whoever_takes_par
     cfg, trainer = start(tmp_path, "scaffold")
     strategy = make_strategy(cfg.strategy.server)
     states = ClientStates(tmp_path / "state")
-    fleet = make_fleet(cfg, InlineGrid(), tmp_path, states, trainer)
+    fleet = fleet_of(cfg, strategy, trainer, tmp_path)
     vector = trainer.untrained()
-    for fleet.round, fleet.cohort in enumerate(([0, 9], [3], [9, 4, 5], [0, 3]), start=1):
-        messages = strategy.configure_train(fleet.round, fleet.layout.to_record(vector), told(trainer), fleet)
-        replies = fleet.send_and_receive(messages)
-        vector = fleet.layout.from_record(strategy.aggregate_train(fleet.round, replies)[0])
+    for number, cohort in enumerate(([0, 9], [3], [9, 4, 5], [0, 3]), start=1):
+        plan, arrays = Plan(number, cohort), fleet.layout.to_record(vector)
+        replies = replies_of(fleet, strategy.configure_train(number, arrays, told(trainer), Cohort(plan)), plan)
+        vector = fleet.layout.from_record(strategy.aggregate_train(number, replies)[0])
     weights = trainer.partition.train_sizes / trainer.partition.train_sizes.sum()
     kept = {client: states.read(client, before=5) for client in range(10)}
     mean = sum(weights[client] * state["variate"].numpy() for client, state in kept.items() if state)

@@ -13,8 +13,7 @@ import pytest
 import torch
 from conftest import digests, environment, fl_bench, forked, table
 
-from fl_bench import cli
-from fl_bench.commands import verbs
+from fl_bench import cli, commands
 from fl_bench.federation.update import Diverged, ExactMean, Update
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.turn import Turn
@@ -139,12 +138,12 @@ def test_a_run_ends_with_the_first_failure_where_the_user_wants_it_and_can_go_on
     assert line.startswith("fl-bench: round 2: 1 of 4 clients failed; client 2: ValueError: no luck")
     assert line.endswith(f"fl-bench replay {folder} --round 2 --client 2")
     assert [row["status"] for row in table(folder, "clients") if row["round"] == "2"] == ["ok", "ok", "failed", "ok"]
-    assert verbs.VERBS["replay"]([str(folder), "--round", "2", "--client", "2"]) == 0
+    assert commands.call("replay", [str(folder), "--round", "2", "--client", "2"]) == 0
     shown = capsys.readouterr().out
     assert "status               failed" in shown
     assert "why                  ValueError: no luck" in shown
     monkeypatch.undo()
-    assert verbs.VERBS["resume"]([str(folder)]) == 0
+    assert commands.call("resume", [str(folder)]) == 0
     assert digests(folder) == digests(launch(*SMALL))
 
 
@@ -166,10 +165,10 @@ def test_a_client_that_fails_to_be_evaluated(
     assert min(others) <= mean <= max(others)
     words = ["--round", "2", "--client", "1", "--evaluation"]
     assert f"fl-bench replay {folder} {' '.join(words)}" in capsys.readouterr().err
-    assert verbs.VERBS["replay"]([str(folder), *words]) == 0
+    assert commands.call("replay", [str(folder), *words]) == 0
     assert "why                  evaluation: KeyError: 'luck'" in capsys.readouterr().out
     monkeypatch.undo()
-    assert verbs.VERBS["replay"]([str(folder), *words]) == 1
+    assert commands.call("replay", [str(folder), *words]) == 1
     assert capsys.readouterr().out.endswith("not what is in clients.csv\n")
 
 
@@ -200,7 +199,7 @@ def test_a_client_that_fails_twice_in_a_round_has_both_reasons(
     assert why.startswith("ValueError: no luck (")
     assert "; evaluation: KeyError: 'luck' (" in why
     for flag in ([], ["--evaluation"]):
-        assert verbs.VERBS["replay"]([str(folder), "--round", "2", "--client", "2", *flag]) == 0
+        assert commands.call("replay", [str(folder), "--round", "2", "--client", "2", *flag]) == 0
 
 
 def test_a_round_in_which_nobody_can_be_evaluated_can_be_replayed(
@@ -214,7 +213,7 @@ def test_a_round_in_which_nobody_can_be_evaluated_can_be_replayed(
     folder = launch(*SMALL, "evaluate.clients=true", exit_code=1)
     line = capsys.readouterr().err
     assert "round 2: 4 of 4 clients failed in their evaluation; client 0: KeyError: 'luck'" in line
-    assert verbs.VERBS["replay"]([str(folder), "--round", "2", "--client", "0", "--evaluation"]) == 0
+    assert commands.call("replay", [str(folder), "--round", "2", "--client", "0", "--evaluation"]) == 0
 
 
 def test_a_replay_without_the_checkpoint_repeats_what_came_before(
@@ -223,7 +222,7 @@ def test_a_replay_without_the_checkpoint_repeats_what_came_before(
     folder = launch("num_rounds=5", "strategy=fedbuff", "network=heterogeneous", "clients_per_round=4")
     row = next(row for row in table(folder, "clients") if row["round"] == "2" and row["status"] == "ok")
     shutil.rmtree(folder / "checkpoint")
-    assert verbs.VERBS["replay"]([str(folder), "--round", "2", "--client", row["client"]]) == 0
+    assert commands.call("replay", [str(folder), "--round", "2", "--client", row["client"]]) == 0
     assert "there is no checkpoint of round 1: repeating from round 0 on" in capsys.readouterr().err
 
 
@@ -257,11 +256,11 @@ def test_a_clients_own_missing_file_is_its_own_failure(launch: Launch, monkeypat
 def test_a_replay_shows_numbers_that_are_not_those_written(launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:
     folder = launch(*SMALL)
     words = [str(folder), "--round", "3", "--client", "1"]
-    assert verbs.VERBS["replay"](words) == 0
+    assert commands.call("replay", words) == 0
     row = next(row for row in table(folder, "clients") if (row["round"], row["client"]) == ("3", "1"))
     clients = folder / "clients.csv"
     clients.write_text(clients.read_text().replace(row["train_loss"], "0.5"))
-    assert verbs.VERBS["replay"](words) == 1
+    assert commands.call("replay", words) == 1
     shown = capsys.readouterr().out
     assert f"train_loss           {row['train_loss']}   clients.csv: 0.5" in shown
     assert shown.endswith("not what is in clients.csv\n")
@@ -318,10 +317,10 @@ def test_early_stop(launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(measured) - 1 - measured.index(best) == 3
     assert len(measured) < 31
     assert '"stopped_early": true' in (folder / "run.json").read_text()
-    assert verbs.VERBS["resume"]([str(folder)]) == 0
+    assert commands.call("resume", [str(folder)]) == 0
     assert "stopped early after round " in capsys.readouterr().out.splitlines()[-1]
     longer = launch(*words, "early_stop.patience=5")
-    assert verbs.VERBS["resume"]([str(folder), "early_stop.patience=5"]) == 0
+    assert commands.call("resume", [str(folder), "early_stop.patience=5"]) == 0
     assert digests(folder) == digests(longer)
 
 

@@ -12,11 +12,12 @@ import pytest
 from conftest import begin, compose, digests, forked, leftovers, table
 from omegaconf import DictConfig
 
+from fl_bench.engines.base import Engine
 from fl_bench.errors import AGAIN_SMALLER
 from fl_bench.machine import num_cpus
 from fl_bench.observers import journal
 from fl_bench.runs import launch
-from fl_bench.runs.process import Crashed, Watch, in_own_process
+from fl_bench.runs.process import Arm, Crashed, in_own_process
 
 KILLS = int(os.environ.get("FL_BENCH_KILLS", "2"))  # docs/reliability.md says with how many it was last tried
 WORDS = ("figures=false", "strategy=scaffold", "network=flaky", "clients_per_round=6", "num_rounds=200")
@@ -96,9 +97,7 @@ FAULTY = """
 import ctypes, os, time
 from pathlib import Path
 
-from fl_bench.strategies.base import LocalAlgorithm
-
-from fl_bench.strategies.turn import Turn
+from fl_bench.strategies.base import LocalAlgorithm, Turn
 
 WAYS = {2: lambda: os._exit(9), 4: lambda: ctypes.string_at(0), 6: lambda: time.sleep(1000)}
 
@@ -156,8 +155,8 @@ def test_for_want_of_memory_it_starts_again_with_half_as_many_workers(
     cfg = compose("engine=simulation", "engine.client_resources.num_cpus=0.5", "engine.client_resources.num_gpus=0.25")
     seen = []
 
-    def attempt(cfg: DictConfig, folder: Path, resume: bool) -> int:
-        seen.append((resume, dict(cfg.engine.client_resources)))
+    def attempt(cfg: DictConfig, engine: Engine, folder: Path, resume: bool) -> int:
+        seen.append((resume, dict(engine.resources)))
         record = journal.Journal(folder, cfg)
         record.end(1, "round 3: the worker of clients 1, 2 died")
         return AGAIN_SMALLER if len(seen) < 3 else 0
@@ -183,20 +182,20 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
 
 
 def test_how_a_process_ends(capsys: pytest.CaptureFixture[str]) -> None:
-    assert in_own_process(lambda watch: 7) == 7
+    assert in_own_process(lambda arm: 7) == 7
     with pytest.raises(Crashed, match="was killed by SIGKILL"):
-        in_own_process(lambda watch: os.kill(os.getpid(), signal.SIGKILL))  # type: ignore[arg-type, return-value]
+        in_own_process(lambda arm: os.kill(os.getpid(), signal.SIGKILL))  # type: ignore[arg-type, return-value]
     with pytest.raises(Crashed, match="has exited with 5"):
-        in_own_process(lambda watch: os._exit(5))
+        in_own_process(lambda arm: os._exit(5))
 
 
 def test_what_a_process_raises_is_said_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
-    assert in_own_process(lambda watch: 1 // 0) == 1
+    assert in_own_process(lambda arm: 1 // 0) == 1
     assert capfd.readouterr().err.startswith("fl-bench: ZeroDivisionError: integer division or modulo by zero (test_")
 
 
-def wait_for_the_end(watch: Watch) -> int:
-    watch(True)
+def wait_for_the_end(arm: Arm) -> int:
+    arm(True)
     try:
         time.sleep(100)
     except KeyboardInterrupt:
@@ -222,18 +221,18 @@ def interrupted_at_the_first_round(child: int, pipe: int, timeout: float | None)
     raise KeyboardInterrupt
 
 
-def slow_start_and_end(watch: Watch) -> int:
+def slow_start_and_end(arm: Arm) -> int:
     time.sleep(1.5)
     for _ in range(3):
-        watch(True)
+        arm(True)
         time.sleep(0.3)
-    watch(False)
+    arm(False)
     time.sleep(1.5)
     return 0
 
 
-def no_first_round(watch: Watch) -> int:
-    watch(True)
+def no_first_round(arm: Arm) -> int:
+    arm(True)
     time.sleep(100)
     return 0
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import forked
 from safetensors.numpy import load_file, save_file
 
-from fl_bench.commands.verbs import VERBS
+from fl_bench import commands
 from fl_bench.runs.verify import differences
 
 Launch = Callable[..., Path]
@@ -25,7 +25,7 @@ SMALL = (
 
 def verify(a: Path, b: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:
     capsys.readouterr()
-    code = VERBS["verify"]([str(a), str(b)])
+    code = commands.call("verify", [str(a), str(b)])
     return code, capsys.readouterr().out.splitlines()
 
 

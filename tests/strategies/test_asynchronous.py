@@ -9,7 +9,7 @@ import pytest
 from conftest import make_network, table
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
-from fl_bench.engines.inline import InlineGrid
+from fl_bench.engines.inline_grid import InlineGrid
 from fl_bench.network.clock import Network
 from fl_bench.network.schedule import Schedule
 from fl_bench.strategies.fedbuff import Buffered, FedBuff

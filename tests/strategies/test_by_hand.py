@@ -13,7 +13,7 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from torch import nn
 
 from fl_bench.data.partition import Partition
-from fl_bench.engines.inline import InlineGrid
+from fl_bench.engines.inline_grid import InlineGrid
 from fl_bench.strategies.apfl import Mixture
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.centralized import Everything

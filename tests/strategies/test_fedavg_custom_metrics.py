@@ -11,6 +11,7 @@ VALUES = [(k / 100, 81 if k == 1 else 1) for k in range(1, 21)]
 
 def aggregate(metric: str) -> dict[str, float]:
     strategy = FedAvgCustomMetrics([f"{metric}_{function}" for function in FUNCTIONS])
+    strategy.lower_is_better = ["loss"]
     contents = [RecordDict({"metrics": MetricRecord({"num-examples": n, metric: v})}) for v, n in VALUES]
     return dict(strategy.evaluate_metrics_aggr_fn(contents, "num-examples"))
 

@@ -1,0 +1,74 @@
+"""What several verbs share."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from fl_bench.build import nearest
+from fl_bench.config.changes import complete, flat
+from fl_bench.config.compose import GROUPS, MAIN, options
+from fl_bench.config.explain import explained
+from fl_bench.config.origin import Origin
+from fl_bench.config.rules import validate
+from fl_bench.config.schema import Config
+from fl_bench.config.suggest import suggest
+from fl_bench.errors import ConfigError
+
+UNSET = object()
+# What engines were called when they were functions, and had all keys of the others.
+ENGINES = {f"fl_bench.engines.{name}.run": name for name in ("inline", "simulation")}
+
+
+def folder(word: str) -> Path:
+    """The folder of a run."""
+    return Path(word).absolute()
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """A run that there is, and what is to be otherwise."""
+    parser.add_argument("run_dir", type=folder)
+    parser.add_argument("overrides", nargs="*", help="key=value words, such as num_rounds=200 or engine=inline")
+
+
+def add_config_dir(parser: argparse.ArgumentParser) -> None:
+    """Options of the user's own."""
+    parser.add_argument("--config-dir", "-cd", type=Path, help="a folder with more options, such as strategy/mine.yaml")
+
+
+def recorded(folder: Path, words: Sequence[str] = ()) -> tuple[DictConfig, Origin]:
+    """The config that a run had, with some keys changed, and where it came from; `engine=NAME` takes that file."""
+    from fl_bench.runs.verify import record_of  # NumPy
+
+    record = record_of(folder)
+    origin = Origin.of(record)
+    with explained():
+        cfg = OmegaConf.merge(OmegaConf.structured(Config), complete(record["config"], origin.choices))
+        assert isinstance(cfg, DictConfig)
+        if name := ENGINES.get(cfg.engine._target_):
+            _change(cfg, "engine", name)
+        for override in OverridesParser.create().parse_overrides(list(words)):
+            _change(cfg, override.key_or_group, override.value())
+        validate(cfg)
+    return cfg, origin
+
+
+def _change(cfg: DictConfig, key: str, value: object) -> None:
+    if key == "engine":
+        engines = options(key)
+        if str(value) not in engines:
+            raise ConfigError(f"engine={value}: {nearest(str(value), engines)}")
+        shared = OmegaConf.select(OmegaConf.load(MAIN), key)  # the keys of all engines
+        kept = {name: cfg.engine[name] for name in shared if name in cfg.engine}
+        cfg.engine = OmegaConf.merge(kept, OmegaConf.load(engines[str(value)]))
+        return
+    before = OmegaConf.select(cfg, key, default=UNSET)
+    if key in GROUPS or OmegaConf.is_config(before):
+        if not isinstance(value, dict | list):
+            raise ConfigError(f"{key}={value}: cannot be chosen again for a run that there is, only engine can")
+    elif before is UNSET:
+        known = flat(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
+        raise ConfigError(f"{key}: unknown key; {suggest(key, known)}")
+    OmegaConf.update(cfg, key, value)

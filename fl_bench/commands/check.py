@@ -1,0 +1,54 @@
+"""Put a strategy, or all, to the checks of what every strategy must satisfy.
+
+The exit code is 0 where every check holds.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from omegaconf import DictConfig
+
+from fl_bench.build import nearest
+from fl_bench.commands._common import add_config_dir
+from fl_bench.config.compose import compose, compose_with_choices, options
+from fl_bench.config.explain import explained
+from fl_bench.config.origin import Origin
+from fl_bench.config.rules import validate
+from fl_bench.config.unread import refuse_unread
+from fl_bench.errors import ConfigError
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    about = "strategy=NAME, or strategy=all; and key=value words for the runs, such as task=imdb"
+    parser.add_argument("words", nargs="+", help=about)
+    add_config_dir(parser)
+
+
+def command(given: argparse.Namespace) -> int:
+    """Print a line for each check."""
+    strategies = sorted(options("strategy", given.config_dir))
+    chosen = [word for word in given.words if word.startswith("strategy=") or "=" not in word]
+    overrides = [word for word in given.words if word not in chosen]
+    name = "".join(chosen[:1]).removeprefix("strategy=")
+    if name not in [*strategies, "all"]:
+        raise ConfigError(f"strategy={name}: {nearest(name, strategies)}")
+    failed = 0
+
+    def composed(words: Sequence[str]) -> DictConfig:
+        return compose(words, given.config_dir)
+
+    with explained(overrides, given.config_dir):
+        for strategy in strategies if name == "all" else [name]:
+            words = [f"strategy={strategy}", *overrides]
+            cfg, choices = compose_with_choices(words, given.config_dir)
+            validate(cfg)
+            refuse_unread(cfg, Origin(choices, words), composed, given.config_dir)
+
+            from fl_bench.runs.checks import check  # torch and Flower: seconds, once the words are known to be right
+
+            print(strategy, flush=True)
+            for title, outcome, text in check(strategy, composed, overrides):
+                print(f"  {title:<11} {outcome:<7} {text}", flush=True)
+                failed += outcome == "FAILED"
+    print(f"{failed} failed" if failed else "all hold")
+    return 1 if failed else 0

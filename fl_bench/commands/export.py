@@ -1,0 +1,60 @@
+"""Give finished or interrupted runs to a tracker, from their run.json and metrics.csv.
+
+fl-bench export RUN [RUN ...] --to mlflow [tracker.uri=sqlite:///other.db]
+"""
+
+import argparse
+import csv
+from pathlib import Path
+
+from fl_bench.build import build
+from fl_bench.commands._common import add_config_dir
+from fl_bench.config.compose import compose
+from fl_bench.config.explain import explained
+from fl_bench.errors import ConfigError
+from fl_bench.observers.tracker import Tracking
+from fl_bench.storage import run_json
+
+KEY = "tracker."
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="the folder of a run")
+    parser.add_argument(
+        "--to", nargs="+", required=True, metavar=("NAME", "tracker.KEY=VALUE"),
+        help="a tracker: tensorboard, mlflow, wandb or one of your own; then what differs from its yaml",
+    )  # fmt: skip
+    add_config_dir(parser)
+
+
+def command(given: argparse.Namespace) -> int:
+    name, *more = given.to  # takes what stands behind it, runs too
+    words = [*given.runs, *more]
+    keys = [word for word in words if word.startswith(KEY)]
+    folders = [Path(word) for word in words if word not in keys]
+    if not folders:
+        raise ConfigError("export: needs a run: fl-bench export RUN --to NAME")
+    runs = [(folder, *_read(folder)) for folder in folders]
+    with explained():
+        cfg = compose([f"tracker={name}", *(f"++{key}" for key in keys)], given.config_dir)  # `build` refuses best
+    failed = 0
+    for folder, record, rows in runs:
+        tracking = Tracking(build(cfg.tracker), folder.absolute(), rows)
+        tracking.begin()
+        tracking.close(record["status"])
+        failed += tracking.tracker is None
+        print(f"{folder}: " + ("not exported" if tracking.tracker is None else f"{len(rows)} rows to {name}"))
+    return 1 if failed else 0
+
+
+def _read(folder: Path) -> tuple[dict, list[dict[str, str]]]:
+    """The record of a run and the rows of its metrics.csv."""
+    record = run_json.read(folder)
+    try:
+        with (folder / "metrics.csv").open(newline="") as stream:
+            rows = list(csv.DictReader(stream))
+    except (FileNotFoundError, NotADirectoryError):
+        rows = []
+    if not record or not rows:
+        raise ConfigError(f"{folder}: is no folder of a run: it needs run.json and metrics.csv with a row")
+    return record, rows

@@ -1,0 +1,31 @@
+"""Repeat one client's turn of a run, and compare it with its row of clients.csv.
+
+The exit code is 0 where its numbers are those of clients.csv.
+"""
+
+import argparse
+
+from fl_bench.commands._common import folder, recorded
+from fl_bench.errors import ConfigError
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_dir", type=folder)
+    parser.add_argument("--round", type=int, required=True)
+    parser.add_argument("--client", type=int, required=True)
+    parser.add_argument("--evaluation", action="store_true", help="its evaluation at the end of the round instead")
+    parser.add_argument("--debug", action="store_true", help="stop in pdb where the turn begins")
+
+
+def command(given: argparse.Namespace) -> int:
+    """Print the client's row."""
+    if given.round < (0 if given.evaluation else 1):
+        raise ConfigError(f"--round {given.round}: training begins with round 1, evaluation with round 0")
+    limits = ["engine.client_timeout_s=null"] if given.debug else []
+    cfg, _ = recorded(given.run_dir, ["engine=inline", *limits])
+    if given.round > cfg.num_rounds:
+        raise ConfigError(f"--round {given.round}: the run has {cfg.num_rounds} rounds")
+
+    from fl_bench.runs.replay import replay  # torch and Flower
+
+    return replay(cfg, given.run_dir, given.round, given.client, given.evaluation, given.debug)

@@ -1,0 +1,32 @@
+"""Repeat a run from its run.json in a new folder beside it, and compare the two.
+
+The exit code is 0 where it comes out the same again.
+"""
+
+import argparse
+from itertools import count
+
+from omegaconf import OmegaConf
+
+from fl_bench.commands._common import add_run, recorded
+from fl_bench.commands.verify import compare
+from fl_bench.config.changes import refuse_changes
+from fl_bench.config.origin import Origin
+from fl_bench.runs.launch import launch
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    add_run(parser)
+
+
+def command(given: argparse.Namespace) -> int:
+    """Run in RUN_DIR_again, or RUN_DIR_again2 and so on."""
+    names = (f"{given.run_dir.name}_again{'' if number == 1 else number}" for number in count(1))
+    again = next(folder for folder in map(given.run_dir.with_name, names) if not folder.exists())
+    before, _ = recorded(given.run_dir)
+    cfg, origin = recorded(given.run_dir, given.overrides)
+    refuse_changes(OmegaConf.to_container(before, resolve=True), cfg, 0)  # type: ignore[arg-type]
+    again.mkdir()
+    engines = {group: name for group, _, name in (word.partition("=") for word in given.overrides) if group == "engine"}
+    code = launch(cfg, again, False, Origin(origin.choices | engines, [*origin.overrides, *given.overrides]))
+    return max(code, compare(given.run_dir, again)) if code in (0, 1) else code

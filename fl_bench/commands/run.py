@@ -1,0 +1,129 @@
+"""Run an experiment, or with -m one for each combination of values with commas.
+
+fl-bench strategy=fedprox strategy.mu=0.1
+fl-bench -m strategy=fedavg,fedprox seed=0,1,2
+fl-bench --cfg job                                # its config, and no run
+"""
+
+import argparse
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra._internal.utils import _run_hydra, get_args_parser  # what hydra.main does, but with words that we have read
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from fl_bench import commands
+from fl_bench.build import nearest
+from fl_bench.config.compose import SEARCH, choices, compose
+from fl_bench.config.explain import explained
+from fl_bench.config.origin import Origin
+from fl_bench.config.rules import validate
+from fl_bench.config.schema import CONF
+from fl_bench.config.unread import refuse_unread
+from fl_bench.errors import ConfigError, disk_trouble, known, note, refuse
+from fl_bench.runs.launch import launch
+
+OURS = {"--help", "--version", "--experimental-rerun"}  # Hydra's flags that are ours, or that run a pickle
+RESUME, SWEEP_DIR = "resume=true", "hydra.sweep.dir="
+SWEEPS = Path("outputs/multirun")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    for action in get_args_parser()._actions:
+        if not OURS & set(action.option_strings):
+            action.help = action.help if isinstance(action.help, str) else "Install or uninstall shell completion"
+            parser._add_action(action)
+
+
+def command(given: argparse.Namespace) -> int:
+    """The worst exit code of the runs."""
+    if strays := [word for word in given.overrides if "=" not in word and not word.startswith("~")]:
+        raise ConfigError(f"{strays[0]}: is neither a verb nor key=value; {nearest(strays[0], commands.ours())}")
+    codes: list[int] = []
+    sweep = _again(given) if given.multirun else ""
+
+    def job(cfg: DictConfig) -> None:
+        codes.append(_run(cfg, given, sweep))
+        if codes[-1] == 130:
+            raise KeyboardInterrupt  # ends a sweep too
+
+    hydra.version.setbase("1.3")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print its errors over several lines, and exit with 1
+    given.help = False
+    given.overrides += _last_sweep(given)
+    try:
+        with explained(given.overrides, _own(given)):
+            _run_hydra(
+                args=given,
+                args_parser=get_args_parser(),
+                task_function=job,
+                config_path=str(CONF),
+                config_name="config",
+            )
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if disk_trouble(error):
+            raise known(error) from error
+        raise ConfigError(f"hydra.run.dir: cannot be written: {error.filename} ({error.strerror})") from error
+    except ValueError as error:  # flags that exclude each other
+        raise ConfigError(str(error)) from error
+    return max(codes, default=0)
+
+
+def _run(cfg: DictConfig, given: argparse.Namespace, sweep: str) -> int:
+    """One run, in the folder that Hydra has made for it."""
+    job = HydraConfig.get()
+    folder, origin = Path(job.runtime.output_dir), Origin(choices(job), _words(job.overrides.task), sweep)
+    search = [word for word in _words(job.overrides.hydra) if word.startswith(SEARCH)]
+
+    def composed(words: Sequence[str]) -> DictConfig:
+        return compose([*words, *search], _own(given))
+
+    try:
+        with explained(given.overrides, _own(given)):
+            validate(cfg)
+            refuse_unread(cfg, origin, composed, _own(given))
+    except ConfigError as error:
+        return refuse(error)
+    OmegaConf.save(cfg, folder / ".hydra" / "config.yaml", resolve=True)  # Hydra leaves the interpolations in
+    return launch(cfg, folder, cfg.resume, origin)
+
+
+def _words(node: Any) -> list[str]:
+    """Words that Hydra has recorded; they may have interpolations, which mean nothing there."""
+    return OmegaConf.to_container(node, resolve=False)  # type: ignore[return-value]
+
+
+def _own(given: argparse.Namespace) -> Path | None:
+    return Path(given.config_dir) if given.config_dir else None
+
+
+def _again(given: argparse.Namespace) -> str:
+    """The command that goes on with this sweep."""
+    flags = ["--config-dir", given.config_dir] if given.config_dir else []
+    return shlex.join(["fl-bench", "-m", *flags, *_without_resume(given.overrides), RESUME])
+
+
+def _without_resume(words: Sequence[str]) -> list[str]:
+    return [word for word in words if word.lower() != RESUME]
+
+
+def _last_sweep(given: argparse.Namespace) -> list[str]:
+    """Where a sweep is to go on and does not say where: the word for the newest folder of this very sweep."""
+    words = [word for word in given.overrides if not word.startswith("hydra.")]
+    overrides = _without_resume(words)
+    if not given.multirun or words == overrides or any(word.startswith(SWEEP_DIR) for word in given.overrides):
+        return []
+    for file in sorted(SWEEPS.glob("*/multirun.yaml"), reverse=True):
+        if _without_resume(_words(OmegaConf.load(file).hydra.overrides.task)) == overrides:
+            return [f"{SWEEP_DIR}{file.parent}"]
+    note(f"resume=true: there is no such sweep in {SWEEPS}: beginning one")
+    return []

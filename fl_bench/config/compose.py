@@ -1,0 +1,60 @@
+"""Hydra composes the config of some words, also while a job of Hydra is going on."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from fl_bench.config.schema import CONF
+
+MAIN = CONF / "config.yaml"
+GROUPS = tuple(
+    str(group)
+    for entry in OmegaConf.load(MAIN).defaults
+    if isinstance(entry, Mapping)
+    for group in entry
+    if not str(group).startswith("override ")
+)
+Choices = Mapping[str, str | None]  # by group the name of the chosen option
+
+SEARCH = "hydra.searchpath="
+
+
+def compose(words: Sequence[str], folder: Path | None = None) -> DictConfig:
+    """The config of these words; `folder` has options of the user's own."""
+    return compose_with_choices(words, folder)[0]
+
+
+def compose_with_choices(words: Sequence[str], folder: Path | None = None) -> tuple[DictConfig, dict[str, str | None]]:
+    """The config of these words, and by group the name of the option in it."""
+    own = [f"{SEARCH}[file://{folder.absolute()}]"] if folder and not any(w.startswith(SEARCH) for w in words) else []
+    state = GlobalHydra.instance()
+    job, state.hydra = state.hydra, None
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = hydra.compose("config", [*words, *own], return_hydra_config=True)
+    finally:
+        GlobalHydra.instance().hydra = job
+    found = choices(cfg.hydra)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg, found
+
+
+def choices(hydras: Any) -> dict[str, str | None]:
+    """By group the name of the chosen option, from Hydra's own config of a job."""
+    return {group: hydras.runtime.choices.get(group) for group in GROUPS}
+
+
+def words_of(choices: Choices) -> list[str]:
+    """The words that choose these options; none stands for no option, which Hydra does not take."""
+    return [f"{group}={name}" for group, name in choices.items() if name is not None]
+
+
+def options(group: str, folder: Path | None = None) -> dict[str, Path]:
+    """The files of a group's options by name, those in `folder` too."""
+    folders = [folder, CONF] if folder else [CONF]  # Hydra prefers ours
+    return dict(sorted((file.stem, file) for place in folders for file in (place / group).glob("*.yaml")))

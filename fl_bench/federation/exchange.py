@@ -1,0 +1,120 @@
+"""What goes to a worker and what comes back: these types, and the only JSON between the server and its workers."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from enum import IntEnum, StrEnum
+from typing import Any
+
+from flwr.app import ConfigRecord, Message, RecordDict
+from numpy.typing import NDArray
+
+from fl_bench.metrics import Mean
+from fl_bench.storage.buffers import contents, to_record
+
+RECORD, MODELS = "fl-bench", "models"  # the names of our records in a message
+TOTAL = "total"  # the name of the summed update among the models of a report
+NOBODY = -1  # the client of an answer about the central test set
+
+
+class Status(StrEnum):
+    """What became of a client, as `status` in clients.csv."""
+
+    OK = "ok"  # has trained, and its update counts
+    WITHHELD = "withheld"  # has trained, and its compression sends nothing
+    EMPTY = "empty"  # has no examples to train on
+    FAILED = "failed"
+    DROPPED = "dropped"  # does not answer in time, and so need not train
+    EVALUATED = "evaluated"
+    TESTED = "tested"  # a batch of the central test set
+    NO_ROOM = "no room"  # on the worker's GPU: repeated with fewer workers, or failed; never written
+
+
+class Trouble(IntEnum):
+    """Why a message has no answer: codes of Flower's Error, far from Flower's own (1 to 8)."""
+
+    CLIENT_FAILED = 1001  # what a strategy sees of a client without an answer
+    WORKER_FAILED = 1002
+    WORKER_DIED = 1003
+    WORKER_OUT_OF_MEMORY = 1004
+    DISK = 1005
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is to do with a message, beside what the strategy sends in it."""
+
+    folder: str  # of the config and the data
+    states: str  # of what clients keep
+    each: bool  # whether the server needs every client's model, not only their sum
+    together: int  # how many clients to train as one program
+    round: int = 0
+    clients: tuple[int, ...] = ()
+    weight_bound: int = 1  # at least the examples of all who train in this exchange
+    batches: tuple[int, ...] = ()  # of the central test set
+
+    def beside(self, content: RecordDict, **work: Any) -> RecordDict:
+        """The content of a message that asks for this `work`."""
+        job = json.dumps(asdict(replace(self, **work)))
+        return RecordDict({**content, RECORD: ConfigRecord({"job": job})})
+
+    @classmethod
+    def of(cls, message: Message) -> "Job":
+        fields = json.loads(str(message.content.config_records[RECORD]["job"]))
+        return cls(**fields | {name: tuple(fields[name]) for name in ("clients", "batches")})
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a client says of its turn, or a worker of a batch of the test set.
+
+    `message` is what the strategy is given for it, made by the server. Where the strategy needs only the mean of the
+    models, the first client that has answered bears it for all.
+    """
+
+    client: int
+    status: Status
+    metrics: Mapping[str, Mean] = field(default_factory=dict)
+    num_examples: int = 0
+    reply: Mapping[str, float] = field(default_factory=dict)  # numbers of the algorithm for the server half
+    bytes_up: int = 0
+    why: str | None = None  # it failed
+    message: Message | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        metrics = {name: [float(mean.total), mean.count] for name, mean in self.metrics.items()}
+        known = {"num_examples": self.num_examples, "reply": dict(self.reply), "bytes_up": self.bytes_up}
+        return {"client": self.client, "status": self.status, "metrics": metrics, "why": self.why} | known
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "Answer":
+        metrics = {name: Mean(total, count) for name, (total, count) in fields["metrics"].items()}
+        return cls(**fields | {"status": Status(fields["status"]), "metrics": metrics})
+
+
+@dataclass(frozen=True)
+class Report:
+    """A worker's reply to a message: its answers, and models [P] by client, or TOTAL for their sum of this `weight`."""
+
+    answers: list[Answer]
+    peak_mb: int  # the most memory that the worker has had
+    models: Mapping[str, NDArray] = field(default_factory=dict)
+    weight: int = 0
+    together: int | None = None  # how many clients there was room for at once, where not for all that were wanted
+
+    def reply_to(self, message: Message) -> Message:
+        numbers = {"peak_mb": self.peak_mb, "weight": self.weight, "together": self.together}
+        report = json.dumps(numbers | {"answers": [answer.to_json() for answer in self.answers]})
+        content = RecordDict({MODELS: to_record(self.models), RECORD: ConfigRecord({"report": report})})
+        return Message(content, reply_to=message)
+
+    @classmethod
+    def of(cls, message: Message) -> "Report":
+        fields = json.loads(str(message.content.config_records[RECORD]["report"]))
+        models = {name: contents(array) for name, array in message.content.array_records[MODELS].items()}
+        answers = [Answer.from_json(answer) for answer in fields.pop("answers")]
+        return cls(**fields, answers=answers, models=models)
+
+
+def with_status(status: Status, answers: Iterable[Answer]) -> list[Answer]:
+    return [answer for answer in answers if answer.status is status]

@@ -1,0 +1,74 @@
+"""The rows that a round writes: one of metrics.csv, and one of clients.csv for each client that was asked."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from flwr.app import MetricRecord
+
+from fl_bench.federation.exchange import Answer, Status
+from fl_bench.metrics import FUNCTIONS, WRITTEN, Metric, merge
+from fl_bench.network.schedule import Plan
+
+Row = dict[str, Any]  # of a table, by column
+
+
+def trained(answer: Answer, plan: Plan, bytes_down: int) -> Row:
+    """The row of a client that was asked to train."""
+    row: Row = {"round": plan.round, "client": answer.client, "status": answer.status.value}
+    if answer.metrics:
+        row["num_examples"] = answer.num_examples
+        row |= {f"train_{name}": mean.value for name, mean in answer.metrics.items()}
+        row |= {f"train_{name}": value for name, value in answer.reply.items()}
+    row |= {"bytes_down": bytes_down, "bytes_up": answer.bytes_up}
+    seconds = plan.seconds[answer.client]
+    row["virtual_seconds"] = seconds if math.isfinite(seconds) else None  # None: never
+    return row | ({"why": answer.why} if answer.why is not None else {})
+
+
+def evaluated(answers: Iterable[Answer], round: int, trained: Iterable[Row]) -> list[Row]:
+    """The rows of those who have `trained`, with what their evaluation says; and of others, at no cost in bytes."""
+    by_client = {row["client"]: row for row in trained}
+    for answer in answers:
+        alone = {"round": round, "client": answer.client, "status": answer.status.value, "bytes_down": 0, "bytes_up": 0}
+        row = by_client.get(answer.client, alone)
+        by_client[answer.client] = row | of_evaluation(answer, row.get("why"))
+    return [by_client[client] for client in sorted(by_client)]
+
+
+def of_evaluation(answer: Answer, why: str | None = None) -> Row:
+    """What its evaluation adds to a client's row; `why` its training failed, if it did."""
+    if answer.status is Status.EVALUATED:
+        return {f"client_{name}": mean.value for name, mean in answer.metrics.items()}
+    return {"why": "; ".join(filter(None, (why, f"evaluation: {answer.why}")))}
+
+
+def training(answers: Sequence[Answer], rows: Iterable[Row], extra: MetricRecord | None) -> Row:
+    """What metrics.csv says of a round's training: means over those who answered, what the strategy adds, counts."""
+    means = merge(answer.metrics for answer in answers if answer.status is Status.OK)
+    row = {f"train_{name}": mean.value for name, mean in means.items()}
+    row |= {name: value for name, value in _prefixed("train_", extra).items() if name not in row}
+    statuses = [answer.status for answer in answers]
+    row["clients_sampled"] = len(statuses)
+    for status in (Status.OK, Status.FAILED, Status.DROPPED, Status.WITHHELD):
+        row[f"clients_{status}"] = statuses.count(status)
+    rows = list(rows)
+    return row | {name: sum(row[name] for row in rows) for name in ("bytes_down", "bytes_up")}
+
+
+def evaluation(answers: Sequence[Answer], metrics: Mapping[str, Metric], extra: MetricRecord | None) -> Row:
+    """What metrics.csv says of the clients' held-out data: means, how they are spread, and what the strategy adds."""
+    by_client = [answer.metrics for answer in answers if answer.status is Status.EVALUATED]
+    row: Row = {}
+    for name, mean in merge(by_client).items():
+        each = [metrics_of[name] for metrics_of in by_client]
+        ordered = metrics[name].best_first([one.value for one in each], [one.count for one in each])
+        row[f"client_{name}"] = mean.value
+        row |= {f"client_{name}_{spread}": FUNCTIONS[spread](*ordered) for spread in WRITTEN}
+    return row | {name: value for name, value in _prefixed("client_", extra).items() if name not in row}
+
+
+def _prefixed(prefix: str, record: MetricRecord | None) -> Row:
+    """The single numbers of what a strategy made of the metrics, as columns."""
+    numbers = {name: value for name, value in (record or {}).items() if isinstance(value, int | float)}
+    return {name if name.startswith(prefix) else prefix + name: value for name, value in numbers.items()}

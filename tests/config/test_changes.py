@@ -1,0 +1,125 @@
+"""Records of older runs lack the keys that have come since; those count as their defaults."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import compose, digests
+
+from fl_bench import commands
+from fl_bench.config.changes import complete, refuse_changes
+from fl_bench.errors import ConfigError
+from fl_bench.runs.verify import differences
+from fl_bench.storage.sealed import seal, unseal
+
+Launch = Callable[..., Path]
+SMALL = ("num_rounds=2", "num_clients=4", "local.steps=1", "data=synthetic", "data.num_samples=100")
+LATER = ("min_clients", "early_stop", "evaluate.adapt_steps", "engine.vectorize", "strategy.needs_each_client")
+
+
+def forget(config: dict[str, Any], keys: tuple[str, ...] = LATER) -> None:
+    for key in keys:
+        *parents, name = key.split(".")
+        node = config
+        for parent in parents:
+            node = node[parent]
+        del node[name]
+
+
+def make_old(folder: Path) -> None:
+    """Let a run look as if a version without these keys had made it."""
+    record = json.loads((folder / "run.json").read_text())
+    forget(record["config"])
+    del record["choices"], record["overrides"]
+    (folder / "run.json").write_text(json.dumps(record))
+    for file in (folder / "checkpoint").glob("*"):
+        tensors, facts = unseal(file)
+        forget(facts["config"])
+        seal(file, tensors, facts)
+
+
+def test_an_old_run_goes_on_to_the_bytes_of_a_new_one(launch: Launch) -> None:
+    old, new = launch(*SMALL), launch(*SMALL, "num_rounds=3")
+    make_old(old)
+    assert commands.call("resume", [str(old), "num_rounds=3"]) == 0
+    assert digests(old) == digests(new)
+    config = json.loads((old / "run.json").read_text())["config"]
+    assert (config["min_clients"], config["engine"]["vectorize"], config["early_stop"]["patience"]) == (1, "off", 10)
+
+
+def test_an_old_run_is_done_and_the_same(launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new = launch(*SMALL), launch(*SMALL)
+    make_old(old)
+    capsys.readouterr()
+    assert commands.call("resume", [str(old)]) == 0
+    assert "all 2 rounds were done before" in capsys.readouterr().out
+    assert list(differences(old, new)) == list(differences(new, old)) == []
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("min_clients=2", "min_clients=2: the run has 1, and its rounds would be others"),
+        ("evaluate.adapt_steps=1", "evaluate.adapt_steps=1: the run has 0, and"),
+        ("engine.vectorize=2", "engine.vectorize=2: the run has off, and"),
+    ],
+)
+def test_an_old_run_had_the_default_and_nothing_else(launch: Launch, word: str, line: str, capsys) -> None:
+    old = launch(*SMALL)
+    make_old(old)
+    capsys.readouterr()
+    assert commands.call("resume", [str(old), word]) == 2
+    assert f"fl-bench: {line}" in capsys.readouterr().err
+
+
+def test_what_is_completed() -> None:
+    old = {"num_clients": 4, "local": {"steps": None, "optimizer": {"name": "Adam"}}, "model": {}, "early_stop": None}
+    whole = complete(old)
+    assert (whole["seed"], whole["num_rounds"]) == (0, 100)  # as task=mnist has it
+    assert whole["clients_per_round"] == 4  # by its interpolation
+    assert whole["local"] == {"epochs": 1, "steps": None, "batch_size": 32, "lr": 0.1, "optimizer": {"name": "Adam"}}
+    assert whole["early_stop"] is None
+    assert complete(old, {"task": "cifar", "strategy": "of-the-users-own"})["model"] == {"norm": None}
+    assert complete(old, {"task": "cifar"})["num_rounds"] == 30
+    assert complete(old)["model"] == {}
+
+
+def test_a_tracker_may_change(record: Path) -> None:
+    old = json.loads((record / "run.json").read_text())["config"] | {"tracker": {"name": "wandb"}, "seed": 0}
+    refuse_changes(old, compose(*SMALL), 0)
+    with pytest.raises(ConfigError, match="seed=0: the run has 1, and its rounds would be others"):
+        refuse_changes(old | {"seed": 1}, compose(*SMALL), 0)
+
+
+UNKNOWN = [
+    (["num_roundss=3"], "num_roundss: unknown key; did you mean num_rounds?"),
+    (["local.foo=3"], "local.foo: unknown key; known: "),
+    (["strategy.mu=3"], "strategy.mu: unknown key; strategy=fedprox or strategy=moon has it"),
+    (["+model.name=x"], "model.name: unknown key; "),
+    (["strategy=krum"], "strategy=krum: cannot be chosen again for a run that there is, only engine can"),
+    (["experiment=drift"], "experiment=drift: cannot be chosen again"),
+    (["compression/down=fp16"], "compression/down=fp16: cannot be chosen again"),
+    (["engine=inlin"], "engine=inlin: did you mean inline?"),
+    (["num_rounds=x"], "num_rounds: Value 'x' of type 'str' could not be converted to Integer"),
+    (["num_rounds=[3"], "no viable alternative"),
+]
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run, as far as its config goes."""
+    from omegaconf import OmegaConf
+
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "run.json").write_text(json.dumps({"config": OmegaConf.to_container(compose(*SMALL), resolve=True)}))
+    return folder
+
+
+@pytest.mark.parametrize("verb", ["resume", "rerun"])
+@pytest.mark.parametrize(("words", "line"), UNKNOWN, ids=[words[0] for words, _ in UNKNOWN])
+def test_words_for_a_run_that_there_is(record: Path, verb: str, words: list[str], line: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        commands.call(verb, [str(record), *words])
+    assert str(error.value).startswith(line)
