@@ -12,6 +12,7 @@ import pytest
 from conftest import begin, compose, digests, forked, leftovers, table
 from omegaconf import DictConfig
 
+from fl_bench.config.origin import UNKNOWN, Origin
 from fl_bench.engines.base import Engine
 from fl_bench.errors import AGAIN_SMALLER
 from fl_bench.machine import num_cpus
@@ -155,14 +156,14 @@ def test_for_want_of_memory_it_starts_again_with_half_as_many_workers(
     cfg = compose("engine=simulation", "engine.client_resources.num_cpus=0.5", "engine.client_resources.num_gpus=0.25")
     seen = []
 
-    def attempt(cfg: DictConfig, engine: Engine, folder: Path, resume: bool) -> int:
+    def attempt(cfg: DictConfig, engine: Engine, folder: Path, resume: bool, origin: Origin) -> int:
         seen.append((resume, dict(engine.resources)))
         record = journal.Journal(folder, cfg)
         record.end(1, "round 3: the worker of clients 1, 2 died")
         return AGAIN_SMALLER if len(seen) < 3 else 0
 
     monkeypatch.setattr(launch, "_attempt", attempt)
-    assert launch.launch(cfg, tmp_path, resume=False) == 0
+    assert launch.launch(cfg, tmp_path, resume=False, origin=UNKNOWN) == 0
     assert seen == [
         (False, {"num_cpus": 0.5, "num_gpus": 0.25}),
         (True, {"num_cpus": 1.0, "num_gpus": 0.5}),
