@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all coverage bench results communication lint format clean
+.PHONY: help run test test-all coverage docs bench results communication lint format clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ coverage: $(READY) ## which lines the tests run, in processes that they start to
 	$(MAKE) test PYTEST="$(PYTEST)"
 	$(BIN)/coverage report --skip-covered --sort=cover
 
+docs: $(VENV)/.docs-ready ## build the site in site/, which is read without a network: open site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 bench: $(READY) ## measure speed and memory beside a bare loop and plain Flower, into benchmarks/results.md (half an hour)
 	$(BIN)/python benchmarks/bench.py
 
@@ -50,7 +53,7 @@ format: $(READY) ## put the code into its style
 	$(BIN)/ruff check --fix .
 
 clean: ## remove the virtual environment and the caches, not the results
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Installed anew only when pyproject.toml has changed.
 $(READY): pyproject.toml
@@ -58,4 +61,8 @@ $(READY): pyproject.toml
 		|| { echo "fl-bench needs Python 3.11 or newer; set PYTHON=..." >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.docs-ready: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	@touch $@

@@ -14,13 +14,20 @@ Values = Sequence[float]
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that a task measures: its name, which way it gets better, and the format in which people see it."""
+    """A number that a task measures: its name, which way it gets better, and the format in which people see it.
+
+    Examples:
+        >>> accuracy = Metric("accuracy", better="higher")
+        >>> accuracy.beats(0.9, 0.8), accuracy.best_first([0.8, 0.9], [1, 3])
+        (True, ([0.9, 0.8], [3, 1]))
+    """
 
     name: str
     better: Literal["lower", "higher"]
     shown: str = ".4f"
 
     def beats(self, value: float, other: float) -> bool:
+        """Whether `value` is better than `other`."""
         return value < other if self.better == "lower" else value > other
 
     def best_first(self, values: Values, weights: Values) -> tuple[Values, Values]:
@@ -30,7 +37,12 @@ class Metric:
 
 
 def metric_of(column: str, metrics: Mapping[str, Metric]) -> Metric | None:
-    """The metric of a column of metrics.csv: that of test_loss and client_loss_worst_decile is loss."""
+    """The metric of a column of metrics.csv: that of test_loss and client_loss_worst_decile is loss.
+
+    Examples:
+        >>> metric_of("client_loss_worst_decile", {"loss": Metric("loss", better="lower")}).name
+        'loss'
+    """
     rest = column.partition("_")[2]
     spread = (rest.removesuffix(f"_{name}") for name in FUNCTIONS if rest.endswith(f"_{name}"))
     return next((metrics[name] for name in (rest, *spread) if name in metrics), None)
@@ -38,18 +50,29 @@ def metric_of(column: str, metrics: Mapping[str, Metric]) -> Metric | None:
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """A mean over `count` examples as their `total`, which may still be a tensor on a device."""
+    """A mean over `count` examples as their `total`, which may still be a tensor on a device.
+
+    Examples:
+        >>> Mean(3.0, 2).value
+        1.5
+    """
 
     total: SupportsFloat
     count: int
 
     @property
     def value(self) -> float:
+        """The mean itself."""
         return float(self.total) / self.count
 
 
 def merge(parts: Iterable[Mapping[str, Mean]]) -> dict[str, Mean]:
-    """The means over all parts, by name. `fsum` is exact, so neither order nor grouping of the parts matters."""
+    """The means over all parts, by name. `fsum` is exact, so neither order nor grouping of the parts matters.
+
+    Examples:
+        >>> merge([{"loss": Mean(3.0, 2)}, {"loss": Mean(1.0, 2)}])
+        {'loss': Mean(total=4.0, count=4)}
+    """
     by_name: dict[str, list[Mean]] = {}
     for part in parts:
         for name, mean in part.items():

@@ -13,7 +13,13 @@ FLOAT_BYTES = 4
 
 @dataclass
 class Link:
-    """What the codec may use at one end, for one vector of one message."""
+    """What the codec may use at one end, for one vector of one message.
+
+    Examples:
+        >>> link = Link({"weight": (2, 3), "bias": (3,)}, lambda purpose: np.random.default_rng(0))
+        >>> link.sizes.tolist(), link.size
+        ([6, 3], 9)
+    """
 
     shapes: Mapping[str, tuple[int, ...]]  # of the tensors that lie one after another in the vector [P]
     draw: Callable[[str], np.random.Generator]  # by purpose; at both ends the same numbers
@@ -29,11 +35,33 @@ class Link:
 
     @property
     def size(self) -> int:
+        """P, how many numbers the vector has."""
         return int(self.sizes.sum())
 
 
 class Codec:
-    """Numbers as they are, four bytes each. A subclass says what it does instead, and how far it may be off."""
+    """Numbers as they are, four bytes each. A subclass says what it does instead, and how far it may be off.
+
+    One object serves all clients, one after another: what a client keeps belongs into `link.memory`, and random numbers
+    come from `link.draw`. A yaml in `conf/compression/` names the class as `up`, one in `conf/compression/down/` by
+    `_target_`.
+
+    Must override:
+        `lossless = False`, `encode`, `decode` and `num_bytes`, which agree: `len(encode(v, link)) == num_bytes(link)`,
+        and `decode` returns a vector [P].
+
+    May override:
+        `suit`, `matters`, and the class attributes below.
+
+    Examples:
+        >>> link = Link({"weight": (2, 3), "bias": (3,)}, lambda purpose: np.random.default_rng(0))
+        >>> vector = np.arange(9, dtype=np.float32)
+        >>> data = Codec().encode(vector, link)
+        >>> len(data) == Codec().num_bytes(link) == 36
+        True
+        >>> bool((Codec().decode(data, link) == vector).all())
+        True
+    """
 
     lossless = True
     random = False  # two encodings of the same vector may differ
@@ -60,10 +88,16 @@ class Codec:
 
 
 def part(fraction: float, size: int) -> int:
-    """How many of `size` numbers a fraction is: rounded up, so one at least."""
+    """How many of `size` numbers a fraction is: rounded up, so one at least.
+
+    Examples:
+        >>> part(0.1, 30), part(0.01, 5)
+        (3, 1)
+    """
     return max(1, ceil(fraction * size - 1e-9))  # 0.1 * 30 is 3.0000000000000004
 
 
 def check_fraction(fraction: float) -> None:
+    """Raise ValueError where this is no fraction: more than 0 and at most 1."""
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction={fraction}: must be more than 0 and at most 1")

@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fl_bench.config.compose import Choices, compose, options, words_of
+from fl_bench.config.compose import GROUPS, MAIN, Choices, compose, options, words_of
 from fl_bench.errors import ConfigError
 
 # Keys that a resumed run may change without altering finished rounds.
@@ -29,10 +29,13 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def complete(old: Mapping[str, Any], choices: Choices | None = None) -> dict[str, Any]:
     """The config of an older run with the keys that have come since, and their defaults.
 
-    They are those of the options that it chose, as far as they are ours and its record has them as `choices`.
+    They are those of the options that it chose, as far as they are ours and its record has them as `choices`; of a
+    group whose option is not known, only those that all of its options have.
     """
     shipped = {group: name for group, name in (choices or {}).items() if name in options(group)}
     default: Any = OmegaConf.to_container(compose(words_of(shipped)), resolve=False)
+    shared: Any = OmegaConf.to_container(OmegaConf.load(MAIN), resolve=False)
+    default |= {group: shared.get(group, {}) for group in GROUPS if group in old and group not in shipped}
     whole: Any = OmegaConf.to_container(OmegaConf.create(_fill(old, default)), resolve=True)
     return dict(whole)
 
@@ -70,12 +73,12 @@ def refuse_changes(old: Mapping[str, Any], cfg: DictConfig, round: int, old_choi
     new: Any = OmegaConf.to_container(cfg, resolve=True)
     for key, (before, now) in changes(old, new, old_choices).items():
         if matters(key) or (key == NUM_GPUS and (before == 0) != (now == 0)):
-            raise ConfigError(f"{key}={_shown(now)}: the run has {_shown(before)}, and its rounds would be others")
+            raise ConfigError(f"{key}={shown(now)}: the run has {shown(before)}, and its rounds would be others")
     if cfg.num_rounds < round:
         raise ConfigError(f"num_rounds={cfg.num_rounds}: the run has {round} rounds already")
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     return "nothing" if value is ... else str(value)
 
 

@@ -14,13 +14,20 @@ PADDING = -1
 
 @dataclass(frozen=True)
 class Ragged:
-    """Rows of different lengths in one flat array: row i is flat[offsets[i]:offsets[i + 1]]."""
+    """Rows of different lengths in one flat array: row i is flat[offsets[i]:offsets[i + 1]].
+
+    Examples:
+        >>> tokens = Ragged.of([[1, 2, 3], [4], [5, 6]])
+        >>> len(tokens), tokens[np.array([1, 2])].tolist()
+        (3, [[4, -1], [5, 6]])
+    """
 
     flat: NDArray
     offsets: NDArray[np.int64]
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]]) -> "Ragged":
+        """From rows of integers, which are stored as int32."""
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
         flat = np.fromiter((value for row in rows for value in row), dtype=np.int32, count=lengths.sum())
         return cls(flat, np.concatenate(([0], np.cumsum(lengths))))
@@ -38,7 +45,13 @@ class Ragged:
 
 @dataclass(frozen=True)
 class Lookup:
-    """Rows that share large values: row i is table[index[i]]."""
+    """Rows that share large values: row i is table[index[i]].
+
+    Examples:
+        >>> images = Lookup(table=np.array([[0.5], [1.5]]), index=np.array([1, 1, 0]))
+        >>> len(images), images[np.array([0, 2])].tolist()
+        (3, [[1.5], [0.5]])
+    """
 
     table: NDArray
     index: NDArray[np.int64]
@@ -58,7 +71,15 @@ Columns = Mapping[str, Any]  # of Column; a row is an example: images uint8 [N, 
 
 @dataclass(frozen=True)
 class FederatedData:
-    """Training rows, which the partition shares out over the clients, and the server's own test rows."""
+    """Training rows, which the partition shares out over the clients, and the server's own test rows.
+
+    Columns are arrays [N, ...], `Ragged` or `Lookup`, of equal length within a split. Both splits have the same names.
+
+    Examples:
+        >>> columns = {"x": np.zeros((4, 2), np.float32), "y": np.array([0, 1, 1, 0])}
+        >>> FederatedData(train=columns, test=columns, classes=("no", "yes")).num_samples
+        4
+    """
 
     train: Columns
     test: Columns
@@ -67,6 +88,7 @@ class FederatedData:
 
     @property
     def num_samples(self) -> int:
+        """How many training rows there are."""
         return len(next(iter(self.train.values())))
 
     def save(self, folder: Path) -> None:
@@ -98,5 +120,9 @@ def open_array(file: Path) -> NDArray:
 
 
 def new_column(folder: Path, split: str, name: str, shape: tuple[int, ...], dtype: type, part: str = "") -> NDArray:
-    """An empty column, or part of one, on disk: filled piece by piece where the whole would not fit in memory."""
+    """An empty column, or part of one, on disk: filled piece by piece where the whole would not fit in memory.
+
+    `folder` is that given to a task's `load_<source>`; `split` is "train" or "test"; `part` is the field of a `Ragged`
+    or `Lookup` that the array becomes.
+    """
     return np.lib.format.open_memmap(folder / f"{split}.{name}.{part}.npy", mode="w+", dtype=dtype, shape=shape)

@@ -20,7 +20,13 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Partition:
-    """Client k trains on rows[starts[k]:ends[k]] and holds out rows[ends[k]:starts[k + 1]]."""
+    """Client k trains on rows[starts[k]:ends[k]] and holds out rows[ends[k]:starts[k + 1]].
+
+    Examples:
+        >>> made = Partition.of(np.array([1, 0, 1, -1, 1]), num_clients=2, holdout=0.5, rng=np.random.default_rng(0))
+        >>> made.train_rows(0).tolist(), made.train_sizes.tolist(), made.heldout_sizes.tolist()
+        ([1], [1, 2], [0, 1])
+    """
 
     rows: Ints
     starts: Ints  # [num_clients + 1]
@@ -28,7 +34,10 @@ class Partition:
 
     @classmethod
     def of(cls, owners: Ints, num_clients: int, holdout: float, rng: Generator) -> "Partition":
-        """Each client's rows in random order, the last `holdout` of them (rounded down) held out."""
+        """Each client's rows in random order, the last `holdout` of them (rounded down) held out.
+
+        `owners` [N] has the owner of each row, -1 for nobody.
+        """
         order = rng.permutation(len(owners))
         order = order[np.argsort(owners[order], kind="stable")]
         rows = order[np.searchsorted(owners[order], 0) :]
@@ -37,17 +46,21 @@ class Partition:
         return cls(rows, starts, starts[1:] - (sizes * holdout).astype(np.int64))
 
     def train_rows(self, client: int) -> Ints:
+        """What the client trains on."""
         return self.rows[self.starts[client] : self.ends[client]]
 
     def heldout_rows(self, client: int) -> Ints:
+        """What the client is evaluated on."""
         return self.rows[self.ends[client] : self.starts[client + 1]]
 
     @property
     def train_sizes(self) -> Ints:
+        """How many rows each client trains on [num_clients]."""
         return self.ends - self.starts[:-1]
 
     @property
     def heldout_sizes(self) -> Ints:
+        """How many rows each client holds out [num_clients]."""
         return self.starts[1:] - self.ends
 
     def label_counts(self, labels: Ints, num_classes: int) -> Ints:
@@ -58,32 +71,69 @@ class Partition:
         return counts.reshape(num_clients, num_classes)
 
     def save(self, folder: Path) -> None:
+        """Write the three arrays to `folder`."""
         for name in ("rows", "starts", "ends"):
             np.save(folder / f"partition.{name}.npy", getattr(self, name))
 
     @classmethod
     def open(cls, folder: Path) -> "Partition":
+        """What `save` has written, mapped read-only."""
         return cls(*(open_array(folder / f"partition.{name}.npy") for name in ("rows", "starts", "ends")))
 
 
 def iid(columns: Columns, num_clients: int, rng: Generator) -> Ints:
+    """Equal shares, drawn at random.
+
+    Examples:
+        >>> np.bincount(iid({"y": np.zeros(8)}, 4, np.random.default_rng(0))).tolist()
+        [2, 2, 2, 2]
+    """
     return _by_share(np.ones(num_clients), _count(columns), rng)
 
 
 def linear(columns: Columns, num_clients: int, rng: Generator) -> Ints:
+    """Client k holds a share proportional to k + 1.
+
+    Examples:
+        >>> np.bincount(linear({"y": np.zeros(10)}, 4, np.random.default_rng(0))).tolist()
+        [1, 2, 3, 4]
+    """
     return _by_share(np.arange(1.0, num_clients + 1), _count(columns), rng)
 
 
 def square(columns: Columns, num_clients: int, rng: Generator) -> Ints:
+    """Client k holds a share proportional to (k + 1) squared.
+
+    Examples:
+        >>> np.bincount(square({"y": np.zeros(14)}, 3, np.random.default_rng(0))).tolist()
+        [1, 4, 9]
+    """
     return _by_share(np.arange(1.0, num_clients + 1) ** 2, _count(columns), rng)
 
 
 def exponential(columns: Columns, num_clients: int, rng: Generator) -> Ints:
+    """Client k holds a share proportional to exp(k + 1).
+
+    Examples:
+        >>> np.bincount(exponential({"y": np.zeros(100)}, 3, np.random.default_rng(0))).tolist()
+        [9, 24, 67]
+    """
     return _by_share(np.exp(np.arange(num_clients) - num_clients), _count(columns), rng)
 
 
 def dirichlet(columns: Columns, num_clients: int, rng: Generator, alpha: float) -> Ints:
-    """Hsu et al. 2019, arXiv:1909.06335: for each class, the clients' shares of it are drawn from Dirichlet(alpha)."""
+    """Hsu et al. 2019, arXiv:1909.06335: for each class, the clients' shares of it are drawn from Dirichlet(alpha).
+
+    The smaller alpha, the more skewed are labels and amounts; a client may get nothing.
+
+    Raises:
+        ConfigError: where alpha is not positive and finite, or the data has no column "y".
+
+    Examples:
+        >>> owners = dirichlet({"y": np.repeat([0, 1], 50)}, 3, np.random.default_rng(0), alpha=100.0)
+        >>> len(owners), sorted(set(owners.tolist()))
+        (100, [0, 1, 2])
+    """
     if not 0 < alpha < np.inf:
         raise ConfigError(f"partition.alpha={alpha}: must be a positive number")
     labels = _groups(columns, "y")
@@ -95,7 +145,16 @@ def dirichlet(columns: Columns, num_clients: int, rng: Generator, alpha: float) 
 
 
 def shards(columns: Columns, num_clients: int, rng: Generator, per_client: int) -> Ints:
-    """McMahan et al. 2017, section 3: rows sorted by label, cut into equal shards, `per_client` of them each."""
+    """McMahan et al. 2017, section 3: rows sorted by label, cut into equal shards, `per_client` of them each.
+
+    Raises:
+        ConfigError: where a client would get no shard, or a shard no row, or the data has no column "y".
+
+    Examples:
+        >>> owners = shards({"y": np.repeat([0, 1], 4)}, 2, np.random.default_rng(0), per_client=2)
+        >>> np.bincount(owners).tolist()
+        [4, 4]
+    """
     labels = _groups(columns, "y")
     num_shards = num_clients * per_client
     if not num_clients <= num_shards <= len(labels):
@@ -115,6 +174,15 @@ def pathological(columns: Columns, num_clients: int, rng: Generator, classes_per
     """Each client holds rows of `classes_per_client` random classes; those who hold a class share it equally.
 
     Client k always holds class k modulo the number of classes, so that with enough clients no class is left over.
+
+    Raises:
+        ConfigError: where `classes_per_client` is not between 1 and the number of classes, or there is no column "y".
+
+    Examples:
+        >>> labels = np.repeat([0, 1], 4)
+        >>> owners = pathological({"y": labels}, 2, np.random.default_rng(0), classes_per_client=1)
+        >>> labels[owners == 0].tolist(), labels[owners == 1].tolist()
+        ([0, 0, 0, 0], [1, 1, 1, 1])
     """
     labels = _groups(columns, "y")
     classes = np.unique(labels)
@@ -133,7 +201,17 @@ def pathological(columns: Columns, num_clients: int, rng: Generator, classes_per
 
 
 def natural(columns: Columns, num_clients: int, rng: Generator) -> Ints:
-    """Each client holds rows of one source only (column "source"); client k of source k modulo their number."""
+    """Each client holds rows of one source only (column "source"); client k of source k modulo their number.
+
+    Raises:
+        ConfigError: where there are fewer clients than sources, or the data has no column "source".
+
+    Examples:
+        >>> sources = np.repeat([0, 1], [2, 4])
+        >>> owners = natural({"source": sources}, 2, np.random.default_rng(0))
+        >>> owners.tolist()
+        [0, 0, 1, 1, 1, 1]
+    """
     sources = _groups(columns, "source")
     owners = np.full(len(sources), -1, dtype=np.int64)
     names = np.unique(sources)

@@ -30,7 +30,28 @@ class Schedule:
     """Rounds one after another: a uniform sample of those who can be reached, of whom the first count.
 
     Bonawitz et al. 2019, arXiv:1902.01046: `network.over_select` times as many are asked as are wanted. Among equals
-    the first are drawn by lot.
+    the first are drawn by lot. A strategy's yaml may name a subclass as `schedule`.
+
+    Must override:
+        Nothing.
+
+    May override:
+        `choose`, for who is asked; `learn`, to hear of losses; `plan`, where rounds are not one after another. Numbers
+        and arrays among the attributes are saved in checkpoints.
+
+    Examples:
+        A turn takes 10 seconds down, a second a step, 10 seconds up; client k takes k + 1 steps:
+
+        >>> network = Network(
+        ...     dropout=0.0, deadline_s=None, over_select=1.0, seconds_per_step=1.0, bytes_per_second_up=1.0,
+        ...     bytes_per_second_down=1.0, spread=0.0, traces=None, seed=0, steps=np.array([1, 2, 3, 4]),
+        ...     bytes_down=10, bytes_up=10,
+        ... )
+        >>> plan = Schedule(network, clients_per_round=4).plan(1)
+        >>> plan.asked, plan.dropping, plan.ends
+        ([0, 1, 2, 3], set(), 24.0)
+        >>> plan.seconds
+        {0: 21.0, 1: 22.0, 2: 23.0, 3: 24.0}
     """
 
     def __init__(self, network: Network, clients_per_round: int) -> None:
@@ -56,12 +77,12 @@ class Schedule:
         return Plan(round, asked, dropping, {client: a.seconds for client, a in answers.items()}, self.now)
 
     def choose(self, round: int, available: Clients, count: int) -> Clients:
-        """At most `count` of the clients that can be reached."""
+        """At most `count` of the clients that can be reached, int64 [count]; `available` is rising."""
         generator = rng.generator(self.network.seed, "cohort", round)
         return generator.choice(available, count, replace=False, shuffle=False)
 
     def learn(self, round: int, losses: Mapping[int, float]) -> None:
-        """After a round: the training losses of those who answered."""
+        """After a round: the training losses of those who answered, by client."""
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the network, which is the same in every round."""

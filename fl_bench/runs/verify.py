@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from fl_bench.config.changes import apart, changes, flat, matters
+from fl_bench.config.changes import apart, changes, flat, matters, shown
 from fl_bench.errors import ConfigError
 from fl_bench.storage import run_json
 
@@ -32,7 +32,7 @@ def differences(a: Path, b: Path) -> Iterator[str]:
     first, second = record_of(a), record_of(b)
     for key, (x, y) in _changes(first, second).items():
         if matters(key):
-            yield f"config: {key} is {x} and {y}"
+            yield f"config: {key} is {shown(x)} and {shown(y)}"
     for name in apart(first["data"] or {}, second["data"] or {}):
         yield f"{name}: differs"
     if first["status"] != second["status"]:
@@ -53,10 +53,10 @@ def drift(a: Path, b: Path) -> Iterator[str]:
     first, second = record_of(a), record_of(b)
     for name in SURROUNDINGS:
         for key, (x, y) in apart(flat({name: first.get(name)}), flat({name: second.get(name)})).items():
-            yield f"{key} was {x}, now {y}"
+            yield f"{key} was {shown(x)}, now {shown(y)}"
     for key, (x, y) in _changes(first, second).items():
         if not matters(key):
-            yield f"{key} was {x}, now {y}"
+            yield f"{key} was {shown(x)}, now {shown(y)}"
 
 
 def _changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

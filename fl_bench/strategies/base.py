@@ -12,7 +12,31 @@ from fl_bench.tasks.base import Batch, Metrics, Task
 
 
 class LocalAlgorithm:
-    """Local training by the task's own optimiser; a subclass overrides the moments where it differs."""
+    """Local training by the task's own optimiser: FedAvg's client. A subclass overrides the moments where it differs.
+
+    A worker makes one object and calls it for one client after another, so nothing of a client belongs into its
+    attributes: what it works with in a turn is in `turn.work`, what a client keeps for its next turn in `turn.state`.
+
+    Must override:
+        Nothing.
+
+    May override:
+        Before the run `suit` and `private`. In a turn, in this order: `rows`, `begin`, `train` (or only
+        `training_step`, or only `correct`), `finish`. Before a client is evaluated: `personalize`. And the class
+        attributes below.
+
+    With `engine.vectorize` a turn may be that of K clients: vectors [P] are then [K, P]. A class that sets
+    `stacks = True` in its own body is written for both; all others train one client at a time.
+
+    Examples:
+        Clients that send half of their update:
+
+        >>> class Half(LocalAlgorithm):
+        ...     stacks = True
+        ...
+        ...     def finish(self, turn: Turn) -> None:
+        ...         turn.place((turn.start + turn.parameters) / 2)
+    """
 
     stacks = True  # whether its moments can be those of many clients at once; each class says so for itself
     bounded = False  # whether what is sent keeps a bound that a lossy compression would break
@@ -22,11 +46,15 @@ class LocalAlgorithm:
         """Before a run: raise ConfigError where this algorithm cannot work on a task."""
 
     def private(self, model: nn.Module) -> set[str]:
-        """The names of the tensors of `model` that stay with the client and are kept for its next turn."""
+        """The names of the tensors of `model` that stay with the client and are kept for its next turn.
+
+        They are neither sent nor averaged, so there is no whole global model, and no `test_*`. See
+        `fl_bench.strategies.layers.last_layers`.
+        """
         return set()
 
     def rows(self, partition: Partition, client: int) -> NDArray:
-        """The training rows that a client's turn works on."""
+        """The training rows that a client's turn works on, int64 [N]; N is the client's weight in the mean."""
         return partition.train_rows(client)
 
     def begin(self, turn: Turn) -> None:
@@ -37,20 +65,28 @@ class LocalAlgorithm:
         return [self.training_step(turn, batch) for batch in turn.batches()]
 
     def training_step(self, turn: Turn, batch: Batch) -> Metrics:
+        """One step of `train` on one batch; returns its metrics."""
         return turn.step(batch, lambda: self.correct(turn))
 
     def correct(self, turn: Turn) -> None:
-        """After each backward pass: the gradients may be changed before the optimiser takes its step."""
+        """After each backward pass: the gradients, `turn.grad`, may be changed before the optimiser takes its step."""
 
     def finish(self, turn: Turn) -> None:
-        """After the last step: `turn.parameters` is what the client will send, and may be changed."""
+        """After the last step, without gradients: `turn.parameters` [P] is what the client will send.
+
+        It may be changed in place. Here `turn.state`, `turn.extras` and `turn.reply` are filled.
+        """
 
     def personalize(self, turn: Turn) -> None:
         """Before the client is evaluated on its own data: turn the server's model into the one that it would use."""
 
 
 def need_one_loss(algorithm: LocalAlgorithm, task: Task) -> None:
-    """For algorithms that take or move the gradient of a step's loss."""
+    """For the `suit` of algorithms that take or move the gradient of a step's loss.
+
+    Raises:
+        ConfigError: where a step of the task minimises several losses (`one_loss` is False).
+    """
     if not task.one_loss:
         names = type(algorithm).__name__, type(task).__name__
         raise ConfigError("strategy: {} works on the gradient of one loss, and task {} has several".format(*names))

@@ -8,7 +8,15 @@ from fl_bench.errors import ConfigError
 
 
 def layers(model: nn.Module) -> dict[str, set[str]]:
-    """The layers of a model in their order: by name, the names of their own parameters and buffers."""
+    """The layers of a model in their order: by name, the names of their own parameters and buffers.
+
+    A layer is a module with parameters of its own.
+
+    Examples:
+        >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+        >>> {name: sorted(tensors) for name, tensors in layers(model).items()}
+        {'0': ['0.bias', '0.weight'], '2': ['2.bias', '2.weight']}
+    """
     found = {}
     for name, module in model.named_modules():
         parameters = dict(module.named_parameters(recurse=False))
@@ -19,7 +27,18 @@ def layers(model: nn.Module) -> dict[str, set[str]]:
 
 
 def last_layers(model: nn.Module, wanted: int | Sequence[str]) -> set[str]:
-    """The names of the tensors of the last `wanted` layers, or of the layers and modules that `wanted` names."""
+    """The names of the tensors of the last `wanted` layers, or of the layers and modules that `wanted` names.
+
+    Raises:
+        ConfigError: where `wanted` is negative, or names what the model does not have.
+
+    Examples:
+        >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+        >>> sorted(last_layers(model, 1))
+        ['2.bias', '2.weight']
+        >>> sorted(last_layers(model, ["0"]))
+        ['0.bias', '0.weight']
+    """
     known = layers(model)
     if isinstance(wanted, int):
         if wanted < 0:
@@ -36,5 +55,10 @@ def last_layers(model: nn.Module, wanted: int | Sequence[str]) -> set[str]:
 
 
 def is_statistic(name: str) -> bool:
-    """Whether a tensor is what BatchNorm has counted: a mean of such is right, an extrapolation may be impossible."""
+    """Whether a tensor is what BatchNorm has counted: a mean of such is right, an extrapolation may be impossible.
+
+    Examples:
+        >>> is_statistic("1.running_var"), is_statistic("1.weight")
+        (True, False)
+    """
     return name.endswith(("running_mean", "running_var"))

@@ -16,21 +16,48 @@ LOWER_IS_BETTER = "lower-is-better"  # in evaluation: the names of such metrics
 
 
 class MovedMean(FedAvg):
-    """A server half that makes the new model from what it sent and the clients' mean, one tensor after the other."""
+    """A server half that makes the new model from what it sent and the clients' mean, one tensor after the other.
+
+    Must override:
+        `move`.
+
+    May override:
+        What Flower's `FedAvg` has; then call `super()`. Numbers, text, arrays and tensors among the attributes are
+        saved in checkpoints.
+
+    Statistics of BatchNorm are not moved: they become their mean.
+
+    Examples:
+        >>> class Halfway(MovedMean):
+        ...     def move(self, name, sent, mean, part, metrics):
+        ...         return (sent + mean) / 2
+    """
 
     @abstractmethod
     def move(self, name: str, sent: NDArray, mean: NDArray, part: float, metrics: MetricRecord) -> NDArray:
-        """The tensor `name` of the new model; `part` is how much of all training examples the clients' mean is of."""
+        """The tensor `name` of the new model, in the shape of `sent` and `mean`.
+
+        `extras` of the client half have names of their own, `<extra>/<tensor>`.
+
+        Args:
+            name: of the tensor, as in the model's `state_dict`.
+            sent: what the clients started from.
+            mean: the clients' mean, weighted by their examples.
+            part: how much of all training examples that mean is of, from 0 to 1.
+            metrics: the mean metrics of the clients' training, and the mean of each number of `turn.reply`.
+        """
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
+        """Called by the round loop: Flower's, and what is sent is kept for `move`."""
         self.sent, self.all_examples = arrays, int(config[ALL_EXAMPLES])  # type: ignore[arg-type]
         return super().configure_train(server_round, arrays, config, grid)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Called by the round loop: Flower's mean, moved by `move`."""
         replies = list(replies)
         means, metrics = super().aggregate_train(server_round, replies)
         if means is None or metrics is None:

@@ -16,7 +16,11 @@ from fl_bench.tasks.base import Batch, Metrics, Task
 
 @dataclass
 class Turn:
-    """One client's turn in one round, as its algorithm sees it: the model, the client's data, and what it keeps."""
+    """One client's turn in one round, as its algorithm sees it: the model, the client's data, and what it keeps.
+
+    Workers make it; a `LocalAlgorithm` is given it. P is the number of values that travel. Vectors lie on the device of
+    the model, and `split` cuts them into tensors by name.
+    """
 
     client: int
     round: int
@@ -41,6 +45,7 @@ class Turn:
 
     @cached_property
     def optimizer(self) -> Any:
+        """The turn's main optimiser, made by the task when it is first used."""
         return self.new_optimizer()
 
     @cached_property
@@ -48,6 +53,7 @@ class Turn:
         return dict(self.model.named_parameters())
 
     def new_optimizer(self) -> Any:
+        """Another optimiser of the model's parameters, by `local.optimizer` and `local.lr`."""
         return self.task.optimizer(self.model, self.local)
 
     @property
@@ -59,6 +65,7 @@ class Turn:
         """The next batches of `amount` local epochs, or steps where those are set; by default, of a whole turn.
 
         Each purpose has an order of its own, so that what an algorithm does besides leaves its main training as it is.
+        The last batch of an epoch may be short.
         """
         per_unit = 1 if self.local["steps"] else self.batches_per_epoch
         return islice(self._endless(purpose), (self.amount if amount is None else amount) * per_unit)
@@ -68,12 +75,15 @@ class Turn:
         return next(self._endless(purpose))
 
     def step(self, batch: Batch, correct: Callable[[], None] = lambda: None, optimizer: Any = None) -> Metrics:
-        """One step of the task; `correct` is called between the backward pass and the optimiser's step."""
+        """One step of the task, by default of `self.optimizer`; returns its metrics.
+
+        `correct` is called between the backward pass and the optimiser's step.
+        """
         self.steps += 1
         return self.task.step(self.model, batch, optimizer or self.optimizer, correct)
 
     def place(self, vector: Tensor) -> None:
-        """Go to these parameters [P], but keep what BatchNorm has counted."""
+        """Set the model to these parameters [P], but keep what BatchNorm has counted."""
         for (name, part), target in zip(self.split(self.parameters).items(), self.split(vector).values(), strict=True):
             if not is_statistic(name):
                 part.copy_(target)

@@ -25,12 +25,22 @@ PRETRAINED = "pretrained"  # the folder or link beside the data where every work
 
 
 def gather(columns: Columns, rows: NDArray, device: torch.device | str = "cpu") -> Batch:
-    """The examples of these rows as tensors."""
+    """The examples of these rows as tensors [len(rows), ...].
+
+    Examples:
+        >>> gather({"y": np.array([5, 6, 7])}, np.array([2, 0]))
+        {'y': tensor([7, 5])}
+    """
     return {name: torch.from_numpy(column[rows]).to(device) for name, column in columns.items()}
 
 
 def batch_mean(value: Tensor, count: int) -> Mean:
-    """A value that is already the mean over a batch of `count` examples, as a sum that adds up."""
+    """A value that is already the mean over a batch of `count` examples, as a sum that adds up.
+
+    Examples:
+        >>> batch_mean(torch.tensor(0.5), 4)
+        Mean(total=tensor(2., dtype=torch.float64), count=4)
+    """
     return Mean(value.detach().double() * count, count)
 
 
@@ -44,7 +54,22 @@ def transformers_quietly() -> Any:
 
 
 class Task(ABC):
-    """Built from `conf/task/*.yaml` in the driver and once in every worker."""
+    """Data, model, loss and metrics. Built from `conf/task/*.yaml` in the driver and once in every worker.
+
+    Must override:
+        `model`, `objective`, and a method `load_<source>(self, folder, ...) -> FederatedData` for each source of data,
+        `load_embedded` among them. Its other arguments are the keys of `conf/data/<option>.yaml`, checked against their
+        types.
+
+    May override:
+        `gather`, where a batch is more than the rows of the columns; `step` and `optimizer`, where a step is not one of
+        one loss; `score`, where evaluation differs from training; `shared` and `private`, for what does not travel;
+        `measure`, `picture` and `figures`, for what is said of the global model. And the class attributes below: those
+        with metrics of their own declare them in `metrics`.
+
+    Training data must have a column "y", int64, that says of each row which of `classes` it is of: partitions and
+    `partition.csv` read it. Random numbers are drawn from torch's global generator, which is seeded before each use.
+    """
 
     metrics: Sequence[Metric] = (Metric("loss", better="lower"),)  # all that `objective`, `score` and `measure` give
     one_loss = True  # whether a step minimises one loss, that of `objective`
@@ -53,6 +78,9 @@ class Task(ABC):
         """The data of `data.source`, by this task's method `load_<source>`, which takes the node's other entries.
 
         Large columns may be made in `folder`, where the workers will map them.
+
+        Raises:
+            ConfigError: where there is no such method, or the entries do not fit its arguments.
         """
         loaders = {name.removeprefix("load_"): getattr(self, name) for name in dir(self) if name.startswith("load_")}
         if data.source not in loaders:
@@ -73,10 +101,13 @@ class Task(ABC):
 
     @abstractmethod
     def objective(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Metrics]:
-        """The loss to minimise, a scalar, and the metrics of this batch as sums and counts, "loss" among them."""
+        """The loss to minimise, a scalar, and the metrics of this batch as sums and counts, "loss" among them.
+
+        `batch` has the columns of the data as tensors [B, ...]; see `batch_mean`.
+        """
 
     def step(self, model: nn.Module, batch: Batch, optimizer: Any, correct: Callable[[], None]) -> Metrics:
-        """One optimiser step; `correct` lets the strategy change the gradients before it is taken."""
+        """One optimiser step, and its metrics; `correct` lets the strategy change the gradients before it is taken."""
         optimizer.zero_grad()
         loss, metrics = self.objective(model, batch)
         loss.backward()
@@ -104,7 +135,7 @@ class Task(ABC):
         return set()
 
     def measure(self, model: nn.Module, data: FederatedData) -> dict[str, float]:
-        """Metrics of the global model that do not add up over examples; written as test metrics each time."""
+        """Metrics of the global model that do not add up over examples; written as test metrics at each evaluation."""
         return {}
 
     def picture(self, model: nn.Module, data: FederatedData) -> NDArray[np.uint8] | None:
@@ -112,11 +143,15 @@ class Task(ABC):
         return None
 
     def figures(self, model: nn.Module, data: FederatedData, folder: Path) -> None:
-        """Draw what the final model does into PNG files in `folder`."""
+        """Draw what the final model does into PNG files in `folder`; import matplotlib here, not in the workers."""
 
 
 class Classifier(Task):
-    """Labels as column "y"; cross-entropy and accuracy of what `logits` says."""
+    """Labels as column "y"; cross-entropy and accuracy of what `logits` says.
+
+    Must override:
+        `logits`, `model` and the sources of data.
+    """
 
     metrics = (*Task.metrics, Metric("accuracy", better="higher"))
 
@@ -142,7 +177,14 @@ class Classifier(Task):
 
 
 class ImageClassifier(Classifier):
-    """Images as column "x", uint8 [N, channels, height, width]."""
+    """Images as column "x", uint8 [N, channels, height, width].
+
+    Must override:
+        `model` and the sources of data. The model takes float32 [B, channels, height, width] and returns [B, classes].
+
+    May override:
+        `mean` and `std`, by which pixels from 0 to 1 are normalised.
+    """
 
     mean: float = 0.0
     std: float = 1.0

@@ -42,7 +42,7 @@ def test_help_lists_verbs_and_groups(capsys) -> None:
 def test_help_shows_each_key_with_its_comment(capsys) -> None:
     text = said(capsys, "help")
     for line in (
-        r"seed=0",
+        r"seed=0 +everything random follows from it",
         r"min_clients=1 +a round with fewer answers keeps the old model",
         r"checkpoint\.every=1 +rounds; 0: never",
         r"early_stop\.metric=null +stop when the metric has not got better for so many evaluations",
@@ -73,8 +73,8 @@ def test_version(capsys) -> None:
     ("words", "line"),
     [
         (["lsit"], "lsit: is neither a verb nor key=value; did you mean list?"),
-        (["plot"], "plot: is neither a verb nor key=value; known: check, help, "),
-        (["seed=1", "plot"], "plot: is neither a verb nor key=value; known: check, help, "),
+        (["xyzzy"], "xyzzy: is neither a verb nor key=value; known: check, export, help, "),
+        (["seed=1", "xyzzy"], "xyzzy: is neither a verb nor key=value; known: check, export, help, "),
         (["_common"], "_common: is neither a verb nor key=value; "),
         (["help", "lsit"], "lsit: is neither a verb nor key=value; did you mean list?"),
         (["verify", "a"], "the following arguments are required: run_b; fl-bench verify --help says more"),
