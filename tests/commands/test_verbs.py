@@ -184,7 +184,7 @@ CHOICES = {
 }  # fmt: skip
 
 
-def origin_of(folder: Path) -> tuple[dict[str, str | None], list[str]]:
+def origin(folder: Path) -> tuple[dict[str, str | None], list[str]]:
     record = json.loads((folder / "run.json").read_text())
     return {group: record["choices"][group] for group in CHOICES}, record["overrides"]
 

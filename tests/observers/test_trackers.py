@@ -94,7 +94,7 @@ def watch(tracker: Tracker, folder: Path, status: str = "done") -> Tracking:
 def globals_of_the_process() -> list[Any]:
     generators = (
         random.getstate(),
-        np.random.get_state(legacy=True)[1].tobytes(),
+        repr(np.random.get_state()),
         torch.get_rng_state().numpy().tobytes(),
     )
     handlers = [signal.getsignal(number) for number in range(1, 32)]

@@ -196,8 +196,8 @@ def test_what_a_process_raises_is_said_in_one_line(capfd: pytest.CaptureFixture[
 
 
 def wait_for_the_end(arm: Arm) -> int:
-    arm(True)
     try:
+        arm(True)
         time.sleep(100)
     except KeyboardInterrupt:
         print("the files are finished")
