@@ -26,6 +26,11 @@ class Engine(ABC):
     It is built before anything heavy is imported, and before the process of the run is forked: a module with an
     engine imports torch, Flower and what else it needs in `workers`. The config is never changed; what an engine
     decides (a share of a GPU, fewer workers) stays in `resources`.
+
+    >>> from fl_bench.engines.inline import Inline
+    >>> engine = Inline(1, True, "off", None, client_resources={"num_cpus": 1, "num_gpus": "auto"})
+    >>> engine.own_process, engine.restarts, engine.resources["num_gpus"]
+    (False, 0, 'auto')
     """
 
     threads: int  # of torch, in every process

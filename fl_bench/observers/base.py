@@ -12,6 +12,16 @@ class Observer:
     Observers stand in a list and see a round in its order: first who writes it to disk, then who may end the run, then
     the checkpoint, and last who tells people. `keeps` is the name under which a checkpoint keeps what the observer
     knows, by its `__getstate__` and `__setstate__` (see fl_bench/storage/snapshot.py); empty for nothing.
+
+    >>> class UntilLow(Observer):
+    ...     low = False
+    ...     def see(self, round):
+    ...         self.low = round.row["train_loss"] < 0.1
+    ...     @property
+    ...     def stops(self):
+    ...         return self.low
+    >>> UntilLow().stops
+    False
     """
 
     keeps = ""

@@ -90,7 +90,11 @@ def need(package: str) -> None:
 
 
 def title(folder: Path) -> str:
-    """What a run is called beside others: the end of its path, such as mnist/fedavg/2026-11-25_12-00-00-000000."""
+    """What a run is called beside others: the end of its path.
+
+    >>> title(Path("outputs/mnist/fedavg/2026-11-25_12-00-00-000000"))
+    'mnist/fedavg/2026-11-25_12-00-00-000000'
+    """
     return "/".join(folder.absolute().parts[-3:])
 
 
