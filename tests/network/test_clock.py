@@ -29,21 +29,21 @@ def network(tmp_path: Path, rows: str = ROWS, steps: tuple[int, ...] = (10, 10, 
 
 def test_four_clients_by_hand(tmp_path: Path) -> None:
     schedule = Schedule(network(tmp_path), 4)
-    assert schedule.plan(1) == Plan([0, 1, 2, 3], set(), SECONDS, 26.0)
+    assert schedule.plan(1) == Plan(1, [0, 1, 2, 3], set(), SECONDS, 26.0)
     assert schedule.plan(2).ends == 52.0
     assert schedule.network.expected_seconds.tolist() == [8, 12, 26, 21]
 
 
 def test_a_deadline_drops_the_late_and_ends_the_round(tmp_path: Path) -> None:
     plan = Schedule(network(tmp_path, deadline_s=15), 4).plan(1)
-    assert plan == Plan([0, 1, 2, 3], {2, 3}, SECONDS, 15.0)
+    assert plan == Plan(1, [0, 1, 2, 3], {2, 3}, SECONDS, 15.0)
     assert Schedule(network(tmp_path, deadline_s=30), 4).plan(1).ends == 26.0  # all are there before
     assert Schedule(network(tmp_path, deadline_s=12), 4).plan(1).dropping == {2, 3}  # in time is in time
 
 
 def test_of_more_that_are_asked_the_first_count(tmp_path: Path) -> None:
     plan = Schedule(network(tmp_path, over_select=2), 2).plan(1)
-    assert plan == Plan([0, 1, 2, 3], {2, 3}, SECONDS, 12.0)
+    assert plan == Plan(1, [0, 1, 2, 3], {2, 3}, SECONDS, 12.0)
     plan = Schedule(network(tmp_path, over_select=4 / 3), 3).plan(1)
     assert (plan.dropping, plan.ends) == ({2}, 21.0)
 
@@ -69,7 +69,7 @@ def test_who_drops_is_noticed_when_it_would_have_answered_or_at_the_deadline(tmp
 def test_a_client_without_samples_answers_but_is_not_waited_for(tmp_path: Path) -> None:
     """Client 0 has nothing to do: 2 + 0 + 1 seconds, and it takes nobody's place among the first two."""
     plan = Schedule(network(tmp_path, steps=(0, 10, 10, 10), over_select=2), 2).plan(1)
-    assert plan == Plan([0, 1, 2, 3], {2}, SECONDS | {0: 3.0}, 21.0)
+    assert plan == Plan(1, [0, 1, 2, 3], {2}, SECONDS | {0: 3.0}, 21.0)
 
 
 WINDOWS = """0,0.5,50,50,5,20
@@ -83,17 +83,17 @@ WINDOWS = """0,0.5,50,50,5,20
 def test_clients_that_come_and_go(tmp_path: Path) -> None:
     """Nobody is there at 0. At 5 are 0 (until 20; 8 seconds) and 1 (until 15; 12 seconds, so that it is cut off)."""
     schedule = Schedule(network(tmp_path, WINDOWS), 2)
-    assert schedule.plan(1) == Plan([0, 1], {1}, {0: 8.0, 1: np.inf}, 15.0)
+    assert schedule.plan(1) == Plan(1, [0, 1], {1}, {0: 8.0, 1: np.inf}, 15.0)
     # at 15 only client 0 is there, until 20
-    assert schedule.plan(2) == Plan([0], {0}, {0: np.inf}, 20.0)
+    assert schedule.plan(2) == Plan(2, [0], {0}, {0: np.inf}, 20.0)
     # nobody until 40, when client 1 is back, faster: 1 + 5 + 1
-    assert schedule.plan(3) == Plan([1], set(), {1: 7.0}, 47.0)
+    assert schedule.plan(3) == Plan(3, [1], set(), {1: 7.0}, 47.0)
 
 
 def test_when_nobody_comes_any_more_rounds_are_empty(tmp_path: Path) -> None:
     schedule = Schedule(network(tmp_path, ROWS.replace(",,", ",,10")), 4)
-    assert schedule.plan(1) == Plan([0, 1, 2, 3], {1, 2, 3}, SECONDS | {1: np.inf, 2: np.inf, 3: np.inf}, 10.0)
-    assert schedule.plan(2) == Plan([], set(), {}, 10.0)
+    assert schedule.plan(1) == Plan(1, [0, 1, 2, 3], {1, 2, 3}, SECONDS | {1: np.inf, 2: np.inf, 3: np.inf}, 10.0)
+    assert schedule.plan(2) == Plan(2, [], set(), {}, 10.0)
 
 
 def test_drawn_devices_have_the_median_and_the_spread() -> None:
