@@ -22,11 +22,11 @@ def load(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
 @app.train()
 def train(message: Message, context: Context) -> Message:
     torch.set_num_threads(1)
-    config = message.content["config"]
-    work = WORKS[config["work"]]
+    config = message.content.config_records["config"]
+    work = WORKS[str(config["work"])]
     model = MODELS[work.task]()
-    model.load_state_dict(message.content["arrays"].to_torch_state_dict())
-    images, labels = load(Path(config["folder"]))
+    model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
+    images, labels = load(Path(str(config["folder"])))
     client = int(context.node_config["partition-id"])
     rows = slice(client * work.samples, (client + 1) * work.samples)
     loader = DataLoader(TensorDataset(images[rows], labels[rows]), batch_size=work.batch_size, shuffle=True)

@@ -152,8 +152,8 @@ def report(experiment: Experiment, folder: Path) -> str:
         differences = (last.loc[claim.run][claim.metric] - last.loc[claim.baseline][claim.metric]).tolist()
         wins = sum(difference > 0 for difference in differences)
         verdict = {0: "**no**", len(differences): "yes"}.get(wins, f"in {wins} of {len(differences)} seeds")
-        cells = ", ".join(f"{difference:+.3f}" for difference in differences)
-        rows.append([claim.paper, f"{claim.run} - {claim.baseline}, `{claim.metric}`", cells, verdict])
+        by_seed = ", ".join(f"{difference:+.3f}" for difference in differences)
+        rows.append([claim.paper, f"{claim.run} - {claim.baseline}, `{claim.metric}`", by_seed, verdict])
     return "\n".join(lines + markdown(["claim", "compared", "differences by seed", "holds"], rows))
 
 

@@ -7,6 +7,7 @@ which this checkpoint has seen. The licences of the pictures (scikit-image's) al
 """
 
 import sys
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +34,8 @@ def make_model() -> SamModel:
             "hidden_size": WIDTH, "mlp_dim": 2 * WIDTH, "num_attention_heads": 4, "iou_head_hidden_dim": WIDTH,
         },
     )  # fmt: skip
-    config.vision_config.scale = 1.0  # of the positional embedding; the default, half the width, cannot be learned from
+    vision: Any = config.vision_config
+    vision.scale = 1.0  # of the positional embedding; the default, half the width, cannot be learned from
     return SamModel(config)
 
 

@@ -1,8 +1,8 @@
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from fl_bench.build import build, find_target, nearest
 from fl_bench.errors import ConfigError
@@ -24,8 +24,10 @@ class Thing:
 TARGET = f"{__name__}.Thing"
 
 
-def node(**entries):
-    return OmegaConf.create({"strategy": {"mu": "x", "server": {"_target_": TARGET} | entries}}).strategy.server
+def node(**entries: Any) -> DictConfig:
+    server = {"_target_": TARGET} | entries
+    made: DictConfig = OmegaConf.create({"strategy": {"mu": "x", "server": server}}).strategy.server
+    return made
 
 
 def test_builds_nested_nodes_and_passes_plain_containers() -> None:
@@ -46,7 +48,7 @@ def test_builds_nested_nodes_and_passes_plain_containers() -> None:
         ({"size": -1}, "strategy.server: size must not be negative"),
     ],
 )
-def test_errors_name_the_users_key(entries, line) -> None:
+def test_errors_name_the_users_key(entries: dict[str, Any], line: str) -> None:
     with pytest.raises(ConfigError) as error:
         build(node(**entries))
     assert str(error.value).startswith(line)
@@ -54,7 +56,7 @@ def test_errors_name_the_users_key(entries, line) -> None:
 
 
 @pytest.mark.parametrize("target", ["nope", "os.nope", "os.sep", 3, None])
-def test_a_target_must_exist_and_be_callable(target) -> None:
+def test_a_target_must_exist_and_be_callable(target: object) -> None:
     with pytest.raises(ConfigError, match="_target_="):
         find_target(OmegaConf.create({"task": {"_target_": target}}).task)
 

@@ -56,9 +56,7 @@ def test_a_wrong_copy_is_seen(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     search = f"hydra.searchpath=[file://{tmp_path}]"
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         found = check(f"wrong_{name}", lambda words: hydra.compose("config", [*words, search]), [])
-        assert any(
-            (check, outcome) == (expected, "FAILED") for check, outcome, _ in found
-        )  # and the later ones may wait
+        assert any((check, outcome) == (expected, "FAILED") for check, outcome, _ in found)
 
 
 def test_a_wrong_copy_in_a_folder_of_ones_own_ends_the_command_with_1(tmp_path: Path) -> None:

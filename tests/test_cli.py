@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,14 @@ from fl_bench import cli
 from fl_bench.config.compose import GROUPS
 from fl_bench.config.schema import CONF
 
+Words = Callable[..., tuple[str | int | None, list[str]]]  # to the exit code and what is wrong
+
 
 @pytest.fixture
-def words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys):
+def words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Words:
     """Call the command line in this process and return its exit code and what it says is wrong."""
 
-    def call(*arguments: str) -> tuple[int, list[str]]:
+    def call(*arguments: str) -> tuple[str | int | None, list[str]]:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", ["fl-bench", "engine=inline", "figures=false", *arguments])
         with pytest.raises(SystemExit) as end:
@@ -81,7 +84,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("word", "line"), BAD, ids=[word for word, _ in BAD])
-def test_a_mistake_is_named_in_one_line(words, word: str, line: str) -> None:
+def test_a_mistake_is_named_in_one_line(words: Words, word: str, line: str) -> None:
     code, lines = words(word)
     assert (code, len(lines)) == (2, 1)
     assert lines[0].startswith(f"fl-bench: {line}")
@@ -105,7 +108,7 @@ SEVERAL = [
 
 
 @pytest.mark.parametrize(("arguments", "line"), SEVERAL, ids=[" ".join(a) for a, _ in SEVERAL])
-def test_mistakes_in_several_words(words, arguments: list[str], line: str) -> None:
+def test_mistakes_in_several_words(words: Words, arguments: list[str], line: str) -> None:
     code, lines = words(*arguments)
     assert (code, len(lines)) == (2, 1)
     assert lines[0].startswith(f"fl-bench: {line}")
@@ -139,7 +142,7 @@ WRONG = st.one_of(
 
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(WRONG, min_size=1, max_size=3))
-def test_no_wrong_override_ends_in_a_traceback(words, wrong: list[str]) -> None:
+def test_no_wrong_override_ends_in_a_traceback(words: Words, wrong: list[str]) -> None:
     code, lines = words(*wrong)
     assert code == 2
     assert len(lines) == 1

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import table
+from conftest import Launch, table
 
 from fl_bench.metrics import Metric
 from fl_bench.observers.costs import Costs
@@ -35,7 +35,7 @@ def test_of_a_loss_less_is_better() -> None:
     assert costs.record["targets"]["0.5"]["round"] == 2
 
 
-def test_a_run_with_targets(launch, capsys) -> None:
+def test_a_run_with_targets(launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:
     folder = launch("num_rounds=8", "targets=[0.5,0.7,0.99]", "network=heterogeneous")
     record = json.loads((folder / "run.json").read_text())
     rows = table(folder, "metrics")
@@ -58,6 +58,8 @@ def test_a_run_with_targets(launch, capsys) -> None:
          "target_metric=test_accuracy: must be one of this run's client_loss, client_accuracy"),
     ],
 )  # fmt: skip
-def test_an_unknown_metric(launch, capsys, words: tuple[str, ...], line: str) -> None:
+def test_an_unknown_metric(
+    launch: Launch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], line: str
+) -> None:
     launch("targets=[0.5]", *words, exit_code=2)
     assert line in capsys.readouterr().err

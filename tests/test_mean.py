@@ -1,3 +1,5 @@
+from random import Random
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +15,6 @@ floats = st.floats(-1e6, 1e6)
 
 
 @given(st.lists(floats, min_size=2, max_size=20), st.randoms())
-def test_order_does_not_change_a_bit(totals: list[float], random) -> None:
+def test_order_does_not_change_a_bit(totals: list[float], random: Random) -> None:
     shuffled = random.sample(totals, len(totals))
     assert merge({"m": Mean(t, 1)} for t in totals) == merge({"m": Mean(t, 1)} for t in shuffled)

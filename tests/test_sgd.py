@@ -44,7 +44,7 @@ def test_a_layer_may_join_later() -> None:
     optimizer = SGD([a, b], lr=1, momentum=0.5)
     for used in ([a], [a, b], [b]):
         optimizer.zero_grad()
-        sum(used).backward()
+        sum(used, torch.zeros(1)).backward()
         optimizer.step()
     assert (a.item(), b.item()) == (1 - 1 - 1.5, 1 - 1 - 1.5)
 

@@ -1,22 +1,31 @@
 """Partitions against their definitions, and against flwr-datasets where it has the same one."""
 
 import time
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from fl_bench.data import partition
 from fl_bench.data.partition import Partition
 from fl_bench.errors import ConfigError
 
 LABELS = np.random.default_rng(0).integers(10, size=4000)
-ALL = {
+ALL: dict[str, dict[str, Any]] = {
     "iid": {}, "linear": {}, "square": {}, "exponential": {}, "dirichlet": {"alpha": 0.3},
     "shards": {"per_client": 2}, "pathological": {"classes_per_client": 2},
 }  # fmt: skip
 
 
-def make(name: str, num_clients: int = 10, holdout: float = 0.1, labels=LABELS, seed: int = 1, **options) -> Partition:
+def make(
+    name: str,
+    num_clients: int = 10,
+    holdout: float = 0.1,
+    labels: NDArray[np.int64] = LABELS,
+    seed: int = 1,
+    **options: Any,
+) -> Partition:
     owners = getattr(partition, name)({"y": labels}, num_clients, np.random.default_rng(seed), **(options or ALL[name]))
     return Partition.of(owners, num_clients, holdout, np.random.default_rng(seed))
 
@@ -53,7 +62,7 @@ def test_iid_shares_are_equal() -> None:
     )
 
 
-def sizes_by_flower(partitioner: str, labels, num_clients: int, **options) -> list[int]:
+def sizes_by_flower(partitioner: str, labels: NDArray[np.int64], num_clients: int, **options: Any) -> list[int]:
     import datasets
     import flwr_datasets.partitioner
 
@@ -126,6 +135,6 @@ def test_ten_thousand_clients_in_seconds() -> None:
         ("pathological", {"classes_per_client": 11}, "partition.classes_per_client=11"),
     ],
 )
-def test_what_cannot_be_is_refused(name: str, options, key: str) -> None:
+def test_what_cannot_be_is_refused(name: str, options: dict[str, Any], key: str) -> None:
     with pytest.raises(ConfigError, match=key):
         make(name, **options)

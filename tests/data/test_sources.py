@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import Launch
 
 from fl_bench.data import sources
 from fl_bench.data.arrays import FederatedData
@@ -74,7 +75,7 @@ def write_mnist(root: Path, name: str = "MNIST", prefix: str = "", num_classes: 
 
 
 @pytest.mark.parametrize("name", ["MNIST", "FashionMNIST", "KMNIST"])
-def test_the_mnist_family_is_read_from_a_folder(launch, tmp_path: Path, name: str) -> None:
+def test_the_mnist_family_is_read_from_a_folder(launch: Launch, tmp_path: Path, name: str) -> None:
     write_mnist(tmp_path, name)
     data = sources.torchvision_images(name, str(tmp_path))
     assert (data.train["x"].shape, data.test["x"].shape) == ((60, 1, 28, 28), (20, 1, 28, 28))
@@ -90,7 +91,7 @@ def test_emnist_has_47_classes_and_upright_letters(tmp_path: Path) -> None:
     assert (data.train["x"][0, 0] == raw[0].T).all()
 
 
-def test_cifar10_is_read_from_a_folder(launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cifar10_is_read_from_a_folder(launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torchvision.datasets
 
     folder, rng = tmp_path / "cifar-10-batches-py", np.random.default_rng(0)

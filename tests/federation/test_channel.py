@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import table
+from conftest import Launch, table
 
 from fl_bench.compression.base import Codec
 from fl_bench.compression.fp16 import Half
@@ -15,6 +15,7 @@ from fl_bench.compression.sparse import RandomMask, TopK
 from fl_bench.federation.channel import Channel, without_memory
 from fl_bench.federation.parameters import Layout
 from fl_bench.federation.update import Diverged
+from fl_bench.storage.states import State
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.turn import Turn
 
@@ -27,7 +28,8 @@ def vector(seed: int, size: int = 20) -> np.ndarray:
 
 def test_what_was_sent_and_what_was_kept_are_all_updates() -> None:
     channel = Channel(0, TopK(0.25, feedback=True), Codec(), Layout({"w": (20,)}), [])
-    start, state = vector(0), {}
+    start = vector(0)
+    state: State = {}
     updates = [vector(seed) for seed in range(1, 6)]
     sent = [channel.arrives_up(3, round, start, start, start + u, state, 1.0) for round, u in enumerate(updates)]
     assert [np.count_nonzero(arrived != start) for arrived in sent] == [5] * 5
@@ -36,7 +38,8 @@ def test_what_was_sent_and_what_was_kept_are_all_updates() -> None:
 
 
 def test_without_feedback_nothing_is_kept() -> None:
-    channel, state = Channel(0, TopK(0.25, feedback=False), Codec(), Layout({"w": (20,)}), []), {}
+    channel = Channel(0, TopK(0.25, feedback=False), Codec(), Layout({"w": (20,)}), [])
+    state: State = {}
     channel.arrives_up(0, 1, vector(0), vector(0), vector(1), state, 1.0)
     assert not state
 
@@ -49,6 +52,7 @@ def test_statistics_of_batchnorm_travel_as_they_are() -> None:
     assert not np.array_equal(received, payload)
     trained = received + vector(1)
     arrived = channel.arrives_up(0, 1, payload, received, trained, {}, 1.0)
+    assert arrived is not None
     assert np.allclose(arrived[12:16], trained[12:16])
     assert np.count_nonzero(arrived != payload) == 5  # those four, and one of the others
     assert channel.bytes_up == 4 + 1 + 16  # a value, its index of four bits, four floats
@@ -57,7 +61,8 @@ def test_statistics_of_batchnorm_travel_as_they_are() -> None:
 
 def test_each_vector_beside_the_model_is_encoded_by_itself() -> None:
     channel = Channel(0, TopK(1 / 16, feedback=True), Half(), LAYOUT, ["variate"])
-    payload, trained, state = vector(0, 40), vector(1, 40), {}
+    payload, trained = vector(0, 40), vector(1, 40)
+    state: State = {}
     arrived = channel.arrives_up(0, 1, payload, channel.arrives_down(payload, 1), trained, state, 1.0)
     changed = np.flatnonzero(np.abs(arrived - payload) > 1e-6)
     assert (len(changed[changed < 20]), len(changed[changed >= 20])) == (5, 5)
@@ -90,7 +95,7 @@ NOTHING_TRAVELS = ["none", "fp16", "quantize", "topk", "random_mask", "sketch", 
 
 
 @pytest.mark.parametrize("compression", NOTHING_TRAVELS)
-def test_where_nothing_travels_nothing_is_compressed(launch, compression: str) -> None:
+def test_where_nothing_travels_nothing_is_compressed(launch: Launch, compression: str) -> None:
     folder = launch("strategy=fedper", f"compression={compression}", "compression/down=fp16", "num_rounds=2")
     assert {row["bytes_down"] for row in table(folder, "metrics")[1:]} == {"0"}
 
@@ -111,13 +116,13 @@ def final(folder: Path) -> float:
         (("compression/down=fp16",), 1e-3),
     ],
 )
-def test_mild_compression_is_fedavg_within_its_error(launch, words: tuple[str, ...], error: float) -> None:
+def test_mild_compression_is_fedavg_within_its_error(launch: Launch, words: tuple[str, ...], error: float) -> None:
     plain, other = launch(*SHORT), launch(*SHORT, *words)
     assert final(other) == pytest.approx(final(plain), abs=error)
     assert (other / "model.safetensors").read_bytes() != (plain / "model.safetensors").read_bytes()
 
 
-def test_bytes_of_a_run(launch) -> None:
+def test_bytes_of_a_run(launch: Launch) -> None:
     """784 x 10 weights and 10 biases, for four clients."""
     first = table(launch("compression=quantize", *SHORT), "metrics")[1]
     assert (first["bytes_down"], first["bytes_up"]) == (str(4 * 4 * 7850), str(4 * (7850 + 2 * 4)))
@@ -128,7 +133,7 @@ def test_bytes_of_a_run(launch) -> None:
     assert (first["bytes_down"], first["bytes_up"]) == (str(2 * 4 * 4 * 7850), str(2 * 4 * (7850 + 2 * 4)))
 
 
-def test_clients_that_withhold_cost_a_byte_and_keep_what_they_had(launch) -> None:
+def test_clients_that_withhold_cost_a_byte_and_keep_what_they_had(launch: Launch) -> None:
     words = ("compression=importance", "compression.rule=gradient_norm", "compression.share=1", "strategy=scaffold")
     folder = launch(*words, "num_rounds=6", "num_clients=4")
     clients, metrics = table(folder, "clients"), table(folder, "metrics")
@@ -144,7 +149,7 @@ def test_clients_that_withhold_cost_a_byte_and_keep_what_they_had(launch) -> Non
     assert any(row["aggregated"] == "1" for row in metrics)
 
 
-def test_a_round_in_which_all_withhold_keeps_the_model(launch) -> None:
+def test_a_round_in_which_all_withhold_keeps_the_model(launch: Launch) -> None:
     words = ("compression=importance", "compression.threshold=1", "num_rounds=4", "num_clients=2")
     metrics = table(launch(*words), "metrics")[1:]
     # nothing agrees in every sign; but when the model has not moved, there is nothing to disagree with
@@ -168,7 +173,7 @@ def test_a_round_in_which_all_withhold_keeps_the_model(launch) -> None:
         (("compression=importance", "compression.rule=all"), "compression.up: rule=all: must be one of cmfl"),
     ],
 )
-def test_mistakes(launch, capsys, words: tuple[str, ...], line: str) -> None:
+def test_mistakes(launch: Launch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], line: str) -> None:
     launch(*words, exit_code=2)
     assert line in capsys.readouterr().err
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import compose
-from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
+from conftest import Launch, compose
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp.strategy import Strategy
+from omegaconf import DictConfig
 
 from fl_bench import rng
 from fl_bench.build import build
@@ -16,11 +18,15 @@ from fl_bench.engines.inline_grid import InlineGrid
 from fl_bench.errors import RunError
 from fl_bench.federation.cohort import Cohort
 from fl_bench.federation.exchange import Job
+from fl_bench.federation.fleet import Fleet, Vector
+from fl_bench.federation.local import Trainer
 from fl_bench.network.schedule import Plan
 from fl_bench.runs.experiment import make, make_fleet, make_strategy, prepare
 from fl_bench.storage.checkpoint import Store
 from fl_bench.storage.states import ClientStates, State
+from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.server import ALL_EXAMPLES
+from fl_bench.strategies.turn import Turn
 
 NOTHING_TRAVELS = {"local_only", "fedper", "fedrep"}  # of a model with a single layer
 STRATEGIES = sorted({file.stem for file in (CONF / "strategy").glob("*.yaml")} - NOTHING_TRAVELS)
@@ -33,46 +39,55 @@ class Plain(InlineGrid):
         return range(10)
 
 
-def start(tmp_path: Path, strategy: str):
+def start(tmp_path: Path, strategy: str) -> tuple[DictConfig, Trainer]:
     cfg = compose(f"strategy={strategy}", "partition=linear", "num_rounds=2", "local.lr=0.05")
     trainer = prepare(cfg, build(cfg.task), tmp_path)
     return cfg, trainer
 
 
-def told(trainer, number: int = 1) -> ConfigRecord:
+def told(trainer: Trainer, number: int = 1) -> ConfigRecord:
     """What a strategy is told each round; the last three are for FedBuff, whose clients are all up to date here."""
     up_to_date = {"clients": list(range(10)), "models": [number - 1] * 10, "flying": []}
-    return ConfigRecord({ALL_EXAMPLES: int(trainer.partition.train_sizes.sum())} | up_to_date)
+    return ConfigRecord({ALL_EXAMPLES: int(trainer.partition.train_sizes.sum()), **up_to_date})
 
 
-def fleet_of(cfg, strategy, trainer, tmp_path: Path, grid: InlineGrid | None = None):
+def fleet_of(
+    cfg: DictConfig, strategy: Strategy, trainer: Trainer, tmp_path: Path, grid: InlineGrid | None = None
+) -> Fleet:
     return make_fleet(make(cfg, strategy, trainer, tmp_path, Store(tmp_path, 0)), grid or InlineGrid())
 
 
-def replies_of(fleet, messages: Iterable[Message], plan: Plan) -> list[Message]:
+def replies_of(fleet: Fleet, messages: Iterable[Message], plan: Plan) -> list[Message]:
     return [answer.message for answer in fleet.exchange(messages, plan) if answer.message is not None]
 
 
-def through_fleet(tmp_path: Path, name: str, rounds: int) -> list[np.ndarray]:
+def aggregated(strategy: Strategy, number: int, replies: list[Message]) -> ArrayRecord:
+    """The strategy's new model, which it must have made."""
+    record, _ = strategy.aggregate_train(number, replies)
+    assert record is not None
+    return record
+
+
+def through_fleet(tmp_path: Path, name: str, rounds: int) -> list[Vector]:
     cfg, trainer = start(tmp_path, name)
     strategy = make_strategy(cfg.strategy.server)
     fleet = fleet_of(cfg, strategy, trainer, tmp_path)
-    vector, seen = trainer.untrained(), []
+    vector, seen = trainer.untrained(), list[Vector]()
     for number in range(1, rounds + 1):
         plan, arrays = Plan(number, range(10)), fleet.layout.to_record(vector)
         replies = replies_of(fleet, strategy.configure_train(number, arrays, told(trainer, number), Cohort(plan)), plan)
         rng.seed_globals(0, "aggregate", number)
-        vector = fleet.layout.from_record(strategy.aggregate_train(number, replies)[0])
+        vector = fleet.layout.from_record(aggregated(strategy, number, replies))
         seen.append(vector)
     return seen
 
 
-def directly(tmp_path: Path, name: str, rounds: int) -> list[np.ndarray]:
+def directly(tmp_path: Path, name: str, rounds: int) -> list[Vector]:
     cfg, trainer = start(tmp_path, name)
     strategy = make_strategy(cfg.strategy.server)
     layout = trainer.layout
     states: dict[int, State] = {}
-    vector, seen = trainer.untrained(), []
+    vector, seen = trainer.untrained(), list[Vector]()
     for number in range(1, rounds + 1):
         messages = strategy.configure_train(number, layout.to_record(vector), told(trainer, number), Plain())
         replies = []
@@ -82,14 +97,12 @@ def directly(tmp_path: Path, name: str, rounds: int) -> list[np.ndarray]:
             client = message.metadata.dst_node_id
             trained = trainer.train(client, number, sent, config, states.get(client, {}))
             states[client] = trained.state
-            metrics = {
-                "num-examples": trained.num_examples,
-                "train_loss": trained.metrics["loss"].value,
-            } | trained.reply
-            content = RecordDict({"arrays": layout.to_record(trained.payload.copy()), "metrics": MetricRecord(metrics)})
+            loss = trained.metrics["loss"].value
+            metrics = MetricRecord({"num-examples": trained.num_examples, "train_loss": loss, **trained.reply})
+            content = RecordDict({"arrays": layout.to_record(trained.payload.copy()), "metrics": metrics})
             replies.append(Message(content, reply_to=message))
         rng.seed_globals(0, "aggregate", number)
-        vector = layout.from_record(strategy.aggregate_train(number, replies)[0])
+        vector = layout.from_record(aggregated(strategy, number, replies))
         seen.append(vector)
     return seen
 
@@ -141,13 +154,13 @@ def test_without_packing_each_client_has_a_message(tmp_path: Path) -> None:
     assert sorted(sent(tmp_path, "engine.packing=false")) == [[k] for k in range(6)]
 
 
-def prepared(tmp_path: Path, *overrides: str):
+def prepared(tmp_path: Path, *overrides: str) -> tuple[Fleet, Vector]:
     cfg = compose(*overrides)
     trainer = prepare(cfg, build(cfg.task), tmp_path)
     return fleet_of(cfg, make_strategy(cfg.strategy.server), trainer, tmp_path), trainer.untrained()
 
 
-def different_messages(fleet, vector: np.ndarray) -> list[Message]:
+def different_messages(fleet: Fleet, vector: Vector) -> list[Message]:
     contents = [RecordDict({"arrays": fleet.layout.to_record(vector + k), "config": ConfigRecord()}) for k in (0, 1)]
     return [Message(content, k, "train") for k, content in enumerate(contents)]
 
@@ -163,11 +176,13 @@ def test_each_client_may_be_sent_a_model_of_its_own(tmp_path: Path) -> None:
     replies = replies_of(fleet, different_messages(fleet, vector), Plan(1, [0, 1]))
     for k, reply in enumerate(replies):
         assert reply.metadata.src_node_id == k
-        assert np.abs(fleet.layout.from_record(reply.content["arrays"]) - (vector + k)).max() < 1e-6
+        assert np.abs(fleet.layout.from_record(reply.content.array_records["arrays"]) - (vector + k)).max() < 1e-6
 
 
-def test_what_clients_report_beside_the_metrics_is_averaged_by_examples(launch, monkeypatch) -> None:
-    def finish(self, turn) -> None:
+def test_what_clients_report_beside_the_metrics_is_averaged_by_examples(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def finish(self: LocalAlgorithm, turn: Turn) -> None:
         turn.reply["ten_times"] = turn.client * 10
 
     monkeypatch.setattr("fl_bench.strategies.base.LocalAlgorithm.finish", finish)
@@ -188,7 +203,7 @@ def test_scaffolds_variate_is_the_weighted_mean_of_the_clients_whoever_takes_par
     for number, cohort in enumerate(([0, 9], [3], [9, 4, 5], [0, 3]), start=1):
         plan, arrays = Plan(number, cohort), fleet.layout.to_record(vector)
         replies = replies_of(fleet, strategy.configure_train(number, arrays, told(trainer), Cohort(plan)), plan)
-        vector = fleet.layout.from_record(strategy.aggregate_train(number, replies)[0])
+        vector = fleet.layout.from_record(aggregated(strategy, number, replies))
     weights = trainer.partition.train_sizes / trainer.partition.train_sizes.sum()
     kept = {client: states.read(client, before=5) for client in range(10)}
     mean = sum(weights[client] * state["variate"].numpy() for client, state in kept.items() if state)

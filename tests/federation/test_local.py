@@ -1,4 +1,6 @@
+from collections.abc import Iterable, Mapping
 from itertools import chain, count, islice
+from typing import Any
 
 import numpy as np
 from conftest import make_turn
@@ -27,13 +29,13 @@ def test_epochs_are_shuffled_anew() -> None:
     assert first != second
 
 
-def numbers(**given) -> Turn:
+def numbers(**given: Any) -> Turn:
     local = {"epochs": 2, "steps": None} | given
     stream = lambda purpose: ({"x": k} for k in count(1000 * (purpose != "batches")))  # noqa: E731
     return make_turn(nn.Linear(1, 1), local=local, stream=stream, batches_per_epoch=3)
 
 
-def seen(batches) -> list[int]:
+def seen(batches: Iterable[Mapping[str, Any]]) -> list[int]:
     return [batch["x"] for batch in batches]
 
 

@@ -38,10 +38,10 @@ def test_counters_are_not_shared_and_start_afresh() -> None:
     assert list(flat.layout.shapes) == ["weight", "bias", "running_mean", "running_var"]
     start = flat.vector.clone()
     model(torch.tensor([[1.0], [3.0]]))
-    assert model.num_batches_tracked.item() == 1
+    assert model.get_buffer("num_batches_tracked").item() == 1
     assert flat.vector[2].item() == pytest.approx(0.2)  # momentum 0.1 of the mean 2
     flat.reset(start)
-    assert (model.num_batches_tracked.item(), model.running_mean.item()) == (0, 0)
+    assert (model.get_buffer("num_batches_tracked").item(), model.get_buffer("running_mean").item()) == (0, 0)
 
 
 def test_tied_weights_travel_once() -> None:

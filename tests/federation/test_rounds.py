@@ -1,11 +1,14 @@
 """Known equivalences: federated training against plain PyTorch written out here."""
 
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import table
+from conftest import Launch, table
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch.nn import functional
 
@@ -13,9 +16,13 @@ from fl_bench import rng
 from fl_bench.data.partition import Partition, iid
 from fl_bench.data.sources import digits
 from fl_bench.federation.local import batches as endless
+from fl_bench.strategies.base import LocalAlgorithm
+from fl_bench.strategies.turn import Turn
+
+Rows = NDArray[np.int64]
 
 
-def batches(rows, local, generator):
+def batches(rows: Rows, local: Mapping[str, Any], generator: np.random.Generator) -> Iterator[Rows]:
     """`local.steps` batches, or those of `local.epochs` epochs."""
     count = local["steps"] or local["epochs"] * -(-len(rows) // local["batch_size"])
     return islice(endless(rows, local["batch_size"], generator), count)
@@ -24,7 +31,7 @@ def batches(rows, local, generator):
 SMALL = ("num_rounds=3", "partition.holdout=0")
 
 
-def central(seed: int, epochs_of_batches, lr: float) -> dict[str, torch.Tensor]:
+def central(seed: int, epochs_of_batches: Iterable[Rows], lr: float) -> dict[str, torch.Tensor]:
     """Logistic regression by plain PyTorch from the same initial model."""
     rng.seed_torch(seed, "model")
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))
@@ -43,7 +50,7 @@ def shares(seed: int, num_clients: int) -> Partition:
     return Partition.of(owners, num_clients, 0, rng.generator(seed, "partition order"))
 
 
-def test_one_client_with_everything_is_central_sgd_to_the_bit(launch) -> None:
+def test_one_client_with_everything_is_central_sgd_to_the_bit(launch: Launch) -> None:
     folder = launch("num_clients=1", "local.steps=null", "local.epochs=1", "seed=5", *SMALL)
     local = {"steps": None, "epochs": 1, "batch_size": 32}
     rows = shares(5, 1).train_rows(0)
@@ -53,14 +60,14 @@ def test_one_client_with_everything_is_central_sgd_to_the_bit(launch) -> None:
     assert all(torch.equal(actual[name], expected[name]) for name in expected)
 
 
-def test_one_full_batch_step_on_equal_shares_is_one_central_full_batch_step(launch) -> None:
+def test_one_full_batch_step_on_equal_shares_is_one_central_full_batch_step(launch: Launch) -> None:
     folder = launch("num_rounds=1", "partition.holdout=0", "local.steps=1", "local.batch_size=400")
     expected = central(0, [np.arange(4000)], lr=0.1)
     actual = load_file(folder / "model.safetensors")
     assert max((actual[name] - expected[name]).abs().max() for name in expected) < 1e-6
 
 
-def test_the_weights_of_unequal_clients(launch) -> None:
+def test_the_weights_of_unequal_clients(launch: Launch) -> None:
     """FedAvg by a second formulation: each client alone, then a float64 mean weighted by its samples."""
     folder = launch("num_rounds=1", "partition=linear", "partition.holdout=0", "local.lr=0.5", "num_clients=3")
     owners = rng.generator(0, "partition")
@@ -78,13 +85,13 @@ def test_the_weights_of_unequal_clients(launch) -> None:
         assert (actual[name] - mean).abs().max() < 1e-7
 
 
-def test_fedprox_without_mu_is_fedavg_to_the_bit(launch) -> None:
+def test_fedprox_without_mu_is_fedavg_to_the_bit(launch: Launch) -> None:
     plain, prox = launch(*SMALL), launch("strategy=fedprox", "strategy.mu=0", *SMALL)
     for name in ("metrics.csv", "clients.csv", "model.safetensors"):
         assert (plain / name).read_bytes() == (prox / name).read_bytes()
 
 
-def test_the_tables_are_as_promised(launch) -> None:
+def test_the_tables_are_as_promised(launch: Launch) -> None:
     folder = launch("num_rounds=4", "clients_per_round=3", "evaluate.every=3", "evaluate.clients=true")
     metrics, clients, partition = (table(folder, name) for name in ("metrics", "clients", "partition"))
     assert list(metrics[0]) == [
@@ -114,7 +121,7 @@ def test_the_tables_are_as_promised(launch) -> None:
     assert float(metrics[4]["client_accuracy"]) == pytest.approx(sum(held) / 10, rel=1e-12)
 
 
-def test_cohorts_follow_the_seed_and_change_by_round(launch) -> None:
+def test_cohorts_follow_the_seed_and_change_by_round(launch: Launch) -> None:
     def cohorts(*more: str) -> list[list[str]]:
         rows = table(launch("num_rounds=5", "clients_per_round=3", *more), "clients")
         return [[row["client"] for row in rows if row["round"] == str(r)] for r in range(1, 6)]
@@ -126,14 +133,14 @@ def test_cohorts_follow_the_seed_and_change_by_round(launch) -> None:
     assert all(len(set(cohort)) == 3 for cohort in first)
 
 
-def test_empty_clients_are_named_and_weigh_nothing(launch) -> None:
+def test_empty_clients_are_named_and_weigh_nothing(launch: Launch) -> None:
     rows = table(launch("num_rounds=1", "partition=exponential", "num_clients=20"), "clients")
     statuses = [row["status"] for row in rows]
     assert statuses.count("empty") > 0
     assert set(statuses) == {"ok", "empty"}
 
 
-def test_a_run_that_diverges_says_which_client_and_why(launch, capsys) -> None:
+def test_a_run_that_diverges_says_which_client_and_why(launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:
     folder = launch("local.lr=1e30", "num_rounds=5", exit_code=1)
     line = capsys.readouterr().err
     assert line.startswith("fl-bench: round ")
@@ -147,8 +154,8 @@ def test_a_run_that_diverges_says_which_client_and_why(launch, capsys) -> None:
 FAILING = "fl_bench.strategies.base.LocalAlgorithm.finish"
 
 
-def test_a_client_that_raises_is_left_out(launch, monkeypatch) -> None:
-    def finish(self, turn) -> None:
+def test_a_client_that_raises_is_left_out(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    def finish(self: LocalAlgorithm, turn: Turn) -> None:
         if turn.client == 3:
             raise KeyError("no\nluck")
 
@@ -159,8 +166,10 @@ def test_a_client_that_raises_is_left_out(launch, monkeypatch) -> None:
     assert (metrics[1]["clients_ok"], metrics[1]["clients_failed"]) == ("9", "1")
 
 
-def test_a_round_in_which_all_clients_fail_ends_the_run(launch, monkeypatch, capsys) -> None:
-    def finish(self, turn) -> None:
+def test_a_round_in_which_all_clients_fail_ends_the_run(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def finish(self: LocalAlgorithm, turn: Turn) -> None:
         raise KeyError("no luck")
 
     monkeypatch.setattr(FAILING, finish)
@@ -168,7 +177,7 @@ def test_a_round_in_which_all_clients_fail_ends_the_run(launch, monkeypatch, cap
     assert "round 1: 10 of 10 clients failed; client 0: KeyError: 'no luck'" in capsys.readouterr().err
 
 
-def test_how_clients_metrics_are_spread(launch) -> None:
+def test_how_clients_metrics_are_spread(launch: Launch) -> None:
     folder = launch("num_rounds=1", "num_clients=12", "partition=linear", "evaluate.clients=true")
     last = table(folder, "metrics")[-1]
     rows = [row for row in table(folder, "clients") if row["round"] == "1" and row["client_accuracy"]]
@@ -182,7 +191,7 @@ def test_how_clients_metrics_are_spread(launch) -> None:
     assert float(last["client_loss_worst_decile"]) == pytest.approx(max(losses))
 
 
-def test_a_step_before_evaluation_changes_what_clients_score_and_nothing_else(launch) -> None:
+def test_a_step_before_evaluation_changes_what_clients_score_and_nothing_else(launch: Launch) -> None:
     plain, adapted = (
         table(launch("num_rounds=2", "evaluate.clients=true", f"evaluate.adapt_steps={steps}"), "metrics")
         for steps in (0, 3)

@@ -51,7 +51,7 @@ def test_a_scalar_stays_of_its_type() -> None:
 
 
 def test_tensors_and_flowers_arrays() -> None:
-    record = ArrayRecord({"w": Array(np.arange(6.0).reshape(2, 3)), "b": Array(np.float32([1]))})
+    record = ArrayRecord({"w": Array(np.arange(6.0).reshape(2, 3)), "b": Array(np.ones(1, np.float32))})
     tensor = torch.arange(4).to(torch.bfloat16)
     found, back = through([record, tensor])
     assert {name: array.numpy().tolist() for name, array in found.items()} == {"w": [[0, 1, 2], [3, 4, 5]], "b": [1]}
@@ -76,7 +76,8 @@ class Inner:
 
 class Outer:
     def __init__(self) -> None:
-        self.inner, self.count, self.late = Inner(), 0, {}
+        self.inner, self.count = Inner(), 0
+        self.late: dict[str, Array] = {}
 
 
 def test_objects_are_changed_in_place() -> None:
@@ -96,7 +97,9 @@ class Mode(Enum):
 
 class Several:
     def __init__(self) -> None:
-        self.mode, self.counts, self.head = Mode.COLD, defaultdict(list), torch.nn.Linear(2, 1)
+        self.mode = Mode.COLD
+        self.counts: defaultdict[str, list[int]] = defaultdict(list)
+        self.head = torch.nn.Linear(2, 1)
         self.head.weight.data.zero_()
 
 

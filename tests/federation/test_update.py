@@ -1,6 +1,7 @@
 """The sum is exact: the same bits in any order and grouping, and close to float64."""
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -18,9 +19,10 @@ def updates(scale: float, size: int = 2000) -> tuple[ExactMean, list[Update]]:
 
 
 def total(exact: ExactMean, parts: list[Update]) -> Update:
-    result = None
+    result: Update | None = None
     for part in parts:
         result = exact.add(result, part)
+    assert result is not None
     return result
 
 
@@ -44,7 +46,9 @@ def test_order_and_grouping_do_not_change_a_bit(scale: float) -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e-3, 1.0, 1e4])
-def test_the_error_against_float64_is_far_below_the_largest_update(scale: float, record_property) -> None:
+def test_the_error_against_float64_is_far_below_the_largest_update(
+    scale: float, record_property: Callable[[str, object], None]
+) -> None:
     exact, parts = updates(scale)
     merged = total(exact, parts)
     start = exact.start.astype(np.float64)

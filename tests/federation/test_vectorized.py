@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import compose, digests, table
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from fl_bench.build import build
 from fl_bench.data.arrays import Columns
 from fl_bench.federation import client
 from fl_bench.federation.local import Trainer
-from fl_bench.federation.vectorized import why_not
+from fl_bench.federation.vectorized import train_together, why_not
 from fl_bench.runs.experiment import prepare
 from fl_bench.tasks.base import Batch, Task
 from fl_bench.tasks.mnist import Mnist
@@ -25,9 +26,11 @@ UNEQUAL = ("num_clients=9", "partition=dirichlet", "partition.alpha=0.1", "seed=
 FLAT = ("local.optimizer.momentum=0",)
 
 
-def numbers(folder: Path) -> dict[str, np.ndarray]:
+def numbers(folder: Path) -> dict[str, NDArray | np.float64]:
     """Every number that a run leaves."""
-    found = {name: t.numpy() for name, t in load_file(folder / "model.safetensors").items()}
+    found: dict[str, NDArray | np.float64] = {
+        name: t.numpy() for name, t in load_file(folder / "model.safetensors").items()
+    }
     for file in folder.glob("state/*/*"):
         found |= {f"{file.relative_to(folder)} {name}": t.numpy() for name, t in load_file(file).items()}
     for name in ("metrics", "clients"):
@@ -150,6 +153,6 @@ def test_a_stack_without_room_is_halved(
 ) -> None:
     words = ("num_rounds=2", "num_clients=8", "local.steps=2")
     expected = launch(*words, "engine.vectorize=2")
-    monkeypatch.setattr(client, "train_together", no_room_for_more_than(3, client.train_together))
+    monkeypatch.setattr(client, "train_together", no_room_for_more_than(3, train_together))
     assert digests(launch(*words, "engine.vectorize=8")) == digests(expected)
     assert capsys.readouterr().err.count("out of GPU memory: from now on a worker trains 2 clients at once") == 1

@@ -3,10 +3,11 @@
 import json
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TRACE_COLUMNS, make_network, table
+from conftest import TRACE_COLUMNS, Launch, make_network, table
 
 from fl_bench import rng
 from fl_bench.network import devices
@@ -23,7 +24,7 @@ TRACES = TRACE_COLUMNS + ROWS
 SECONDS = {0: 8.0, 1: 12.0, 2: 26.0, 3: 21.0}
 
 
-def network(tmp_path: Path, rows: str = ROWS, steps: tuple[int, ...] = (10, 10, 10, 10), **given) -> Network:
+def network(tmp_path: Path, rows: str = ROWS, steps: tuple[int, ...] = (10, 10, 10, 10), **given: Any) -> Network:
     return make_network(tmp_path, rows, steps, (100, 50), **given)
 
 
@@ -54,7 +55,7 @@ def test_among_equals_the_first_are_drawn_by_lot(tmp_path: Path) -> None:
     counts = np.zeros(20)
     for round in range(1, 401):
         plan = schedule.plan(round)
-        counts[list(set(plan.asked) - plan.dropping)] += 1
+        counts[list(set(plan.asked) - set(plan.dropping))] += 1
     assert counts.sum() == 2000
     assert np.abs(counts - 100).max() < 4.5 * np.sqrt(100)
 
@@ -128,7 +129,9 @@ def test_drawn_devices_have_the_median_and_the_spread() -> None:
         ("\udcff", "cannot be read: 'utf-8' codec can't decode byte 0xff"),
     ],
 )
-def test_bad_traces_are_one_line_that_says_where(launch, tmp_path: Path, capsys, text: str, line: str) -> None:
+def test_bad_traces_are_one_line_that_says_where(
+    launch: Launch, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, line: str
+) -> None:
     file = tmp_path / "traces.csv"
     file.write_bytes(text.encode(errors="surrogateescape"))
     launch("network=heterogeneous", f"network.traces={file}", "num_clients=4", exit_code=2)
@@ -138,7 +141,7 @@ def test_bad_traces_are_one_line_that_says_where(launch, tmp_path: Path, capsys,
     assert line in error
 
 
-def test_traces_that_are_not_there(launch, capsys) -> None:
+def test_traces_that_are_not_there(launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:
     launch("network=heterogeneous", "network.traces=/nowhere.csv", exit_code=2)
     assert "network.traces=/nowhere.csv: cannot be read: No such file or directory" in capsys.readouterr().err
 
@@ -155,12 +158,12 @@ def test_traces_that_are_not_there(launch, capsys) -> None:
         ("min_clients=11", "min_clients=11: a round has 10 answers with this strategy"),
     ],
 )
-def test_mistakes(launch, capsys, word: str, line: str) -> None:
+def test_mistakes(launch: Launch, capsys: pytest.CaptureFixture[str], word: str, line: str) -> None:
     launch("network=flaky", f"++{word}", exit_code=2)
     assert line in capsys.readouterr().err
 
 
-def test_who_drops_is_known_from_the_seed(launch) -> None:
+def test_who_drops_is_known_from_the_seed(launch: Launch) -> None:
     folder = launch("network=flaky", "network.dropout=0.4", "num_rounds=8", "clients_per_round=7", "seed=5")
     rows = table(folder, "clients")
     found = {(int(row["round"]), int(row["client"])) for row in rows if row["status"] == "dropped"}
@@ -179,7 +182,7 @@ def test_who_drops_is_known_from_the_seed(launch) -> None:
     assert all(int(row["clients_ok"]) + int(row["clients_dropped"]) == 7 for row in metrics)
 
 
-def test_those_who_answer_do_what_they_would_have_done(launch) -> None:
+def test_those_who_answer_do_what_they_would_have_done(launch: Launch) -> None:
     """In the first round, where all have the same model."""
     flaky, ideal = (launch(f"network={name}", "num_rounds=1") for name in ("flaky", "ideal"))
     rows = {row["client"]: row["train_loss"] for row in table(ideal, "clients")}
@@ -188,7 +191,7 @@ def test_those_who_answer_do_what_they_would_have_done(launch) -> None:
     assert all(row["train_loss"] == rows[row["client"]] for row in answered)
 
 
-def test_when_all_drop_the_model_stays_and_the_run_goes_on(launch) -> None:
+def test_when_all_drop_the_model_stays_and_the_run_goes_on(launch: Launch) -> None:
     folder = launch("network=flaky", "network.dropout=1", "num_rounds=3", "strategy=scaffold", "figures=true")
     metrics = table(folder, "metrics")
     assert (folder / "figures" / "curves.png").exists()
@@ -199,7 +202,7 @@ def test_when_all_drop_the_model_stays_and_the_run_goes_on(launch) -> None:
     assert json.loads((folder / "run.json").read_text())["status"] == "done"
 
 
-def test_too_few_answers_keep_the_model_and_what_clients_had(launch) -> None:
+def test_too_few_answers_keep_the_model_and_what_clients_had(launch: Launch) -> None:
     words = ("network=flaky", "network.dropout=0.5", "num_rounds=10", "clients_per_round=4", "min_clients=3")
     folder = launch(*words, "strategy=scaffold")
     metrics = table(folder, "metrics")
@@ -214,12 +217,12 @@ def test_too_few_answers_keep_the_model_and_what_clients_had(launch) -> None:
     assert states == newest
 
 
-def test_nobody_to_ask(launch, tmp_path: Path) -> None:
+def test_nobody_to_ask(launch: Launch, tmp_path: Path) -> None:
     file = tmp_path / "traces.csv"
     file.write_text(TRACE_COLUMNS + "".join(f"{k},1,1e6,1e6,,10\n" for k in range(4)))
     words = ("network=heterogeneous", f"network.traces={file}", "num_clients=4", "num_rounds=4")
-    words += ("local.steps=4", "figures=true")
-    rows = table(launch(*words), "metrics")[1:]
+    more = ("local.steps=4", "figures=true")
+    rows = table(launch(*words, *more), "metrics")[1:]
     assert [row["clients_sampled"] for row in rows] == ["4", "4", "4", "0"]  # 4 seconds a round; in the third, cut off
     assert [row["clients_ok"] for row in rows] == ["4", "4", "0", "0"]
     assert [float(row["virtual_seconds"]) for row in rows] == pytest.approx([4.0628, 8.1256, 10, 10])
@@ -232,6 +235,6 @@ FRAGILE = (
 
 
 @pytest.mark.parametrize("strategy", FRAGILE)
-def test_strategies_with_few_answers(launch, strategy: str) -> None:
+def test_strategies_with_few_answers(launch: Launch, strategy: str) -> None:
     folder = launch("network=flaky", "network.dropout=0.7", f"strategy={strategy}", "num_rounds=6", "num_clients=3")
     assert {row["clients_ok"] for row in table(folder, "metrics")[1:]} >= {"0", "1"}

@@ -1,12 +1,13 @@
 """FedBuff, TiFL and Oort by hand, on clients of known speed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from conftest import make_network, table
+from conftest import Launch, make_network, table
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from fl_bench.engines.inline_grid import InlineGrid
@@ -17,7 +18,7 @@ from fl_bench.strategies.oort import Guided
 from fl_bench.strategies.tifl import Tiers
 
 
-def network(tmp_path: Path, seconds: list[float], steps: Sequence[int] | None = None, **given) -> Network:
+def network(tmp_path: Path, seconds: Sequence[float], steps: Sequence[int] | None = None, **given: Any) -> Network:
     """Clients whose only step takes so long."""
     rows = "".join(f"{client},{s},inf,inf,,\n" for client, s in enumerate(seconds))
     return make_network(tmp_path, rows, steps or [1] * len(seconds), (1, 1), **given)
@@ -71,7 +72,7 @@ def test_who_drops_frees_its_place(tmp_path: Path) -> None:
     schedule = Buffered(network(tmp_path, [1, 2, 3, 4, 5, 6], dropout=0.5), 2, 2)
     plan = schedule.plan(1)
     assert plan.dropping
-    assert len(set(plan.asked) - plan.dropping) == 2
+    assert len(set(plan.asked) - set(plan.dropping)) == 2
     everybody = Buffered(network(tmp_path, [1, 2], dropout=1), 2, 2).plan(1)
     assert (everybody.asked, everybody.dropping) == ([0, 1], {0, 1})
 
@@ -95,13 +96,14 @@ def test_staleness_by_hand() -> None:
         current = [0, 0] if round < 4 else [0, 3]
         told = ConfigRecord({"clients": [4, 7], "models": current, "flying": [0]})
         messages = sorted(strategy.configure_train(round, model, told, Nodes()), key=lambda m: m.metadata.dst_node_id)
-    sent = {m.metadata.dst_node_id: m.content["arrays"]["w"].numpy().tolist() for m in messages}
+    sent = {m.metadata.dst_node_id: m.content.array_records["arrays"]["w"].numpy().tolist() for m in messages}
     assert sent == {4: [0, 0], 7: [4, 8]}
     replies = []
     for message, answer, examples in zip(messages, (record(2, 4), record(5, 8)), (30, 10), strict=True):
         metrics = MetricRecord({"num-examples": examples, "train_loss": 1.0})
         replies.append(Message(RecordDict({"arrays": answer, "metrics": metrics}), reply_to=message))
     new, _ = strategy.aggregate_train(4, replies)
+    assert new is not None
     # [4, 8] + 0.5 * (30 * [2, 4] / 2 + 10 * [1, 0]) / 40
     assert new["w"].numpy() == pytest.approx([4 + 0.5 * (30 + 10) / 40, 8 + 0.5 * 60 / 40])
 
@@ -123,7 +125,7 @@ def test_old_models_are_forgotten() -> None:
     ],
     ids=["tifl", "oort", "oort-exploit"],
 )
-def test_clients_without_samples_are_not_asked(tmp_path: Path, make) -> None:
+def test_clients_without_samples_are_not_asked(tmp_path: Path, make: Callable[[Network], Schedule]) -> None:
     schedule = make(network(tmp_path, [1, 2, 3, 4, 5, 6], steps=[1, 0, 1, 0, 1, 1]))
     for round in range(1, 20):
         plan = schedule.plan(round)
@@ -133,7 +135,7 @@ def test_clients_without_samples_are_not_asked(tmp_path: Path, make) -> None:
 
 
 @pytest.mark.parametrize("kind", [Schedule, lambda n, k: Tiers(n, k, 2), lambda n, k: Guided(n, k, 0.9, 2, 0.5)])
-def test_nobody_is_there_any_more(tmp_path: Path, kind) -> None:
+def test_nobody_is_there_any_more(tmp_path: Path, kind: Callable[[Network, int], Schedule]) -> None:
     schedule = kind(network(tmp_path, [1, 2]), 2)
     schedule.network.devices = replace(schedule.network.devices, available_to=np.array([5.0, 5.0]))
     assert [len(schedule.plan(round).asked) for round in range(1, 6)] == [2, 2, 2, 0, 0]
@@ -146,7 +148,7 @@ def test_oort_does_not_wait_for_those_who_never_answer(tmp_path: Path) -> None:
     for round in range(1, 41):
         plan = schedule.plan(round)
         dropped.append(len(plan.dropping))
-        schedule.learn(round, dict.fromkeys(set(plan.asked) - plan.dropping, 1.0))
+        schedule.learn(round, dict.fromkeys(set(plan.asked) - set(plan.dropping), 1.0))
     assert sum(dropped[20:]) == 0
 
 
@@ -208,12 +210,12 @@ def test_oort_hears_everybody_once(tmp_path: Path) -> None:
         (("strategy=oort", "strategy.explore=2"), "strategy.schedule: explore=2: must be from 0 to 1"),
     ],
 )
-def test_mistakes(launch, capsys, words: tuple[str, ...], line: str) -> None:
+def test_mistakes(launch: Launch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], line: str) -> None:
     launch(*words, exit_code=2)
     assert line in capsys.readouterr().err
 
 
-def test_fedbuff_on_unequal_devices(launch) -> None:
+def test_fedbuff_on_unequal_devices(launch: Launch) -> None:
     folder = launch("strategy=fedbuff", "network=heterogeneous", "network.dropout=0.2", "num_rounds=20")
     rows = table(folder, "metrics")
     assert {row["clients_ok"] for row in rows[1:]} == {"4"}

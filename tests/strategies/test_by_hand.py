@@ -4,6 +4,7 @@ The loss of weight w for a target t is (w - t)^2, its gradient 2 (w - t), and th
 """
 
 import math
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -34,11 +35,12 @@ def identity() -> None:
     InlineGrid()  # gives messages the identity that they must bear
 
 
-def turn_of(weights: list[float], target: float, steps: int, **given) -> Turn:
+def turn_of(weights: list[float], target: float, steps: int, **given: Any) -> Turn:
     """A turn with a product of weights, one a layer: prediction w1 * w2 * ... for x = 1."""
-    model = nn.Sequential(*(nn.Linear(1, 1, bias=False) for _ in weights))
+    layers = [nn.Linear(1, 1, bias=False) for _ in weights]
+    model = nn.Sequential(*layers)
     with torch.no_grad():
-        for layer, weight in zip(model, weights, strict=True):
+        for layer, weight in zip(layers, weights, strict=True):
             layer.weight.fill_(weight)
     batch = {"x": torch.ones(1, 1), "y": torch.full((1, 1), target)}
     state, extras = ({k: torch.tensor([v]) for k, v in given.pop(key, {}).items()} for key in ("state", "extras"))
@@ -55,7 +57,7 @@ def play(algorithm: LocalAlgorithm, turn: Turn) -> float:
     return float(turn.parameters[0])
 
 
-def close(value) -> object:
+def close(value: float | list[float]) -> object:
     return pytest.approx(value, abs=1e-6)
 
 
@@ -63,7 +65,7 @@ def reply_of(name: str, value: float, clients: list[int], metrics: dict[str, flo
     content = RecordDict(
         {
             "arrays": ArrayRecord({name: Array(torch.tensor([value]).numpy())}),
-            "metrics": MetricRecord({"num-examples": 10 * len(clients)} | metrics),
+            "metrics": MetricRecord({"num-examples": 10 * len(clients), **metrics}),
         }
     )
     return Message(content, reply_to=Message(RecordDict(), 0, "train"))
@@ -76,6 +78,7 @@ def serve(
     server.all_examples = 40  # as configure_train would set them
     server.sent = ArrayRecord({key: Array(torch.tensor([v]).numpy()) for key, v in sent.items()})
     record, _ = server.aggregate_train(1, [reply_of(name, value, clients, metrics)])
+    assert record is not None
     return float(record[name].numpy()[0])
 
 
@@ -153,7 +156,7 @@ def test_apfl(adaptive: bool, share: float) -> None:
 
 
 @pytest.mark.parametrize(("order", "end"), [("first", 0.1), ("hessian_free", 0.05)])
-def test_perfedavg(order: str, end: float) -> None:
+def test_perfedavg(order: Literal["first", "hessian_free"], end: float) -> None:
     # adapted: 0 + 0.25 * 2 = 0.5, gradient there -1; the whole derivative is (1 - 0.25 * 2) of it
     assert play(Meta(0.25, order, delta=0.01), turn_of([0.0], 1.0, 1)) == close(end)
 

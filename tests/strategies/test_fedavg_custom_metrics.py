@@ -1,15 +1,17 @@
 import csv
 
 import pytest
+from conftest import Launch
 from flwr.app import MetricRecord, RecordDict
 
-from fl_bench.strategies.fedavg_custom_metrics import FUNCTIONS, FedAvgCustomMetrics
+from fl_bench.metrics import FUNCTIONS
+from fl_bench.strategies.fedavg_custom_metrics import FedAvgCustomMetrics
 
 # 20 clients with accuracies 0.01 ... 0.20, the client with 0.01 weighing 81 and the others 1
 VALUES = [(k / 100, 81 if k == 1 else 1) for k in range(1, 21)]
 
 
-def aggregate(metric: str) -> dict[str, float]:
+def aggregate(metric: str) -> dict[str, object]:
     strategy = FedAvgCustomMetrics([f"{metric}_{function}" for function in FUNCTIONS])
     strategy.lower_is_better = ["loss"]
     contents = [RecordDict({"metrics": MetricRecord({"num-examples": n, metric: v})}) for v, n in VALUES]
@@ -35,7 +37,7 @@ def test_the_worst_losses_are_the_highest() -> None:
     assert losses["loss_best_decile"] == pytest.approx(0.015)
 
 
-def test_the_columns_of_a_run(launch) -> None:
+def test_the_columns_of_a_run(launch: Launch) -> None:
     folder = launch("strategy=fedavg_custom_metrics", "strategy.metrics=[accuracy_min,accuracy_mean]", "num_rounds=2")
     metrics = list(csv.DictReader((folder / "metrics.csv").open()))
     clients = [row for row in csv.DictReader((folder / "clients.csv").open()) if row["round"] == "2"]
@@ -51,6 +53,8 @@ def test_the_columns_of_a_run(launch) -> None:
         ("loss_medium", "metrics: loss_medium does not end in a function; did you mean median?"),
     ],
 )
-def test_what_cannot_be_aggregated_is_said_before_the_run(launch, capsys, name: str, line: str) -> None:
+def test_what_cannot_be_aggregated_is_said_before_the_run(
+    launch: Launch, capsys: pytest.CaptureFixture[str], name: str, line: str
+) -> None:
     launch("strategy=fedavg_custom_metrics", f"strategy.metrics=[{name}]", exit_code=2)
     assert line in capsys.readouterr().err

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import make_turn
+from conftest import Launch, make_turn
 from torch import nn
 
 from fl_bench.strategies.fedprox import FedProx, Proximal
@@ -28,6 +28,7 @@ def test_the_correction_is_the_gradient_of_the_proximal_term(mu: float) -> None:
     algorithm.begin(turn)
     algorithm.correct(turn)
     for parameter, gradient in zip(turn.model.parameters(), expected, strict=True):
+        assert parameter.grad is not None
         assert torch.allclose(parameter.grad, gradient, atol=1e-6)
 
 
@@ -54,6 +55,6 @@ def test_impossible_mu(mu: float) -> None:
         FedProx(mu)
 
 
-def test_adaptive_mu_is_written(launch) -> None:
+def test_adaptive_mu_is_written(launch: Launch) -> None:
     folder = launch("strategy=fedprox", "strategy.mu=adaptive", "num_rounds=2")
     assert (folder / "metrics.csv").read_text().split("\n")[0].split(",")[3] == "train_mu"

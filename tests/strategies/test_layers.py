@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from conftest import compose
+from conftest import Launch, compose
 from safetensors.torch import load_file
 from torch import nn
 
@@ -43,7 +43,7 @@ SMALL = ("task=cifar", "data=synthetic", "data.num_samples=200", "num_clients=3"
 
 
 @pytest.fixture
-def fedper(launch) -> Path:
+def fedper(launch: Launch) -> Path:
     return launch("strategy=fedper", "evaluate.clients=true", "figures=true", *SMALL)
 
 
@@ -76,14 +76,16 @@ def test_a_model_that_is_not_whole_is_not_tested(fedper: Path) -> None:
         (("strategy=fedbn", "model.norm=batch"), ""),
     ],
 )
-def test_a_user_is_told_where_there_is_nothing_to_keep_or_to_share(launch, capsys, words, note: str) -> None:
+def test_a_user_is_told_where_there_is_nothing_to_keep_or_to_share(
+    launch: Launch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], note: str
+) -> None:
     launch(*SMALL, *words)
     said = capsys.readouterr().err
     assert note in said
     assert bool(said) == bool(note)
 
 
-def test_each_client_keeps_its_discriminator_when_only_the_generator_travels(launch, quick_judge) -> None:
+def test_each_client_keeps_its_discriminator_when_only_the_generator_travels(launch: Launch, quick_judge: None) -> None:
     words = ("task=dcgan", "data=synthetic", "data.num_samples=60", "num_clients=2", "num_rounds=2", "local.steps=1")
     folder = launch(*words, "model.share=generator", "model.width=4")
     for state in map(load_file, folder.glob("state/*/2.safetensors")):
@@ -91,7 +93,7 @@ def test_each_client_keeps_its_discriminator_when_only_the_generator_travels(lau
     assert len(list(folder.glob("state/*/2.safetensors"))) == 2
 
 
-def test_layers_outside_of_the_loss_are_refused(launch, capsys) -> None:
+def test_layers_outside_of_the_loss_are_refused(launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:
     """SAM's last layer guesses the quality of its mask, which nothing is trained for."""
     launch("task=sam", "data=nuclei", "strategy=fedper", "num_rounds=1", exit_code=2)
     assert "such as mask_decoder.iou_prediction_head" in capsys.readouterr().err
@@ -100,13 +102,15 @@ def test_layers_outside_of_the_loss_are_refused(launch, capsys) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["scaffold", "perfedavg", "apfl", "moon"])
-def test_algorithms_that_a_gan_is_not_for_say_so(launch, quick_judge, capsys, strategy: str) -> None:
+def test_algorithms_that_a_gan_is_not_for_say_so(
+    launch: Launch, quick_judge: None, capsys: pytest.CaptureFixture[str], strategy: str
+) -> None:
     launch("task=dcgan", f"strategy={strategy}", "data=synthetic", "data.num_samples=60", exit_code=2)
     assert "task Dcgan" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("strategy", ["perfedavg", "apfl"])
-def test_steps_taken_elsewhere_leave_what_batchnorm_counts(launch, strategy: str) -> None:
+def test_steps_taken_elsewhere_leave_what_batchnorm_counts(launch: Launch, strategy: str) -> None:
     words = ("task=cifar", "model.norm=batch", "data=synthetic", "data.num_samples=60", "num_clients=1", "num_rounds=1")
     folder = launch(*words, f"strategy={strategy}", "local.steps=3")
     tensors = load_file(folder / "model.safetensors")
@@ -116,7 +120,7 @@ def test_steps_taken_elsewhere_leave_what_batchnorm_counts(launch, strategy: str
     assert (tensors["1.running_mean"] != 0).all()
 
 
-def test_ditto_leaves_the_federated_discriminator_alone(launch, quick_judge) -> None:
+def test_ditto_leaves_the_federated_discriminator_alone(launch: Launch, quick_judge: None) -> None:
     words = ("task=dcgan", "data=synthetic", "data.num_samples=60", "num_clients=2", "num_rounds=2", "local.steps=1")
     ditto, fedavg = (
         launch(*words, "model.share=generator", "model.width=4", f"strategy={name}") for name in ("ditto", "fedavg")

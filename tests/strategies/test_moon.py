@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from fl_bench.strategies.moon import Contrastive, contrastive_loss
+from fl_bench.strategies.turn import Turn
 
 
 def test_the_term_by_hand() -> None:
@@ -32,10 +33,11 @@ def test_the_gradient_is_that_of_loss_and_term_together() -> None:
     z = body(batch["x"])
     loss = (head(z) - batch["y"]).square().mean()
     towards, away = (torch.exp(functional.cosine_similarity(z, other) / 0.5) for other in (glob, previous))
-    expected = torch.autograd.grad(loss - 2.0 * torch.log(towards / (towards + away)).mean(), turn.model.parameters())
+    whole = loss - 2.0 * torch.log(towards / (towards + away)).mean()
+    expected = torch.autograd.grad(whole, list(turn.model.parameters()))
 
     class Watched(Contrastive):
-        def correct(self, turn) -> None:
+        def correct(self, turn: Turn) -> None:
             self.seen = turn.grad
 
     algorithm = Watched(mu=2.0, temperature=0.5)
