@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # never the fault of who wants to write
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the disk's fault, not the writer's
 DISK = (*FULL, errno.EACCES, errno.EIO)
 
 

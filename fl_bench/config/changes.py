@@ -13,9 +13,9 @@ FREE = (
     "num_rounds", "figures", "resume", "checkpoint", "early_stop.patience", "stop_on_divergence", "on_client_failure",
     "engine", "tracker", "data.root",
 )  # fmt: skip
-NUM_GPUS = "engine.client_resources.num_gpus"  # matters only in that it is 0, or is not
-WHOLE = ("local.optimizer",)  # an argument that it lacks was not given
-EXACT = ("engine.threads", "engine.vectorize")  # but these change the last bits
+NUM_GPUS = "engine.client_resources.num_gpus"  # only whether it is 0 matters
+WHOLE = ("local.optimizer",)  # nothing is added to it: an argument that is not there was not given
+EXACT = ("engine.threads", "engine.vectorize")  # of the free keys, those that change the last bits
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

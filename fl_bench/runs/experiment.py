@@ -100,7 +100,7 @@ def make_fleet(experiment: Experiment, grid: Grid, together: int = 1) -> Fleet:
 
 
 def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
-    """Find what does not fit together while nothing has been started."""
+    """Raise ConfigError for parts that do not fit together, before any round begins."""
     trainer.algorithm.suit(trainer.task)
     trainer.declared(trainer.metric_names())
     _say_what_stays(trainer)
@@ -164,7 +164,7 @@ def train_together(engine: Engine, trainer: Trainer) -> int:
 
 
 def data_digests(cfg: DictConfig, scratch: Path) -> dict[str, str]:
-    """What a run is given besides its config, in short: two with equal ones had the same data, partition and traces."""
+    """Digests of the data, the partition and the traces: two runs with equal ones were given the same."""
     arrays = sorted(file for file in scratch.rglob("*") if file.is_file() and file.name != CONFIG)
     partition = [file for file in arrays if file.name.startswith("partition.")]
     kinds = {"data": [file for file in arrays if file not in partition], "partition": partition}
@@ -178,7 +178,7 @@ def _mapped(file: Path) -> Any:
 
 
 def _say_what_stays(trainer: Trainer) -> None:
-    """What a user should know of a strategy that keeps layers at the clients, where the model hardly lets it."""
+    """Say where a strategy that keeps layers at the clients finds none to keep, or keeps them all."""
     if trainer.algorithm.private.__func__ is not LocalAlgorithm.private and not trainer.personal:  # type: ignore[attr-defined]
         note("the strategy finds no layer of this model to keep at the clients: it is the same as without")
     if trainer.personal and not trainer.layout.size:

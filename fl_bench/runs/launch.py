@@ -23,7 +23,7 @@ from fl_bench.storage import run_json
 
 
 def launch(cfg: DictConfig, folder: Path, resume: bool, origin: Origin) -> int:
-    """Run in `folder`, or go on there, and return the exit code; all is said and recorded by then."""
+    """Run in `folder`, or go on there, and return the exit code; errors are printed and recorded here."""
     try:
         with _alone(folder):
             if resume and (done := _done(cfg, folder)):
@@ -81,7 +81,7 @@ def _attempt(cfg: DictConfig, engine: Engine, folder: Path, resume: bool, origin
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Nobody else runs in this folder meanwhile; the run's own process inherits the lock."""
+    """Hold the lock of this folder, so that one run at a time uses it; the run's own process inherits the lock."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
@@ -111,7 +111,7 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def _done(cfg: DictConfig, folder: Path) -> str | None:
-    """What to say where this very run has come to its end here."""
+    """What to say if this run is finished already; None if it is not."""
     try:
         record = run_json.read(folder)
     except Damaged:

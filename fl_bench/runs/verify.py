@@ -1,4 +1,4 @@
-"""Whether two runs are the same, and if not, where they first part."""
+"""Whether two runs are the same, and if not, where they first differ."""
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence

@@ -37,7 +37,7 @@ class Checkpoint:
         return self.tensors[MODEL].numpy()
 
     def put_back(self, parts: Mapping[str, Any]) -> None:
-        """Bring these to where they were."""
+        """Restore these parts, by name."""
         for name, part in parts.items():
             snapshot.put_back(self.parts[name], self.tensors, part, name)
 
@@ -52,7 +52,7 @@ class Store:
         self.every = every  # 0: never
 
     def clear(self) -> None:
-        """Forget what an earlier run in the same folder has left."""
+        """Delete what an earlier run in the same folder has left."""
         shutil.rmtree(self._checkpoints, ignore_errors=True)
         self.states.clear()
 
@@ -70,7 +70,7 @@ class Store:
         self.states.pin()
 
     def rounds(self) -> list[int]:
-        """Those that there is a checkpoint of."""
+        """The rounds that have a checkpoint, rising."""
         files = self._checkpoints.glob("*.safetensors")
         return sorted(int(file.stem) for file in files if file.stem.isdigit())
 

@@ -30,7 +30,7 @@ class ClientStates:
         self.pinned: list[Versions] = []  # of each checkpoint that there is, the oldest first
 
     def clear(self) -> None:
-        """Forget what an earlier run in the same folder has left."""
+        """Delete what an earlier run in the same folder has left."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def read(self, client: int, before: int) -> State:
