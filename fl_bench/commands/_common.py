@@ -18,6 +18,7 @@ from fl_bench.config.suggest import suggest
 from fl_bench.errors import ConfigError
 
 UNSET = object()
+AGAIN = ("engine", "tracker")  # groups of which a run may be given another option later
 # What engines were called when they were functions, and had all keys of the others.
 ENGINES = {f"fl_bench.engines.{name}.run": name for name in ("inline", "simulation")}
 
@@ -39,7 +40,7 @@ def add_config_dir(parser: argparse.ArgumentParser) -> None:
 
 
 def recorded(folder: Path, words: Sequence[str] = ()) -> tuple[DictConfig, Origin]:
-    """The config that a run had, with some keys changed, and where it came from; `engine=NAME` takes that file."""
+    """The config that a run had, with some keys changed, and where it came from; `engine=NAME` and `tracker=NAME` take that file."""
     from fl_bench.runs.verify import record_of  # NumPy
 
     record = record_of(folder)
@@ -56,18 +57,20 @@ def recorded(folder: Path, words: Sequence[str] = ()) -> tuple[DictConfig, Origi
 
 
 def _change(cfg: DictConfig, key: str, value: object) -> None:
-    if key == "engine":
-        engines = options(key)
-        if str(value) not in engines:
-            raise ConfigError(f"engine={value}: {nearest(str(value), engines)}")
-        shared = OmegaConf.select(OmegaConf.load(MAIN), key)  # the keys of all engines
-        kept = {name: cfg.engine[name] for name in shared if name in cfg.engine}
-        cfg.engine = OmegaConf.merge(kept, OmegaConf.load(engines[str(value)]))
+    if key in AGAIN:
+        found = options(key)
+        if str(value) not in found:
+            raise ConfigError(f"{key}={value}: {nearest(str(value), found)}")
+        shared = OmegaConf.select(OmegaConf.load(MAIN), key) or {}  # the keys of all options
+        kept = {name: cfg[key][name] for name in shared if name in cfg[key]}
+        cfg[key] = OmegaConf.merge(kept, OmegaConf.load(found[str(value)]))
         return
     before = OmegaConf.select(cfg, key, default=UNSET)
     if key in GROUPS or OmegaConf.is_config(before):
         if not isinstance(value, dict | list):
-            raise ConfigError(f"{key}={value}: cannot be chosen again for a run that there is, only engine can")
+            raise ConfigError(
+                f"{key}={value}: cannot be chosen again for a run that exists; only {' and '.join(AGAIN)} can"
+            )
     elif before is UNSET:
         known = flat(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
         raise ConfigError(f"{key}: unknown key; {suggest(key, known)}")

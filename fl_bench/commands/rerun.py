@@ -8,7 +8,7 @@ from itertools import count
 
 from omegaconf import OmegaConf
 
-from fl_bench.commands._common import add_run, recorded
+from fl_bench.commands._common import AGAIN, add_run, recorded
 from fl_bench.commands.verify import compare
 from fl_bench.config.changes import refuse_changes
 from fl_bench.config.origin import Origin
@@ -27,6 +27,6 @@ def command(given: argparse.Namespace) -> int:
     cfg, origin = recorded(given.run_dir, given.overrides)
     refuse_changes(OmegaConf.to_container(before, resolve=True), cfg, 0)  # type: ignore[arg-type]
     again.mkdir()
-    engines = {group: name for group, _, name in (word.partition("=") for word in given.overrides) if group == "engine"}
-    code = launch(cfg, again, False, Origin(origin.choices | engines, [*origin.overrides, *given.overrides]))
+    chosen = {group: name for group, _, name in (word.partition("=") for word in given.overrides) if group in AGAIN}
+    code = launch(cfg, again, False, Origin(origin.choices | chosen, [*origin.overrides, *given.overrides]))
     return max(code, compare(given.run_dir, again)) if code in (0, 1) else code
