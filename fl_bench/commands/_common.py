@@ -40,7 +40,7 @@ def add_config_dir(parser: argparse.ArgumentParser) -> None:
 
 
 def recorded(folder: Path, words: Sequence[str] = ()) -> tuple[DictConfig, Origin]:
-    """The config that a run had, with some keys changed, and where it came from; `engine=NAME` and `tracker=NAME` take that file."""
+    """The config that a run had, with some keys changed, and its origin; a group of AGAIN takes another option."""
     from fl_bench.runs.verify import record_of  # NumPy
 
     record = record_of(folder)
@@ -68,9 +68,8 @@ def _change(cfg: DictConfig, key: str, value: object) -> None:
     before = OmegaConf.select(cfg, key, default=UNSET)
     if key in GROUPS or OmegaConf.is_config(before):
         if not isinstance(value, dict | list):
-            raise ConfigError(
-                f"{key}={value}: cannot be chosen again for a run that exists; only {' and '.join(AGAIN)} can"
-            )
+            others = " and ".join(AGAIN)
+            raise ConfigError(f"{key}={value}: cannot be chosen again for a run that exists; only {others} can")
     elif before is UNSET:
         known = flat(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
         raise ConfigError(f"{key}: unknown key; {suggest(key, known)}")

@@ -100,7 +100,7 @@ UNKNOWN = [
     (["local.foo=3"], "local.foo: unknown key; known: "),
     (["strategy.mu=3"], "strategy.mu: unknown key; strategy=fedprox or strategy=moon has it"),
     (["+model.name=x"], "model.name: unknown key; "),
-    (["strategy=krum"], "strategy=krum: cannot be chosen again for a run that there is, only engine can"),
+    (["strategy=krum"], "strategy=krum: cannot be chosen again for a run that exists; only engine and tracker can"),
     (["experiment=drift"], "experiment=drift: cannot be chosen again"),
     (["compression/down=fp16"], "compression/down=fp16: cannot be chosen again"),
     (["engine=inlin"], "engine=inlin: did you mean inline?"),

@@ -20,6 +20,7 @@ import pytest
 import torch
 from conftest import compose, digests
 
+from fl_bench import commands
 from fl_bench.build import build
 from fl_bench.commands import export
 from fl_bench.config.changes import matters
@@ -343,3 +344,12 @@ def test_a_tracker_that_fails_does_not_change_the_run(
     plain, loud = launch("num_rounds=2"), launch("num_rounds=2", f"tracker._target_={__name__}.Loud")
     assert digests(loud) == digests(plain)
     assert capsys.readouterr().err.count("Loud is off from now on") == 1
+
+
+def test_a_tracker_may_be_chosen_when_a_run_goes_on(launch: Callable[..., Path]) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = launch("num_rounds=2")
+    assert commands.call("resume", [str(folder), "num_rounds=3", "tracker=tensorboard"]) == 0
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("test/loss")] == [0, 1, 2, 3]

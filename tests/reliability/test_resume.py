@@ -291,7 +291,10 @@ def test_the_command_goes_on_skips_and_says_how(tmp_path: Path) -> None:
     for word, line in (
         ("num_rounds=five", "num_rounds: Value 'five' of type 'str' could not be converted to Integer"),
         ("engine=inlin", "engine=inlin: did you mean inline?"),
-        ("strategy=fedprox", "strategy=fedprox: cannot be chosen again for a run that there is, only engine can"),
+        (
+            "strategy=fedprox",
+            "strategy=fedprox: cannot be chosen again for a run that exists; only engine and tracker can",
+        ),
         ("engine.vectorize=off", None),
     ):
         result = forked("resume", str(cells[0]), word, cwd=tmp_path)
