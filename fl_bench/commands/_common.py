@@ -29,9 +29,10 @@ def folder(word: str) -> Path:
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-    """A run that there is, and what is to be otherwise."""
+    """A run that exists, and what is to be otherwise."""
     parser.add_argument("run_dir", type=folder)
     parser.add_argument("overrides", nargs="*", help="key=value words, such as num_rounds=200 or engine=inline")
+    add_config_dir(parser)
 
 
 def add_config_dir(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +40,7 @@ def add_config_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config-dir", "-cd", type=Path, help="a folder with more options, such as strategy/mine.yaml")
 
 
-def recorded(folder: Path, words: Sequence[str] = ()) -> tuple[DictConfig, Origin]:
+def recorded(folder: Path, words: Sequence[str] = (), own: Path | None = None) -> tuple[DictConfig, Origin]:
     """The config that a run had, with some keys changed, and its origin; a group of AGAIN takes another option."""
     from fl_bench.runs.verify import record_of  # NumPy
 
@@ -49,16 +50,19 @@ def recorded(folder: Path, words: Sequence[str] = ()) -> tuple[DictConfig, Origi
         cfg = OmegaConf.merge(OmegaConf.structured(Config), complete(record["config"], origin.choices))
         assert isinstance(cfg, DictConfig)
         if name := ENGINES.get(cfg.engine._target_):
-            _change(cfg, "engine", name)
+            _change(cfg, "engine", name, None)
+        chosen: dict[str, str] = {}
         for override in OverridesParser.create().parse_overrides(list(words)):
-            _change(cfg, override.key_or_group, override.value())
+            key, value = override.key_or_group, override.value()
+            _change(cfg, key, value, own)
+            chosen |= {key: str(value)} if key in AGAIN else {}
         validate(cfg)
-    return cfg, origin
+    return cfg, origin.and_then(words, chosen)
 
 
-def _change(cfg: DictConfig, key: str, value: object) -> None:
+def _change(cfg: DictConfig, key: str, value: object, own: Path | None) -> None:
     if key in AGAIN:
-        found = options(key)
+        found = options(key, own)
         if str(value) not in found:
             raise ConfigError(f"{key}={value}: {nearest(str(value), found)}")
         shared = OmegaConf.select(OmegaConf.load(MAIN), key) or {}  # the keys of all options

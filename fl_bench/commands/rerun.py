@@ -8,10 +8,9 @@ from itertools import count
 
 from omegaconf import OmegaConf
 
-from fl_bench.commands._common import AGAIN, add_run, recorded
+from fl_bench.commands._common import add_run, recorded
 from fl_bench.commands.verify import compare
 from fl_bench.config.changes import refuse_changes
-from fl_bench.config.origin import Origin
 from fl_bench.runs.launch import launch
 
 
@@ -24,9 +23,8 @@ def command(given: argparse.Namespace) -> int:
     names = (f"{given.run_dir.name}_again{'' if number == 1 else number}" for number in count(1))
     again = next(folder for folder in map(given.run_dir.with_name, names) if not folder.exists())
     before, _ = recorded(given.run_dir)
-    cfg, origin = recorded(given.run_dir, given.overrides)
+    cfg, origin = recorded(given.run_dir, given.overrides, given.config_dir)
     refuse_changes(OmegaConf.to_container(before, resolve=True), cfg, 0)  # type: ignore[arg-type]
     again.mkdir()
-    chosen = {group: name for group, _, name in (word.partition("=") for word in given.overrides) if group in AGAIN}
-    code = launch(cfg, again, False, Origin(origin.choices | chosen, [*origin.overrides, *given.overrides]))
+    code = launch(cfg, again, False, origin)
     return max(code, compare(given.run_dir, again)) if code in (0, 1) else code

@@ -12,5 +12,5 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(given: argparse.Namespace) -> int:
     """Go on as if nothing had happened."""
-    cfg, origin = recorded(given.run_dir, given.overrides)
+    cfg, origin = recorded(given.run_dir, given.overrides, given.config_dir)
     return launch(cfg, given.run_dir, True, origin)

@@ -81,7 +81,8 @@ def command(given: argparse.Namespace) -> int:
 def _run(cfg: DictConfig, given: argparse.Namespace, sweep: str) -> int:
     """One run, in the folder that Hydra has made for it."""
     job = HydraConfig.get()
-    folder, origin = Path(job.runtime.output_dir), Origin(choices(job), _words(job.overrides.task), sweep)
+    folder = Path(job.runtime.output_dir)
+    origin = Origin(choices(job), _without_resume(_words(job.overrides.task)), sweep)
     search = [word for word in _words(job.overrides.hydra) if word.startswith(SEARCH)]
 
     def composed(words: Sequence[str]) -> DictConfig:

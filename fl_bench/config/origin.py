@@ -1,6 +1,6 @@
 """Where the config of a run comes from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,21 @@ class Origin:
     overrides: list[str]
     sweep: str = ""  # the command that goes on with the sweep of which this run is a cell
 
+    def and_then(self, words: Sequence[str], choices: Mapping[str, str]) -> "Origin":
+        """This origin with later `words`, which replace those of the same keys, and what they have chosen."""
+        later = {_key(word) for word in words}
+        kept = [word for word in self.overrides if _key(word) not in later]
+        return Origin({**self.choices, **choices}, [*kept, *words])
+
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Origin":
         """The origin of a run with this run.json; older ones say nothing of it."""
         return cls(record.get("choices", {}), record.get("overrides", []))
+
+
+def _key(word: str) -> str:
+    """The key that a word of the command line sets."""
+    return word.partition("=")[0].lstrip("+~")
 
 
 UNKNOWN = Origin({}, [])

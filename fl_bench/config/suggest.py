@@ -23,8 +23,9 @@ def suggest(key: str, known: Iterable[str], folder: Path | None = None) -> str:
     """A helpful tail for an error about an unknown `key`, where the config has the keys `known`."""
     known, elsewhere = sorted({*known} - {key}), option_keys(folder)
     parent, _, last = key.rpartition(".")
-    if key in elsewhere:
-        return f"{_either(elsewhere[key])} has it"
+    below = [other for other in elsewhere if f"{other}.".startswith(f"{key}.")]
+    if owners := list(dict.fromkeys(owner for other in below for owner in elsewhere[other])):
+        return f"{_either(owners)} has it"
     siblings = {_last(other): other for other in known if other.rpartition(".")[0] == parent}
     for name in dict.fromkeys((SYNONYMS.get(last, last), last)):
         if (
@@ -42,7 +43,7 @@ def suggest(key: str, known: Iterable[str], folder: Path | None = None) -> str:
     if close := [] if parent else get_close_matches(last, sorted(map(_last, known)), n=1):
         return f"did you mean {_either([other for other in known if _last(other) == close[0]])}?"
     if parent and len(siblings) > 1:
-        return f"known: {', '.join(sorted(siblings))}"
+        return f"known: {', '.join(sorted({*siblings} - {'_target_'}))}"
     return "fl-bench --help lists the keys"
 
 

@@ -25,6 +25,8 @@ class Simulation(Engine):
 
     def __post_init__(self) -> None:
         require("engine.ray", dict(self.ray), self.ray.keys() == {"address"}, "has the key address, and no other")
+        address = self.ray["address"]
+        require("engine.ray.address", address, isinstance(address, str | None), "must be HOST:PORT, auto or null")
         super().__post_init__()
         require_seconds("engine.round_timeout_s", self.round_timeout_s)
         require("engine.max_restarts", self.max_restarts, self.max_restarts >= 0, "must be 0 or more")

@@ -18,7 +18,7 @@ from fl_bench.storage.files import digest
 from fl_bench.storage.run_json import STATUS, save
 
 SAVE_SECONDS = 1.0
-RESULTS = ("final", "digests", "data", "resumed_at", "choices", "overrides")  # what a run that goes on takes over
+RESULTS = ("final", "digests", "data", "resumed_at")  # what a run that goes on takes over
 
 
 class Journal(Observer):
@@ -66,5 +66,5 @@ class Journal(Observer):
         return {name: self.record[name] for name in RESULTS} | {"costs": self.costs}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self.record |= {name: state[name] for name in RESULTS if name in state}  # older ones lack the last two
+        self.record |= {name: state[name] for name in RESULTS}
         self.record["resumed_at"].append(len(state["digests"]) - 1)  # the round after which it goes on

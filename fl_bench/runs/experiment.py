@@ -140,7 +140,8 @@ def _check_metric(key: str, metric: str, cfg: DictConfig, trainer: Trainer) -> N
     known = [f"test_{name}" for name in (*tested, *trainer.measure(trainer.untrained()))]
     known += [f"client_{name}" for name in trainer.metric_names()] if cfg.evaluate.clients else []
     if metric not in known:
-        raise ConfigError(f"{key}={metric}: must be one of this run's {', '.join(known)}")
+        hint = "; for those of the clients add evaluate.clients=true" if metric.startswith("client_") else ""
+        raise ConfigError(f"{key}={metric}: must be one of this run's {', '.join(known)}{hint}")
 
 
 def train_together(engine: Engine, trainer: Trainer) -> int:

@@ -30,6 +30,8 @@ def launch(cfg: DictConfig, folder: Path, resume: bool, origin: Origin) -> int:
                 print(f"{folder}\n{done}")
                 return 0
             engine = build(cfg.engine)
+            if not isinstance(engine, Engine):
+                raise ConfigError(f"engine._target_={cfg.engine._target_}: must name a class derived from Engine")
             announce(cfg, origin)
             return _run(cfg, engine, folder, resume, origin)
     except (FlBenchError, OSError) as error:

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import compose, fl_bench
+from conftest import Launch, compose, fl_bench, forked
 from omegaconf import DictConfig, OmegaConf
 
 from fl_bench import cli, commands
@@ -197,11 +197,14 @@ def test_a_run_knows_the_options_and_words_it_came_from(
     said(capsys, *words, "hydra.run.dir=run")
     run, again = tmp_path / "run", tmp_path / "run_again"
     assert origin(run) == (CHOICES, words)
-    said(capsys, "resume", "run", "num_rounds=2", "engine=simulation", "engine.client_resources.num_cpus=1")
-    assert origin(run) == (CHOICES, words)
+    later = ["num_rounds=2", "engine=simulation", "engine.client_resources.num_cpus=1"]
+    said(capsys, "resume", "run", *later)
+    kept = [word for word in words if not word.startswith(("num_rounds=", "engine="))]
+    assert origin(run) == (CHOICES | {"engine": "simulation"}, [*kept, *later])
     assert json.loads((run / "run.json").read_text())["final"]["round"] == 2
     said(capsys, "rerun", "run", "engine=inline", "checkpoint.every=0")
-    assert origin(again) == (CHOICES, [*words, "engine=inline", "checkpoint.every=0"])
+    later = ["num_rounds=2", "engine.client_resources.num_cpus=1", "engine=inline", "checkpoint.every=0"]
+    assert origin(again) == (CHOICES, [*kept, *later])
     said(capsys, "-m", *words, "seed=0,1")
     cells = sorted(tmp_path.glob("outputs/multirun/*/*/"))
     assert [choices for choices, _ in map(origin, cells)] == [CHOICES, CHOICES]
@@ -224,7 +227,7 @@ def test_a_rerun_on_another_engine_says_so(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "run" / "run.json").write_text(json.dumps(record))
     assert commands.call("rerun", [str(tmp_path / "run"), "engine=simulation"]) == 2
     assert seen[0].choices == CHOICES | {"engine": "simulation"}
-    assert seen[0].overrides == ["engine=inline", "engine=simulation"]
+    assert seen[0].overrides == ["engine=simulation"]  # the later word for a key
 
 
 def test_ctrl_c_in_a_sweep_says_how_to_go_on_with_all_of_it(tmp_path: Path) -> None:
@@ -245,3 +248,28 @@ def test_ctrl_c_in_a_sweep_says_how_to_go_on_with_all_of_it(tmp_path: Path) -> N
         == f"fl-bench: stopped by Ctrl-C; to go on with the sweep: {shlex.join(['fl-bench', *words, 'resume=true'])}"
     )
     assert "fl-bench resume" not in errors
+
+
+def test_a_run_goes_on_with_an_engine_of_ones_own(tmp_path: Path, launch: Launch) -> None:
+    (tmp_path / "conf" / "engine").mkdir(parents=True)
+    (tmp_path / "conf" / "engine" / "mine.yaml").write_text("# mine\n_target_: fl_bench.engines.inline.Inline\n")
+    run = launch("num_rounds=1")
+    assert (
+        commands.call("resume", [str(run), "num_rounds=2", "engine=mine", "--config-dir", str(tmp_path / "conf")]) == 0
+    )
+    assert json.loads((run / "run.json").read_text())["choices"]["engine"] == "mine"
+    with pytest.raises(ConfigError, match=r"evaluate\.clients=false, so no client was evaluated"):
+        commands.call("replay", [str(run), "--round", "1", "--client", "0", "--evaluation"])
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("engine.ray.address=3", "engine.ray.address=3: must be HOST:PORT, auto or null"),
+        ("engine._target_=collections.Counter", "engine._target_=collections.Counter: must name a class derived from"),
+    ],
+)
+def test_an_engine_that_is_none(word: str, line: str, tmp_path: Path) -> None:
+    result = forked("num_rounds=1", word, "hydra.run.dir=run", cwd=tmp_path)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert result.stderr.startswith(f"fl-bench: {line}")
