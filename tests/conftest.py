@@ -53,6 +53,10 @@ settings.register_profile("fl-bench", max_examples=int(os.environ.get("FL_BENCH_
 settings.load_profile("fl-bench")
 
 
+# For a test whose like runs in `make test` already, and that takes long: `make test-all` has it.
+long = pytest.mark.skipif("FL_BENCH_LONG" not in os.environ, reason="make test-all")
+
+
 def compose(*overrides: str) -> DictConfig:
     """The config as the command line would make it, on the engine of this process and without figures."""
     cfg = deepcopy(_composed(overrides))

@@ -1,6 +1,7 @@
 """What a user may type: every mistake is one line and exit code 2."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -140,7 +141,11 @@ WRONG = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+EXAMPLES = int(os.environ.get("FL_BENCH_EXAMPLES", "300")) // 4  # each composes a config, a third of a second
+
+
+@pytest.mark.timeout(900)
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(WRONG, min_size=1, max_size=3))
 def test_no_wrong_override_ends_in_a_traceback(words: Words, wrong: list[str]) -> None:
     code, lines = words(*wrong)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import long
 
 import fl_bench
 
@@ -47,7 +48,7 @@ def pattern(shown: str) -> str:
     return "".join(known.get(p, NUMBER if re.fullmatch(NUMBER, p) else re.escape(p)) for p in parts)
 
 
-@pytest.mark.skipif("FL_BENCH_TUTORIALS" not in os.environ, reason="a minute: make test-all types the tutorials")
+@long
 @pytest.mark.parametrize("name", ["own-strategy", "own-task"])
 def test_a_tutorial(name: str, tmp_path: Path) -> None:
     commands = 0

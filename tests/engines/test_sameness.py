@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import Launch, digests, forked
+from conftest import Launch, digests, forked, long
 
 SETTINGS = (
     "task=cifar", "data=synthetic", "data.num_samples=600", "num_rounds=3", "clients_per_round=6", "figures=false",
@@ -29,9 +29,9 @@ def inline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("engine=inline",),
         ("engine=inline", "engine.packing=false"),
-        ("engine.client_resources.num_cpus=2",),
+        pytest.param(("engine.client_resources.num_cpus=2",), marks=long),
         ("engine.client_resources.num_cpus=1",),
-        ("engine.client_resources.num_cpus=0.5",),
+        pytest.param(("engine.client_resources.num_cpus=0.5",), marks=long),
         ("engine.client_resources.num_cpus=1", "engine.packing=false"),
     ],
     ids=["again", "unpacked", "1-worker", "2-workers", "4-workers", "2-workers-unpacked"],
@@ -43,7 +43,7 @@ def test_the_bytes_of_every_run_are_those_of_the_first(inline: Path, tmp_path: P
 @pytest.mark.parametrize(
     "words",
     [
-        ("strategy=fedavg_custom_metrics",),
+        pytest.param(("strategy=fedavg_custom_metrics",), marks=long),
         ("strategy=fedbuff", "network=heterogeneous", "compression=quantize", "compression/down=fp16"),
     ],
     ids=["metrics", "fedbuff"],
@@ -57,7 +57,7 @@ def test_strategies_that_need_each_client(launch: Launch, tmp_path: Path, words:
 
 @pytest.mark.parametrize(
     "words",
-    [("strategy=fedrep",), ("strategy=scaffold", "compression=topk", "network=flaky")],
+    [pytest.param(("strategy=fedrep",), marks=long), ("strategy=scaffold", "compression=topk", "network=flaky")],
     ids=["fedrep", "scaffold"],
 )
 def test_strategies_that_keep_something_at_the_client(launch: Launch, tmp_path: Path, words: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import digests, environment, fl_bench, forked, table
+from conftest import digests, environment, fl_bench, forked, long, table
 
 from fl_bench import cli, commands
 from fl_bench.federation.update import Diverged, ExactMean, Update
@@ -351,7 +351,11 @@ def in_namespace(script: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, env=environment(cwd) | path, capture_output=True, text=True, timeout=120)
 
 
-DISKS = [("inline", "fedavg", "140k"), ("inline", "scaffold", "900k"), ("simulation", "scaffold", "1300k")]
+DISKS = [
+    ("inline", "fedavg", "140k"),
+    pytest.param("inline", "scaffold", "900k", marks=long),
+    ("simulation", "scaffold", "1300k"),
+]
 
 
 @pytest.mark.parametrize(("engine", "strategy", "size"), DISKS)

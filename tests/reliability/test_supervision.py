@@ -20,7 +20,7 @@ from fl_bench.observers import journal
 from fl_bench.runs import launch
 from fl_bench.runs.process import Arm, Crashed, in_own_process
 
-KILLS = int(os.environ.get("FL_BENCH_KILLS", "2"))  # docs/reliability.md says with how many it was last tried
+KILLS = int(os.environ.get("FL_BENCH_KILLS", "1"))  # docs/reliability.md says with how many it was last tried
 WORDS = ("figures=false", "strategy=scaffold", "network=flaky", "clients_per_round=6", "num_rounds=200")
 
 
