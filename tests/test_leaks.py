@@ -55,6 +55,7 @@ LEFT: dict[str, Callable[[Path], int]] = {
 @pytest.mark.parametrize("kind", LEFT)
 def test_a_process_left_is_seen_and_ended(impatient: Callable[[], list[str]], tmp_path: Path, kind: str) -> None:
     number = LEFT[kind](tmp_path)
+    time.sleep(0.3)  # while a process becomes another, nobody can read what it has
     (line,) = impatient()
     assert line.startswith(f"process {number}: ")
     assert impatient() == []
