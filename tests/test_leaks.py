@@ -11,6 +11,8 @@ from pathlib import Path
 import conftest
 import pytest
 
+pytestmark = pytest.mark.alone  # what is left here on purpose, the tests beside it would see
+
 SLEEP = ["sleep", "1000"]
 
 
