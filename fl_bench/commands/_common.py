@@ -16,9 +16,10 @@ from fl_bench.config.rules import validate
 from fl_bench.config.schema import Config
 from fl_bench.config.suggest import suggest
 from fl_bench.errors import ConfigError
+from fl_bench.storage import run_json
 
 UNSET = object()
-AGAIN = ("engine", "tracker")  # groups of which a run may be given another option later
+RECHOSEN = ("engine", "tracker")  # groups of which a run may be given another option later
 # What engines were called when they were functions, and had all keys of the others.
 ENGINES = {f"fl_bench.engines.{name}.run": name for name in ("inline", "simulation")}
 
@@ -41,10 +42,8 @@ def add_config_dir(parser: argparse.ArgumentParser) -> None:
 
 
 def recorded(folder: Path, words: Sequence[str] = (), own: Path | None = None) -> tuple[DictConfig, Origin]:
-    """The config that a run had, with some keys changed, and its origin; a group of AGAIN takes another option."""
-    from fl_bench.runs.verify import record_of  # NumPy
-
-    record = record_of(folder)
+    """The config that a run had, with some keys changed, and its origin; a group of RECHOSEN takes another option."""
+    record = run_json.read_run(folder)
     origin = Origin.of(record)
     with explained():
         cfg = OmegaConf.merge(OmegaConf.structured(Config), complete(record["config"], origin.choices))
@@ -55,13 +54,13 @@ def recorded(folder: Path, words: Sequence[str] = (), own: Path | None = None) -
         for override in OverridesParser.create().parse_overrides(list(words)):
             key, value = override.key_or_group, override.value()
             _change(cfg, key, value, own)
-            chosen |= {key: str(value)} if key in AGAIN else {}
+            chosen |= {key: str(value)} if key in RECHOSEN else {}
         validate(cfg)
     return cfg, origin.and_then(words, chosen)
 
 
 def _change(cfg: DictConfig, key: str, value: object, own: Path | None) -> None:
-    if key in AGAIN:
+    if key in RECHOSEN:
         found = options(key, own)
         if str(value) not in found:
             raise ConfigError(f"{key}={value}: {nearest(str(value), found)}")
@@ -72,7 +71,7 @@ def _change(cfg: DictConfig, key: str, value: object, own: Path | None) -> None:
     before = OmegaConf.select(cfg, key, default=UNSET)
     if key in GROUPS or OmegaConf.is_config(before):
         if not isinstance(value, dict | list):
-            others = " and ".join(AGAIN)
+            others = " and ".join(RECHOSEN)
             raise ConfigError(f"{key}={value}: cannot be chosen again for a run that exists; only {others} can")
     elif before is UNSET:
         known = flat(OmegaConf.to_container(cfg))  # type: ignore[arg-type]

@@ -102,7 +102,7 @@ def make_fleet(experiment: Experiment, grid: Grid, together: int = 1) -> Fleet:
 def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
     """Raise ConfigError for parts that do not fit together, before any round begins."""
     trainer.algorithm.suit(trainer.task)
-    trainer.declared(trainer.metric_names())
+    trainer.metric_names()  # which refuses what the task does not declare
     _say_what_stays(trainer)
     trainer.channel.up.suit(trainer.channel.down)
     if trainer.algorithm.bounded and not trainer.channel.up.lossless:

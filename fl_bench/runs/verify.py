@@ -12,24 +12,15 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from fl_bench.config.changes import apart, changes, flat, matters, shown
-from fl_bench.errors import ConfigError
 from fl_bench.storage import run_json
 
 TABLES = {"metrics.csv": ("round",), "clients.csv": ("round", "client"), "partition.csv": ("client", "label")}
 SURROUNDINGS = ("versions", "git_commit", "git_dirty", "hardware")
 
 
-def record_of(folder: Path) -> dict[str, Any]:
-    """run.json of a run; ConfigError where there is none."""
-    record = run_json.read(folder)
-    if "config" not in record:
-        raise ConfigError(f"{folder}: is not the folder of a run: it has no run.json with a config")
-    return record
-
-
 def differences(a: Path, b: Path) -> Iterator[str]:
     """A line for everything in which the runs in two folders differ."""
-    first, second = record_of(a), record_of(b)
+    first, second = run_json.read_run(a), run_json.read_run(b)
     for key, (x, y) in _changes(first, second).items():
         if matters(key):
             yield f"config: {key} is {shown(x)} and {shown(y)}"
@@ -50,7 +41,7 @@ def differences(a: Path, b: Path) -> Iterator[str]:
 
 def drift(a: Path, b: Path) -> Iterator[str]:
     """A line for everything that was different around two runs: packages, code, hardware, and what changes no round."""
-    first, second = record_of(a), record_of(b)
+    first, second = run_json.read_run(a), run_json.read_run(b)
     for name in SURROUNDINGS:
         for key, (x, y) in apart(flat({name: first.get(name)}), flat({name: second.get(name)})).items():
             yield f"{key} was {shown(x)}, now {shown(y)}"

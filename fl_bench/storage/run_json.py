@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fl_bench.errors import Damaged
+from fl_bench.errors import ConfigError, Damaged
 from fl_bench.storage import files
 
 NAME = "run.json"
@@ -22,6 +22,14 @@ def read(folder: Path) -> dict[str, Any]:
         record = None
     if not isinstance(record, dict):
         raise Damaged(f"{folder / NAME}: is damaged: it is no JSON object")
+    return record
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The same; ConfigError where there is none."""
+    record = read(folder)
+    if "config" not in record:
+        raise ConfigError(f"{folder}: is not the folder of a run: it has no run.json with a config")
     return record
 
 
