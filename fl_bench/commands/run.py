@@ -9,6 +9,7 @@ import argparse
 import os
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,16 @@ from fl_bench.build import nearest
 from fl_bench.config.compose import SEARCH, choices, compose
 from fl_bench.config.explain import explained
 from fl_bench.config.origin import Origin
+from fl_bench.config.paths import with_absolute_paths
 from fl_bench.config.rules import validate
 from fl_bench.config.schema import CONF
 from fl_bench.config.unread import refuse_unread
 from fl_bench.errors import ConfigError, disk_trouble, known, note, refuse
+from fl_bench.runs.begin import Start
 from fl_bench.runs.launch import launch
 
 OURS = {"--help", "--version", "--experimental-rerun"}  # Hydra's flags that are ours, or that run a pickle
-RESUME, SWEEP_DIR = "resume=true", "hydra.sweep.dir="
+RESUME, OVERWRITE, SWEEP_DIR = "resume=true", "overwrite=true", "hydra.sweep.dir="
 SWEEPS = Path("outputs/multirun")
 
 
@@ -81,8 +84,8 @@ def command(given: argparse.Namespace) -> int:
 def _run(cfg: DictConfig, given: argparse.Namespace, sweep: str) -> int:
     """One run, in the folder that Hydra has made for it."""
     job = HydraConfig.get()
-    folder = Path(job.runtime.output_dir)
-    origin = Origin(choices(job), _without_resume(_words(job.overrides.task)), sweep)
+    words = _words(job.overrides.task)
+    origin = Origin(choices(job), _without_start(words), sweep)
     search = [word for word in _words(job.overrides.hydra) if word.startswith(SEARCH)]
 
     def composed(words: Sequence[str]) -> DictConfig:
@@ -92,10 +95,20 @@ def _run(cfg: DictConfig, given: argparse.Namespace, sweep: str) -> int:
         with explained(given.overrides, _own(given)):
             validate(cfg)
             refuse_unread(cfg, origin, composed, _own(given))
+            start = Start.of(cfg)
+            origin = replace(origin, hydra=_snapshot(cfg, job, words))
     except ConfigError as error:
         return refuse(error)
-    OmegaConf.save(cfg, folder / ".hydra" / "config.yaml", resolve=True)  # Hydra leaves the interpolations in
-    return launch(cfg, folder, cfg.resume, origin)
+    return launch(with_absolute_paths(cfg), Path(job.runtime.output_dir), start, origin)
+
+
+def _snapshot(cfg: DictConfig, job: Any, words: Sequence[str]) -> dict[str, str]:
+    """What Hydra writes into .hydra/, but for its interpolations, which are resolved."""
+    return {
+        "config.yaml": OmegaConf.to_yaml(cfg, resolve=True),
+        "hydra.yaml": OmegaConf.to_yaml({"hydra": job}),
+        "overrides.yaml": OmegaConf.to_yaml(list(words)),
+    }
 
 
 def _words(node: Any) -> list[str]:
@@ -110,21 +123,22 @@ def _own(given: argparse.Namespace) -> Path | None:
 def _again(given: argparse.Namespace) -> str:
     """The command that goes on with this sweep."""
     flags = ["--config-dir", given.config_dir] if given.config_dir else []
-    return shlex.join(["fl-bench", "-m", *flags, *_without_resume(given.overrides), RESUME])
+    return shlex.join(["fl-bench", "-m", *flags, *_without_start(given.overrides), RESUME])
 
 
-def _without_resume(words: Sequence[str]) -> list[str]:
-    return [word for word in words if word.lower() != RESUME]
+def _without_start(words: Sequence[str]) -> list[str]:
+    """The words that say what is run, not how it starts."""
+    return [word for word in words if word.lower() not in (RESUME, OVERWRITE)]
 
 
 def _last_sweep(given: argparse.Namespace) -> list[str]:
     """Where a sweep is to go on and does not say where: the word for the newest folder of this very sweep."""
-    words = [word for word in given.overrides if not word.startswith("hydra.")]
-    overrides = _without_resume(words)
-    if not given.multirun or words == overrides or any(word.startswith(SWEEP_DIR) for word in given.overrides):
+    words = [word.lower() for word in given.overrides]
+    overrides = _without_start([word for word in given.overrides if not word.startswith("hydra.")])
+    if not given.multirun or RESUME not in words or any(word.startswith(SWEEP_DIR) for word in words):
         return []
     for file in sorted(SWEEPS.glob("*/multirun.yaml"), reverse=True):
-        if _without_resume(_words(OmegaConf.load(file).hydra.overrides.task)) == overrides:
+        if _without_start(_words(OmegaConf.load(file).hydra.overrides.task)) == overrides:
             return [f"{SWEEP_DIR}{file.parent}"]
     note(f"resume=true: there is no such sweep in {SWEEPS}: beginning one")
     return []

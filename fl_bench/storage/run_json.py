@@ -5,11 +5,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
+from fl_bench.config.origin import Origin
 from fl_bench.errors import ConfigError, Damaged
+from fl_bench.machine import describe
 from fl_bench.storage import files
 
 NAME = "run.json"
 STATUS = {0: "done", 1: "failed", 2: "invalid", 130: "interrupted"}
+
+
+def new(cfg: DictConfig, origin: Origin) -> dict[str, Any]:
+    """The record of a run that begins."""
+    record: dict[str, Any] = {"status": "running", "exit_code": None, "seed": cfg.seed, "final": {}}
+    record |= {"digests": [], "data": None, "stopped_early": False, "resumed_at": []}
+    record |= {"choices": origin.choices, "overrides": origin.overrides}
+    return record | describe() | {"config": OmegaConf.to_container(cfg, resolve=True)}
 
 
 def read(folder: Path) -> dict[str, Any]:

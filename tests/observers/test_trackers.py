@@ -31,6 +31,7 @@ from fl_bench.observers.mlflow import MLflow
 from fl_bench.observers.tensorboard import TensorBoard
 from fl_bench.observers.tracker import Tracker, Tracking
 from fl_bench.observers.wandb import Wandb
+from fl_bench.runs.begin import Start
 from fl_bench.runs.execute import execute
 from fl_bench.storage import run_json
 
@@ -329,7 +330,7 @@ def test_a_run_that_was_interrupted_gives_its_tracker_all_rows(launch: Callable[
     folder = launch("num_rounds=2", *words)
     scratch = tmp_path / "again"
     scratch.mkdir()
-    assert execute(compose("num_rounds=4", *words), folder, scratch, resume=True) == 0
+    assert execute(compose("num_rounds=4", *words), folder, scratch, begin=Start.RESUME) == 0
     _, name, _, *rows, status = json.loads((tmp_path / "told.json").read_text())
     assert (name, status) == (folder.name, "done")
     expected = list(csv.DictReader((folder / "metrics.csv").open()))
