@@ -11,7 +11,7 @@ from fl_bench.build import build
 from fl_bench.commands._common import add_config_dir
 from fl_bench.config.compose import compose
 from fl_bench.config.explain import explained
-from fl_bench.errors import ConfigError
+from fl_bench.errors import ConfigError, plain
 from fl_bench.observers.tracker import Tracking
 from fl_bench.storage import run_json
 
@@ -43,7 +43,7 @@ def command(given: argparse.Namespace) -> int:
         tracking.begin()
         tracking.close(record["status"])
         failed += tracking.tracker is None
-        print(f"{folder}: " + ("not exported" if tracking.tracker is None else f"{len(rows)} rows to {name}"))
+        print(plain(f"{folder}: ") + ("not exported" if tracking.tracker is None else f"{len(rows)} rows to {name}"))
     return 1 if failed else 0
 
 

@@ -87,7 +87,7 @@ def execute(
             traceback.print_exc()
         known = errors.known(error)
         return _fail(known, journal, store, origin.sweep) if begun else _give_up(known, folder)
-    print(f"{folder}\n{summary(journal.record['final'], made.trainer.metrics)}  ({journal.costs})")
+    print(f"{errors.plain(folder)}\n{summary(journal.record['final'], made.trainer.metrics)}  ({journal.costs})")
     return 0
 
 

@@ -16,7 +16,18 @@ from fl_bench.build import build
 from fl_bench.config.changes import changes, matters
 from fl_bench.config.origin import Origin
 from fl_bench.engines.base import Engine
-from fl_bench.errors import AGAIN, AGAIN_SMALLER, ConfigError, Damaged, FlBenchError, RunError, known, note, refuse
+from fl_bench.errors import (
+    AGAIN,
+    AGAIN_SMALLER,
+    ConfigError,
+    Damaged,
+    FlBenchError,
+    RunError,
+    known,
+    note,
+    plain,
+    refuse,
+)
 from fl_bench.machine import oom_kills
 from fl_bench.runs.begin import Start, claim, resume_command, write_snapshot
 from fl_bench.runs.process import Arm, Crashed, in_own_process
@@ -33,7 +44,7 @@ def launch(cfg: DictConfig, folder: Path, start: Start, origin: Origin) -> int:
         with _alone(folder):
             start = claim(folder, start)
             if start is Start.RESUME and (done := _done(cfg, folder)):
-                print(f"{folder}\n{done}")
+                print(plain(f"{folder}\n{done}"))
                 return 0
             engine = build(cfg.engine)
             if not isinstance(engine, Engine):
@@ -52,7 +63,7 @@ def announce(cfg: DictConfig, origin: Origin) -> None:
     task, strategy = (origin.choices.get(group) for group in ("task", "strategy"))
     what = f"{task} with {strategy}, " if task else ""
     size = f"{cfg.num_clients} clients, {cfg.num_rounds} rounds"
-    print(f"fl-bench: {what}{size}: preparing engine and data", file=sys.stderr, flush=True)
+    print(f"fl-bench: {plain(what)}{size}: preparing engine and data", file=sys.stderr, flush=True)
 
 
 def _run(cfg: DictConfig, engine: Engine, folder: Path, start: Start, origin: Origin) -> int:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from fl_bench.build import build
 from fl_bench.engines.base import Engine
 from fl_bench.engines.resources import limit_gpus
-from fl_bench.errors import ConfigError, Damaged, RunError, note
+from fl_bench.errors import ConfigError, Damaged, RunError, note, plain
 from fl_bench.federation import flower_log, rows
 from fl_bench.federation.local import Trainer
 from fl_bench.federation.rounds import Experiment, Rounds
@@ -138,7 +138,8 @@ def _compare(row: Row, recorded: Mapping[str, str] | None) -> int:
         written = known.get(name, "")
         same = text == written or (name == "why" and text in written)
         agree &= same
-        print(f"{name:<20} {text}" + ("" if same or recorded is None else f"   clients.csv: {written or 'nothing'}"))
+        shown = "" if same or recorded is None else f"   clients.csv: {written or 'nothing'}"
+        print(plain(f"{name:<20} {text}{shown}"))
     if recorded is None:
         print("clients.csv has no such row")
     else:

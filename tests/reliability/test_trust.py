@@ -14,7 +14,7 @@ from fl_bench import cli, commands
 from fl_bench.config.compose import options
 from fl_bench.config.schema import CONF
 from fl_bench.config.trust import strange
-from fl_bench.errors import ConfigError
+from fl_bench.errors import ConfigError, refuse
 
 Launch = Callable[..., Path]
 WORDS = ("num_rounds=1", "num_clients=2", "local.steps=1", "data=synthetic", "data.num_samples=40")
@@ -130,3 +130,22 @@ def test_the_line_that_says_how_to_go_on_names_it_too(
     monkeypatch.setattr("fl_bench.observers.console.Console.see", stop)
     assert commands.call("resume", [str(mine), "num_rounds=3", "--trust", "mine_trusted"]) == 130
     assert f"to go on: fl-bench resume {mine} --trust mine_trusted" in capsys.readouterr().err
+
+
+def test_escapes_in_names_are_shown_and_not_obeyed(
+    launch: Launch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A column's name clears the terminal, a cell writes into its title, a folder's name turns text around."""
+    a, b = launch(*WORDS), launch(*WORDS)
+    text = (b / "clients.csv").read_text()
+    (b / "clients.csv").write_text(text.replace("status", "\x1b[2J").replace("ok", "\x1b]0;title\a", 1))
+    evil = b.rename(tmp_path / "\u202erun\x1b[31m\udcff")
+    assert commands.call("verify", [str(a), str(evil)]) == 1
+    with pytest.raises(ConfigError) as error:
+        commands.call("resume", [str(evil / "nothing\a")])
+    assert refuse(error.value) == 2
+    shown = "".join(capsys.readouterr())
+    assert all(character.isprintable() or character == "\n" for character in shown)
+    assert all(
+        name in shown for name in ("\\x1b[2J", "\\x1b]0;title\\x07", "\\u202erun\\x1b[31m\\udcff", "nothing\\x07")
+    )
