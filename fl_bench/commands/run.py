@@ -33,7 +33,7 @@ from fl_bench.runs.launch import launch
 
 OURS = {"--help", "--version", "--experimental-rerun"}  # Hydra's flags that are ours, or that run a pickle
 RESUME, OVERWRITE, SWEEP_DIR = "resume=true", "overwrite=true", "hydra.sweep.dir="
-SWEEPS = Path("outputs/multirun")
+SWEEPS, SWEEP = Path("outputs/multirun"), "multirun.yaml"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +59,8 @@ def command(given: argparse.Namespace) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print its errors over several lines, and exit with 1
     given.help = False
     given.overrides += _last_sweep(given)
+    if given.multirun:
+        _claim_sweep(given.overrides)
     try:
         with explained(given.overrides, _own(given)):
             _run_hydra(
@@ -131,13 +133,24 @@ def _without_start(words: Sequence[str]) -> list[str]:
     return [word for word in words if word.lower() not in (RESUME, OVERWRITE)]
 
 
+def _claim_sweep(words: Sequence[str]) -> None:
+    """Raise ConfigError where Hydra would write its multirun.yaml over that of another sweep, or among other things."""
+    for folder in (Path(word.removeprefix(SWEEP_DIR)) for word in words if word.startswith(SWEEP_DIR)):
+        if not folder.is_dir() or not any(folder.iterdir()):
+            continue
+        if not (folder / SWEEP).is_file():
+            raise ConfigError(f"{SWEEP_DIR}{folder}: is not empty and not the folder of a sweep; choose another")
+        if not {RESUME, OVERWRITE} & set(map(str.lower, words)):
+            raise ConfigError(f"{SWEEP_DIR}{folder}: holds a sweep; {RESUME} goes on with it, {OVERWRITE} replaces it")
+
+
 def _last_sweep(given: argparse.Namespace) -> list[str]:
     """Where a sweep is to go on and does not say where: the word for the newest folder of this very sweep."""
     words = [word.lower() for word in given.overrides]
     overrides = _without_start([word for word in given.overrides if not word.startswith("hydra.")])
     if not given.multirun or RESUME not in words or any(word.startswith(SWEEP_DIR) for word in words):
         return []
-    for file in sorted(SWEEPS.glob("*/multirun.yaml"), reverse=True):
+    for file in sorted(SWEEPS.glob(f"*/{SWEEP}"), reverse=True):
         if _without_start(_words(OmegaConf.load(file).hydra.overrides.task)) == overrides:
             return [f"{SWEEP_DIR}{file.parent}"]
     note(f"resume=true: there is no such sweep in {SWEEPS}: beginning one")

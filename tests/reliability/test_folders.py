@@ -11,6 +11,7 @@ import pytest
 from conftest import begin, digests, forked
 
 from fl_bench import cli, commands
+from fl_bench.errors import ConfigError
 
 Words = Callable[..., int]
 SMALL = ("engine=inline", "num_rounds=2", "num_clients=2", "local.steps=1", "figures=false", "data=synthetic",
@@ -111,6 +112,21 @@ def test_cells_of_a_sweep_do_not_share_a_folder(run: Words, tmp_path: Path, caps
     assert run("-m", "seed=0,1", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=same") == 2
     assert "sweep/same: holds a run" in capsys.readouterr().err
     assert json.loads((tmp_path / "sweep" / "same" / "run.json").read_text())["seed"] == 0
+
+
+def test_a_sweep_does_not_write_over_another(run: Words, tmp_path: Path) -> None:
+    assert run("-m", "seed=0,1", "hydra.sweep.dir=sweep") == 0
+    before = contents(tmp_path)
+    with pytest.raises(ConfigError, match="sweep: holds a sweep; resume=true goes on with it, overwrite=true replaces"):
+        run("-m", "seed=2,3", "hydra.sweep.dir=sweep")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").touch()
+    with pytest.raises(ConfigError, match="mine: is not empty and not the folder of a sweep"):
+        run("-m", "seed=2,3", "hydra.sweep.dir=mine", "overwrite=true")
+    (tmp_path / "mine" / "notes.txt").unlink()
+    assert contents(tmp_path) == before
+    assert run("-m", "seed=2,3", "hydra.sweep.dir=sweep", "overwrite=true") == 0
+    assert {json.loads(file.read_text())["seed"] for file in tmp_path.glob("sweep/*/run.json")} == {2, 3}
 
 
 @pytest.mark.parametrize("engine", ["inline", "simulation"])
