@@ -19,6 +19,7 @@ from fl_bench.config.schema import Config
 from fl_bench.config.suggest import suggest
 from fl_bench.errors import ConfigError
 from fl_bench.storage import run_json
+from fl_bench.storage.folder import check_links
 
 UNSET = object()
 RECHOSEN = ("engine", "tracker")  # groups of which a run may be given another option later
@@ -27,8 +28,11 @@ ENGINES = {f"fl_bench.engines.{name}.run": name for name in ("inline", "simulati
 
 
 def folder(word: str) -> Path:
-    """The folder of a run."""
-    return Path(word).absolute()
+    """The folder of a run, with no links in it."""
+    path = Path(word).absolute()
+    if path.is_dir():
+        check_links(path)
+    return path
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,7 @@ from fl_bench.metrics import Metric
 from fl_bench.observers.base import Observer
 from fl_bench.observers.costs import Costs
 from fl_bench.storage.files import digest
-from fl_bench.storage.run_json import STATUS, new, save
+from fl_bench.storage.run_json import STATUS, new, save, seals
 
 SAVE_SECONDS = 1.0
 RESULTS = ("final", "digests", "data", "resumed_at")  # what a run that goes on takes over
@@ -58,6 +58,8 @@ class Journal(Observer):
 
     def end(self, code: int, error: str | None = None) -> None:
         self.record |= {"status": STATUS[code], "exit_code": code} | ({"error": error} if error else {})
+        if code == 0:
+            self.record["files"] = seals(self.folder)
         self.save()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from omegaconf import DictConfig
 
 from fl_bench.config import trust
 from fl_bench.config.origin import Origin
-from fl_bench.errors import ConfigError
+from fl_bench.errors import ConfigError, Damaged
 from fl_bench.storage import files, run_json
+from fl_bench.storage.folder import check_links
 
 SNAPSHOT = ".hydra"  # what Hydra itself writes before a job, and so before anything is checked
 
@@ -35,9 +36,16 @@ def claim(folder: Path, start: Start) -> Start:
 
     Raises ConfigError where something of the user's is in the way, of which nothing is touched.
     """
+    check_links(folder)
     if all(entry.name == SNAPSHOT for entry in folder.iterdir()):
         return Start.NEW
-    if "config" not in run_json.read(folder):
+    try:
+        found = "config" in run_json.read(folder)
+    except Damaged:  # what a run needs to go on is in its checkpoints
+        found = start is Start.RESUME and any((folder / "checkpoint").glob("*.safetensors"))
+        if not found:
+            raise
+    if not found:
         raise ConfigError(f"hydra.run.dir={folder}: is not empty and not the folder of a run; choose another")
     if start is Start.NEW:
         raise ConfigError(

@@ -13,7 +13,7 @@ from safetensors.torch import save
 
 from fl_bench import errors
 from fl_bench.build import build
-from fl_bench.config.changes import refuse_changes
+from fl_bench.config.changes import identity, refuse_changes
 from fl_bench.config.origin import UNKNOWN, Origin
 from fl_bench.engines.base import Engine
 from fl_bench.engines.resources import limit_gpus, share_gpus
@@ -54,7 +54,7 @@ def execute(
     changes before all parts of this one have been made and the workers are there. `arm` starts the timeout of a round
     anew, or stops it. `engine` is that of the config, which may have shrunk by now.
     """
-    store, journal = Store(folder, cfg.checkpoint.every), Journal(folder, cfg, origin)
+    store, journal = Store(folder, cfg.checkpoint.every, identity(cfg)), Journal(folder, cfg, origin)
     begun = begin is Start.NEW
     try:
         start = store.restore(cfg, origin) if begin is Start.RESUME else None
@@ -71,6 +71,8 @@ def execute(
             journal.use(data, metric_of(cfg.target_metric, made.trainer.metrics))
             if start is None:
                 store.clear()
+            else:
+                store.settle()
             begun = True
             journal.save()
             write_snapshot(folder, origin)

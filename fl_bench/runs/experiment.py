@@ -93,8 +93,8 @@ def make_schedule(cfg: DictConfig, trainer: Trainer) -> Schedule:
 def make_fleet(experiment: Experiment, grid: Grid, together: int = 1) -> Fleet:
     """The clients behind the workers of a grid, which train so many `together`."""
     cfg, trainer = experiment.cfg, experiment.trainer
-    folders = str(experiment.data), str(experiment.states.folder)
-    job = Job(*folders, each=cfg.strategy.needs_each_client, together=together)
+    states, each = experiment.states, cfg.strategy.needs_each_client
+    job = Job(str(experiment.data), str(states.folder), states.run, each, together)
     loads = Loads(trainer.partition.train_sizes, _steps(cfg, trainer))
     return Fleet(grid, job, trainer.layout, loads, cfg.engine.packing)
 

@@ -143,6 +143,9 @@ def _done(cfg: DictConfig, folder: Path) -> str | None:
         return None
     if record.get("status") != "done":
         return None
+    if changed := run_json.changed(folder, record):
+        note(f"{folder}: {', '.join(changed)} is not what the run wrote: going on from its last checkpoint")
+        return None
     new: Any = OmegaConf.to_container(cfg, resolve=True)
     different = changes(record["config"], new, record.get("choices"))
     if any(map(matters, different)):
@@ -150,5 +153,5 @@ def _done(cfg: DictConfig, folder: Path) -> str | None:
     if "num_rounds" not in different and not record["stopped_early"]:
         return f"all {cfg.num_rounds} rounds were done before"
     if record["stopped_early"] and "early_stop.patience" not in different:
-        return f"stopped early after round {record['final']['round']} before; early_stop.patience would be the key"
+        return f"stopped early after round {record['final'].get('round')} before; early_stop.patience would be the key"
     return None

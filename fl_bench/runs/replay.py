@@ -47,7 +47,7 @@ def replay(cfg: DictConfig, folder: Path, round: int, client: int, evaluation: b
         start = _go_to(cfg, engine, folder, round if evaluation and known else round - 1, copy, scratch)
         data = engine.place(scratch)
         strategy, trainer = make_strategy(cfg.strategy.server), prepare(cfg, build(cfg.task), data)
-        experiment = make(cfg, strategy, trainer, data, Store(copy, 0))
+        experiment = make(cfg, strategy, trainer, data, Store(copy, 0, start.run))
         start.put_back(experiment.parts)
         with engine.workers(scratch) as connect:
             rounds = Rounds(experiment, make_fleet(experiment, connect()))
@@ -96,6 +96,10 @@ def _go_to(cfg: DictConfig, engine: Engine, folder: Path, round: int, copy: Path
         start = store.restore(shorter)
     except Damaged as error:
         raise Damaged(str(error).replace(str(copy), str(folder))) from None
+    if start is None:
+        store.clear()
+    else:
+        store.settle()
     if start is None or start.round < round:
         note(f"there is no checkpoint of round {round}: repeating from round {start.round + 1 if start else 0} on")
         before = scratch / "before"
