@@ -17,6 +17,7 @@ from fl_bench.config.origin import Origin
 from fl_bench.config.rules import validate
 from fl_bench.config.schema import Config
 from fl_bench.config.suggest import suggest
+from fl_bench.config.words import readable
 from fl_bench.errors import ConfigError
 from fl_bench.storage import run_json
 from fl_bench.storage.folder import check_links
@@ -38,7 +39,9 @@ def folder(word: str) -> Path:
 def add_run(parser: argparse.ArgumentParser) -> None:
     """A run that exists, and what is to be otherwise."""
     parser.add_argument("run_dir", type=folder)
-    parser.add_argument("overrides", nargs="*", help="key=value words, such as num_rounds=200 or engine=inline")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], help="key=value words, such as num_rounds=200 or engine=inline"
+    )
     add_trust(parser)
 
 
@@ -71,7 +74,7 @@ def recorded(
             _change(cfg, "engine", name, None)
         chosen: dict[str, str] = {}
         named = list(trusted)
-        for override in OverridesParser.create().parse_overrides(list(words)):
+        for override in OverridesParser.create().parse_overrides(readable(words)):
             key, value = override.key_or_group, override.value()
             _change(cfg, key, value, own)
             chosen |= {key: str(value)} if key in RECHOSEN else {}

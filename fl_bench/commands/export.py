@@ -12,7 +12,7 @@ from fl_bench.commands._common import add_config_dir
 from fl_bench.config.compose import compose
 from fl_bench.config.explain import explained
 from fl_bench.errors import ConfigError, plain
-from fl_bench.observers.tracker import Tracking
+from fl_bench.observers.tracker import Tracker, Tracking
 from fl_bench.storage import run_json
 
 KEY = "tracker."
@@ -39,7 +39,7 @@ def command(given: argparse.Namespace) -> int:
         cfg = compose([f"tracker={name}", *(f"++{key}" for key in keys)], given.config_dir)  # `build` refuses best
     failed = 0
     for folder, record, rows in runs:
-        tracking = Tracking(build(cfg.tracker), folder.absolute(), rows)
+        tracking = Tracking(build(cfg.tracker, Tracker), folder.absolute(), rows)
         tracking.begin()
         tracking.close(record["status"])
         failed += tracking.tracker is None

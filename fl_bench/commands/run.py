@@ -8,8 +8,11 @@ fl-bench --cfg job                                # its config, and no run
 import argparse
 import os
 import shlex
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ import hydra
 from hydra._internal.utils import _run_hydra, get_args_parser  # what hydra.main does, but with words that we have read
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from fl_bench import commands
 from fl_bench.build import nearest
@@ -27,6 +32,7 @@ from fl_bench.config.paths import with_absolute_paths
 from fl_bench.config.rules import validate
 from fl_bench.config.schema import CONF
 from fl_bench.config.unread import refuse_unread
+from fl_bench.config.words import readable, refuse_choices
 from fl_bench.errors import ConfigError, disk_trouble, known, note, refuse
 from fl_bench.runs.begin import Start
 from fl_bench.runs.launch import launch
@@ -47,6 +53,7 @@ def command(given: argparse.Namespace) -> int:
     """The worst exit code of the runs."""
     if strays := [word for word in given.overrides if "=" not in word and not word.startswith("~")]:
         raise ConfigError(f"{strays[0]}: is neither a verb nor key=value; {nearest(strays[0], commands.ours())}")
+    given.overrides = readable(given.overrides)
     codes: list[int] = []
     sweep = _again(given) if given.multirun else ""
 
@@ -62,7 +69,8 @@ def command(given: argparse.Namespace) -> int:
     if given.multirun:
         _claim_sweep(given.overrides)
     try:
-        with explained(given.overrides, _own(given)):
+        with explained(given.overrides, _own(given)), _said_by_hydra(given):
+            refuse_choices(given.overrides, given.multirun, _own(given))
             _run_hydra(
                 args=given,
                 args_parser=get_args_parser(),
@@ -81,6 +89,17 @@ def command(given: argparse.Namespace) -> int:
     except ValueError as error:  # flags that exclude each other
         raise ConfigError(str(error)) from error
     return max(codes, default=0)
+
+
+@contextmanager
+def _said_by_hydra(given: argparse.Namespace) -> Iterator[None]:
+    """With --cfg Hydra says itself what is wrong, and exits with 1."""
+    with redirect_stderr(StringIO()) if given.cfg else nullcontext(sys.stderr) as stream:
+        try:
+            yield
+        except SystemExit as end:
+            if end.code:
+                raise ConfigError(stream.getvalue() if isinstance(stream, StringIO) else "") from end
 
 
 def _run(cfg: DictConfig, given: argparse.Namespace, sweep: str) -> int:
@@ -151,7 +170,10 @@ def _last_sweep(given: argparse.Namespace) -> list[str]:
     if not given.multirun or RESUME not in words or any(word.startswith(SWEEP_DIR) for word in words):
         return []
     for file in sorted(SWEEPS.glob(f"*/{SWEEP}"), reverse=True):
-        if _without_start(_words(OmegaConf.load(file).hydra.overrides.task)) == overrides:
-            return [f"{SWEEP_DIR}{file.parent}"]
+        try:
+            if _without_start(_words(OmegaConf.load(file).hydra.overrides.task)) == overrides:
+                return [f"{SWEEP_DIR}{file.parent}"]
+        except (OmegaConfBaseException, YAMLError, ValueError, AttributeError):
+            note(f"{file}: is damaged, and so is no sweep that could go on")
     note(f"resume=true: there is no such sweep in {SWEEPS}: beginning one")
     return []

@@ -13,6 +13,7 @@ from safetensors.torch import save
 
 from fl_bench import errors
 from fl_bench.build import build
+from fl_bench.compression.base import Codec
 from fl_bench.config.changes import identity, refuse_changes
 from fl_bench.config.origin import UNKNOWN, Origin
 from fl_bench.engines.base import Engine
@@ -29,7 +30,7 @@ from fl_bench.observers.console import Console, summary
 from fl_bench.observers.guard import Guard
 from fl_bench.observers.journal import Journal
 from fl_bench.observers.recorder import Recorder
-from fl_bench.observers.tracker import Tracking
+from fl_bench.observers.tracker import Tracker, Tracking
 from fl_bench.runs import experiment
 from fl_bench.runs.begin import Start, resume_command, write_snapshot
 from fl_bench.runs.process import Arm
@@ -37,6 +38,7 @@ from fl_bench.storage import files, run_json
 from fl_bench.storage.checkpoint import Checkpoint, Store
 from fl_bench.storage.run_json import STATUS
 from fl_bench.strategies.base import LocalAlgorithm
+from fl_bench.tasks.base import Task
 
 
 def execute(
@@ -63,7 +65,7 @@ def execute(
             note(f"{folder}: going on after round {start.round}")
         elif begin is Start.RESUME:
             _begin_anew(cfg, folder)
-        tracker = build(cfg.tracker)
+        tracker = build(cfg.tracker, Tracker)
 
         def observe(made: Experiment) -> list[Observer]:
             nonlocal begun
@@ -79,7 +81,7 @@ def execute(
             tracking = Tracking(tracker, folder, store.tables.rows("metrics"))
             return [*_observers(made, store, start, journal), Heartbeat(arm), tracking]
 
-        engine = engine or build(cfg.engine)
+        engine = engine or build(cfg.engine, Engine)
         made, journal.record["stopped_early"] = run(cfg, engine, scratch, store, start, observe)
         if cfg.figures:
             _draw(made)
@@ -108,11 +110,12 @@ def run(
     flower_log.quieten()
     torch.set_num_threads(engine.threads)
     limit_gpus(engine)
-    task = build(cfg.task)
+    task = build(cfg.task, Task)
     strategy = experiment.make_strategy(cfg.strategy.server)
     # The workers build theirs from the resolved config, whose errors name other keys.
-    for node in (cfg.strategy.client, cfg.compression.up, cfg.compression.down):
-        build(node)
+    build(cfg.strategy.client, LocalAlgorithm)
+    for node in (cfg.compression.up, cfg.compression.down):
+        build(node, Codec)
     data = engine.place(scratch)
     trainer = None
     if engine.resources["num_gpus"] == "auto":

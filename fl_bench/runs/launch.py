@@ -46,9 +46,7 @@ def launch(cfg: DictConfig, folder: Path, start: Start, origin: Origin) -> int:
             if start is Start.RESUME and (done := _done(cfg, folder)):
                 print(plain(f"{folder}\n{done}"))
                 return 0
-            engine = build(cfg.engine)
-            if not isinstance(engine, Engine):
-                raise ConfigError(f"engine._target_={cfg.engine._target_}: must name a class derived from Engine")
+            engine = build(cfg.engine, Engine)
             announce(cfg, origin)
             if start is Start.NEW:
                 run_json.save(folder, run_json.new(cfg, origin))

@@ -28,6 +28,7 @@ from fl_bench.runs.launch import scratch_folder
 from fl_bench.storage import run_json
 from fl_bench.storage.checkpoint import Checkpoint, Store
 from fl_bench.storage.files import digest
+from fl_bench.tasks.base import Task
 
 
 def replay(cfg: DictConfig, folder: Path, round: int, client: int, evaluation: bool, debug: bool) -> int:
@@ -37,7 +38,7 @@ def replay(cfg: DictConfig, folder: Path, round: int, client: int, evaluation: b
     before it are repeated. Nothing in `folder` is changed. With `debug` the turn begins in pdb.
     """
     flower_log.quieten()
-    engine: Engine = build(cfg.engine)
+    engine = build(cfg.engine, Engine)
     limit_gpus(engine)
     if engine.vectorize != "off":
         note("the run stacked clients into one program; one alone gives the same numbers only but for rounding")
@@ -46,7 +47,7 @@ def replay(cfg: DictConfig, folder: Path, round: int, client: int, evaluation: b
         known = round in (0, *Store(folder, 0).rounds())
         start = _go_to(cfg, engine, folder, round if evaluation and known else round - 1, copy, scratch)
         data = engine.place(scratch)
-        strategy, trainer = make_strategy(cfg.strategy.server), prepare(cfg, build(cfg.task), data)
+        strategy, trainer = make_strategy(cfg.strategy.server), prepare(cfg, build(cfg.task, Task), data)
         experiment = make(cfg, strategy, trainer, data, Store(copy, 0, start.run))
         start.put_back(experiment.parts)
         with engine.workers(scratch) as connect:

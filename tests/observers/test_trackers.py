@@ -247,13 +247,13 @@ def test_a_package_that_is_missing_is_refused(make: Callable[[], Tracker], monke
 
 
 def test_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert type(build(compose().tracker)) is Tracker
-    assert type(build(compose("tracker=tensorboard").tracker)) is TensorBoard
-    assert build(compose("tracker=mlflow").tracker).uri == "sqlite:///outputs/mlflow.db"
+    assert type(build(compose().tracker, Tracker)) is Tracker
+    assert type(build(compose("tracker=tensorboard").tracker, Tracker)) is TensorBoard
+    assert build(compose("tracker=mlflow").tracker, MLflow).uri == "sqlite:///outputs/mlflow.db"
     monkeypatch.setattr("fl_bench.observers.tracker.find_spec", lambda name: True)
-    assert build(compose("tracker=wandb").tracker).mode == "offline"
+    assert build(compose("tracker=wandb").tracker, Wandb).mode == "offline"
     with pytest.raises(ConfigError, match=r"tracker.mode=on: should be 'offline' or 'online'"):
-        build(compose("tracker=wandb", "tracker.mode=on").tracker)
+        build(compose("tracker=wandb", "tracker.mode=on").tracker, Tracker)
     assert not matters("tracker.uri")
 
 
