@@ -32,8 +32,9 @@ def main() -> None:
 
 
 def _leave(*_: object) -> None:
-    """End at once. What has something to put in order lets signals raise KeyboardInterrupt (`runs/scratch.py`); OmegaConf
-    swallows that at times, or makes another error of it.
+    """End at once: OmegaConf swallows a KeyboardInterrupt at times, or makes another error of it.
+
+    What has something to put in order lets signals raise it again (`runs/scratch.py`).
     """
     os._exit(130)
 
