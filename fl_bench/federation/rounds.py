@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from fl_bench import rng
+from fl_bench.config import trust
 from fl_bench.errors import RunError, note
 from fl_bench.federation import rows
 from fl_bench.federation.cohort import Cohort
@@ -183,10 +184,11 @@ class Rounds:
         if not failed:
             return
         first, when = failed[0], " in their evaluation" if flag else ""
+        named = "".join(f" {quote(word)}" for word in trust.flags(self.cfg))
         folder = quote(str(self.experiment.folder))
         text = (
             f"round {number}: {len(failed)} of {len(answers)} clients failed{when}; client {first.client}: {first.why}"
-            f"; to see it: fl-bench replay {folder} --round {number} --client {first.client}{flag}"
+            f"; to see it: fl-bench replay {folder} --round {number} --client {first.client}{flag}{named}"
         )
         if self.cfg.on_client_failure == "abort" or all(answer.status in SILENT for answer in answers):
             raise RoundFailed(text, clients)
