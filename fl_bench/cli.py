@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 GONE = (errno.EPIPE, errno.EIO)  # what a pipe says without a reader, and a terminal that was closed
 
@@ -32,9 +31,8 @@ def main() -> None:
 
 
 def _leave(*_: object) -> None:
-    """End at once: OmegaConf swallows a KeyboardInterrupt at times, or makes another error of it.
-
-    What has something to put in order lets signals raise it again (`runs/scratch.py`).
+    """End at once. Where there is something to put in order, signals raise KeyboardInterrupt (`runs/scratch.py`), which
+    OmegaConf at times swallows, or makes another error of.
     """
     os._exit(130)
 
@@ -61,13 +59,14 @@ def dispatch(words: Sequence[str]) -> int:
 class Output(io.FileIO):
     """stdout or stderr. When its reader has gone away, as in `fl-bench ... | head -1`, the command goes on unheard."""
 
-    def write(self, data: Any, /) -> int:
+    def write(self, data: object, /) -> int:
         try:
-            return super().write(data)
+            return super().write(data)  # type: ignore[arg-type]
         except OSError as error:
             if error.errno not in GONE:
                 raise
-            return len(data)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            return super().write(data)  # type: ignore[arg-type]
 
 
 def _open_streams() -> None:
