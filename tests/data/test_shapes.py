@@ -1,6 +1,6 @@
 import hashlib
 import io
-import zipfile
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -55,19 +55,20 @@ def test_a_folder_that_does_not_fit_is_one_line(tmp_path: Path) -> None:
         list(shapes.from_folder(str(tmp_path)))
 
 
-def test_nuclei_are_windows_of_the_image_in_the_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nuclei_are_windows_of_the_image_in_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = np.random.default_rng(0).integers(1000, size=(200, 150)).astype(np.uint16)
     mask = np.zeros((200, 150), dtype=np.uint16)
     mask[100:110, 70:90], mask[0:5, 0:8] = 1, 2  # one in the middle, one in the corner
-    digests = {}
-    with zipfile.ZipFile(tmp_path / "stardist-0.9.2-py3-none-any.whl", "w") as wheel:
+    with tarfile.open(tmp_path / shapes.SDIST, "w:gz") as archive:
         for name, array in (("img2d", image), ("mask2d", mask)):
             content = io.BytesIO()
             Image.fromarray(array).save(content, format="TIFF")
-            wheel.writestr(f"stardist/data/images/{name}.tif", content.getvalue())
-            digests[name] = hashlib.sha256(content.getvalue()).hexdigest()
+            info = tarfile.TarInfo(shapes.NUCLEI.format(name))
+            info.size = content.tell()
+            content.seek(0)
+            archive.addfile(info, content)
     monkeypatch.setattr(fetch, "CACHE", tmp_path)
-    monkeypatch.setattr(shapes, "NUCLEI", digests)
+    monkeypatch.setattr(shapes, "SHA256", hashlib.sha256((tmp_path / shapes.SDIST).read_bytes()).hexdigest())
     middle, corner = shapes.nuclei()
     assert middle.boxes == [[23, 28, 42, 37]]  # the window begins at floor((70 + 89 - 64) / 2) = 47, and at 72
     assert corner.boxes == [[0, 0, 7, 4]]
