@@ -4,7 +4,7 @@ import inspect
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeVar
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
@@ -12,33 +12,46 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from fl_bench.errors import ConfigError
 
+T = TypeVar("T")
+
 # Strict: a yaml string is no number. Arbitrary types: Flower's own classes among the arguments pass as they are.
 STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
 
 
-def build(node: DictConfig, **given: Any) -> Any:
-    """Call what `node._target_` names with the node's other entries and with `given`; see `call`."""
-    return call(find_target(node), node, **given)
+def build(node: DictConfig, base: type[T], **given: Any) -> T:
+    """Call what `node._target_` names with the node's other entries and with `given`, see `call`: an object of `base`.
+
+    Raises ConfigError where it is none, before it is called where it is a class.
+    """
+    target = find_target(node)
+    made = None if inspect.isclass(target) and not issubclass(target, base) else call(target, node, **given)
+    if not isinstance(made, base):
+        raise ConfigError(f"{path(node)}._target_={node._target_}: must name a class derived from {base.__name__}")
+    return made
 
 
 def call(target: Callable[..., Any], node: DictConfig, skip: Sequence[str] = ("_target_",), **given: Any) -> Any:
     """Call `target` with the entries of `node` but for those of `skip`, and with `given`.
 
     Nodes below that have a `_target_` are built first. Raises ConfigError where a value does not fit the
-    type that the target's signature declares, or where the target itself refuses with a ValueError.
+    type that the target's signature declares, or where the target itself cannot take it.
     """
     arguments = {}
     for name in (str(name) for name in node if str(name) not in skip):
         value = node[name]
         if isinstance(value, DictConfig) and "_target_" in value:
-            arguments[name] = build(value)
+            arguments[name] = build(value, object)
         else:
             arguments[name] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
     _check_arguments(target, arguments, node, given)
     try:
         return target(**arguments, **given)
-    except ValueError as error:
-        raise ConfigError(f"{path(node)}: {' '.join(str(error).split())}") from error
+    except (ValueError, TypeError, ArithmeticError) as error:
+        text = " ".join(str(error).split())
+        name = text.partition("=")[0]  # where it says which of its arguments it is about, that is a key
+        raise ConfigError(
+            f"{path(node, name)}={text[len(name) + 1 :]}" if name in node else f"{path(node)}: {text}"
+        ) from error
 
 
 def find_target(node: DictConfig) -> Callable[..., Any]:
@@ -67,13 +80,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """A helpful tail for an error about an unknown `name`."""
     known = sorted(known)
     close = get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known) or 'none'}"
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}" if known else "there are none"
 
 
 def _check_arguments(
     target: Callable[..., Any], arguments: Mapping[str, Any], node: DictConfig, given: Mapping[str, Any]
 ) -> None:
-    parameters = inspect.signature(target).parameters
+    try:
+        parameters = inspect.signature(target).parameters
+    except ValueError as error:  # some of what is written in C
+        raise ConfigError(f"{path(node)}._target_={node.get('_target_')}: does not say what it takes") from error
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)  # type: ignore[misc]
     for name, value in arguments.items():

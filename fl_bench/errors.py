@@ -46,13 +46,19 @@ def known(error: BaseException) -> FlBenchError:
 
 def refuse(error: FlBenchError, hint: str = "") -> int:
     """Say in one line what is wrong and what can be done, and return the exit code for it."""
-    print("fl-bench: " + " ".join(f"{error}{'; ' if hint else ''}{hint}".split()), file=sys.stderr)
+    text = " ".join(f"{error}{'; ' if hint else ''}{hint}".split())
+    print(f"fl-bench: {plain(text)}", file=sys.stderr)
     return error.exit_code
 
 
 def note(text: str) -> None:
     """Say on stderr what the user should know; the run goes on."""
-    print(f"fl-bench: note: {text}", file=sys.stderr)
+    print(f"fl-bench: note: {plain(text)}", file=sys.stderr)
+
+
+def plain(text: object) -> str:
+    """The text as a terminal can show it: what it would obey, such as an escape in a name, stands as its code."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in str(text))
 
 
 class RunError(FlBenchError):

@@ -42,10 +42,10 @@ def num_cpus() -> int:
 
 
 def describe() -> dict[str, Any]:
-    """What a reader needs to know to make a run again: versions, commit, hardware."""
+    """What a reader needs to know to make a run again: versions, commit, hardware. Not `gpus`, which imports torch."""
     return {
         "versions": {"python": platform.python_version()} | {package: version(package) for package in PACKAGES},
-        "hardware": {"platform": platform.platform(), "processor": _processor(), "cpus": num_cpus(), "gpus": _gpus()},
+        "hardware": {"platform": platform.platform(), "processor": _processor(), "cpus": num_cpus()},
     } | _git()
 
 
@@ -68,7 +68,7 @@ def _processor() -> str:
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
-def _gpus() -> list[str]:
-    import torch
+def gpus() -> list[str]:
+    import torch  # seconds
 
     return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]

@@ -10,10 +10,11 @@ import importlib
 import pkgutil
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, NoReturn
 
 from fl_bench.build import nearest
-from fl_bench.errors import ConfigError
+from fl_bench.errors import ConfigError, FlBenchError, RunError, in_one_line
 
 
 class Parser(argparse.ArgumentParser):
@@ -56,5 +57,17 @@ def parser_of(word: str) -> Parser:
 
 def call(word: str, words: Sequence[str]) -> int:
     """Let the verb of this name do what these words say, and return the exit code."""
-    code: int = find(word).command(parser_of(word).parse_intermixed_args(words))
-    return code
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise ConfigError("the current folder is gone: go to one that exists") from error
+    verb, given = find(word), parser_of(word).parse_intermixed_args(words)
+    if word in ours():
+        code: int = verb.command(given)
+        return code
+    try:
+        return int(verb.command(given))
+    except (OSError, FlBenchError):
+        raise
+    except Exception as error:
+        raise RunError(f"{word}: {in_one_line(error)}") from error

@@ -3,11 +3,13 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from fl_bench.build import nearest
+from fl_bench.config import trust
 from fl_bench.config.changes import complete, flat
 from fl_bench.config.compose import GROUPS, MAIN, options
 from fl_bench.config.explain import explained
@@ -15,8 +17,10 @@ from fl_bench.config.origin import Origin
 from fl_bench.config.rules import validate
 from fl_bench.config.schema import Config
 from fl_bench.config.suggest import suggest
+from fl_bench.config.words import readable
 from fl_bench.errors import ConfigError
 from fl_bench.storage import run_json
+from fl_bench.storage.folder import check_links
 
 UNSET = object()
 RECHOSEN = ("engine", "tracker")  # groups of which a run may be given another option later
@@ -25,15 +29,20 @@ ENGINES = {f"fl_bench.engines.{name}.run": name for name in ("inline", "simulati
 
 
 def folder(word: str) -> Path:
-    """The folder of a run."""
-    return Path(word).absolute()
+    """The folder of a run, with no links in it."""
+    path = Path(word).absolute()
+    if path.is_dir():
+        check_links(path)
+    return path
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """A run that exists, and what is to be otherwise."""
     parser.add_argument("run_dir", type=folder)
-    parser.add_argument("overrides", nargs="*", help="key=value words, such as num_rounds=200 or engine=inline")
-    add_config_dir(parser)
+    parser.add_argument(
+        "overrides", nargs="*", default=[], help="key=value words, such as num_rounds=200 or engine=inline"
+    )
+    add_trust(parser)
 
 
 def add_config_dir(parser: argparse.ArgumentParser) -> None:
@@ -41,8 +50,21 @@ def add_config_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config-dir", "-cd", type=Path, help="a folder with more options, such as strategy/mine.yaml")
 
 
-def recorded(folder: Path, words: Sequence[str] = (), own: Path | None = None) -> tuple[DictConfig, Origin]:
-    """The config that a run had, with some keys changed, and its origin; a group of RECHOSEN takes another option."""
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """What a run may be made of besides the classes of this package."""
+    about = "a module of yours, or of somebody's whom you trust, that the run may be made of; may be said again"
+    parser.add_argument("--trust", action="append", default=[], metavar="MODULE", help=about)
+    add_config_dir(parser)
+
+
+def recorded(
+    folder: Path, words: Sequence[str] = (), own: Path | None = None, trusted: Sequence[str] = ()
+) -> tuple[DictConfig, Origin]:
+    """The config that a run had, with some keys changed, and its origin; a group of RECHOSEN takes another option.
+
+    Raises ConfigError where it names a class that is neither ours nor named by this command: by `words`, in a yaml of
+    the folder `own`, or by a module of `trusted`.
+    """
     record = run_json.read_run(folder)
     origin = Origin.of(record)
     with explained():
@@ -51,11 +73,16 @@ def recorded(folder: Path, words: Sequence[str] = (), own: Path | None = None) -
         if name := ENGINES.get(cfg.engine._target_):
             _change(cfg, "engine", name, None)
         chosen: dict[str, str] = {}
-        for override in OverridesParser.create().parse_overrides(list(words)):
+        named = list(trusted)
+        for override in OverridesParser.create().parse_overrides(readable(words)):
             key, value = override.key_or_group, override.value()
             _change(cfg, key, value, own)
             chosen |= {key: str(value)} if key in RECHOSEN else {}
+            named += [name for _, name in trust.targets({key: value})]
+            named += [str(value)] if key.endswith(f".{trust.TARGET}") else []
         validate(cfg)
+        config: Any = OmegaConf.to_container(cfg, resolve=True)
+    trust.refuse_strange(folder, config, [*named, *(trust.named_in(own) if own else ())])
     return cfg, origin.and_then(words, chosen)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
-from fl_bench.build import nearest
+from fl_bench.build import find_target, nearest
 from fl_bench.commands._common import add_config_dir
 from fl_bench.config.compose import compose, compose_with_choices, options
 from fl_bench.config.explain import explained
@@ -32,7 +32,7 @@ def command(given: argparse.Namespace) -> int:
     name = "".join(chosen[:1]).removeprefix("strategy=")
     if name not in [*strategies, "all"]:
         raise ConfigError(f"strategy={name}: {nearest(name, strategies)}")
-    failed = 0
+    failed = held = 0
 
     def composed(words: Sequence[str]) -> DictConfig:
         return compose(words, given.config_dir)
@@ -46,9 +46,11 @@ def command(given: argparse.Namespace) -> int:
 
             from fl_bench.runs.checks import check  # torch and Flower: seconds, once the words are known to be right
 
+            for part in ("server", "client", "schedule"):
+                find_target(cfg.strategy[part])
             print(strategy, flush=True)
             for title, outcome, text in check(strategy, composed, overrides):
                 print(f"  {title:<11} {outcome:<7} {text}", flush=True)
-                failed += outcome == "FAILED"
-    print(f"{failed} failed" if failed else "all hold")
-    return 1 if failed else 0
+                failed, held = failed + (outcome == "FAILED"), held + (outcome == "ok")
+    print(f"{failed} failed" if failed else "all hold" if held else "none could be made")
+    return 0 if held and not failed else 1

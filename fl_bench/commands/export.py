@@ -11,8 +11,8 @@ from fl_bench.build import build
 from fl_bench.commands._common import add_config_dir
 from fl_bench.config.compose import compose
 from fl_bench.config.explain import explained
-from fl_bench.errors import ConfigError
-from fl_bench.observers.tracker import Tracking
+from fl_bench.errors import ConfigError, plain
+from fl_bench.observers.tracker import Tracker, Tracking
 from fl_bench.storage import run_json
 
 KEY = "tracker."
@@ -39,11 +39,11 @@ def command(given: argparse.Namespace) -> int:
         cfg = compose([f"tracker={name}", *(f"++{key}" for key in keys)], given.config_dir)  # `build` refuses best
     failed = 0
     for folder, record, rows in runs:
-        tracking = Tracking(build(cfg.tracker), folder.absolute(), rows)
+        tracking = Tracking(build(cfg.tracker, Tracker), folder.absolute(), rows)
         tracking.begin()
         tracking.close(record["status"])
         failed += tracking.tracker is None
-        print(f"{folder}: " + ("not exported" if tracking.tracker is None else f"{len(rows)} rows to {name}"))
+        print(plain(f"{folder}: ") + ("not exported" if tracking.tracker is None else f"{len(rows)} rows to {name}"))
     return 1 if failed else 0
 
 

@@ -4,6 +4,7 @@ import argparse
 
 from fl_bench.commands._common import add_config_dir
 from fl_bench.config.compose import GROUPS, options
+from fl_bench.errors import plain
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +16,7 @@ def command(given: argparse.Namespace) -> int:
     for group in GROUPS:
         print(f"{group}=")
         for name, file in options(group, given.config_dir).items():
-            lines = file.read_text(encoding="utf-8").splitlines()
+            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
             comments = [line[2:] for line in lines if line.startswith("# ") and "@package" not in line]
-            print(f"  {name:<22} {''.join(comments[:1])}".rstrip())
+            print(plain(f"  {name:<22} {''.join(comments[:1])}".rstrip()))
     return 0

@@ -5,7 +5,7 @@ The exit code is 0 where its numbers are those of clients.csv.
 
 import argparse
 
-from fl_bench.commands._common import folder, recorded
+from fl_bench.commands._common import add_trust, folder, recorded
 from fl_bench.errors import ConfigError
 
 
@@ -15,6 +15,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--client", type=int, required=True)
     parser.add_argument("--evaluation", action="store_true", help="its evaluation at the end of the round instead")
     parser.add_argument("--debug", action="store_true", help="stop in pdb where the turn begins")
+    add_trust(parser)
 
 
 def command(given: argparse.Namespace) -> int:
@@ -22,7 +23,7 @@ def command(given: argparse.Namespace) -> int:
     if given.round < (0 if given.evaluation else 1):
         raise ConfigError(f"--round {given.round}: training begins with round 1, evaluation with round 0")
     limits = ["engine.client_timeout_s=null"] if given.debug else []
-    cfg, _ = recorded(given.run_dir, ["engine=inline", *limits])
+    cfg, _ = recorded(given.run_dir, ["engine=inline", *limits], given.config_dir, given.trust)
     if given.evaluation and not cfg.evaluate.clients:
         raise ConfigError("--evaluation: the run has evaluate.clients=false, so no client was evaluated")
     if given.round > cfg.num_rounds:

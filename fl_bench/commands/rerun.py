@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from fl_bench.commands._common import add_run, recorded
 from fl_bench.commands.verify import compare
 from fl_bench.config.changes import refuse_changes
+from fl_bench.runs.begin import Start
 from fl_bench.runs.launch import launch
 
 
@@ -22,9 +23,9 @@ def command(given: argparse.Namespace) -> int:
     """Run in RUN_DIR_again, or RUN_DIR_again2 and so on."""
     names = (f"{given.run_dir.name}_again{'' if number == 1 else number}" for number in count(1))
     again = next(folder for folder in map(given.run_dir.with_name, names) if not folder.exists())
-    before, _ = recorded(given.run_dir)
-    cfg, origin = recorded(given.run_dir, given.overrides, given.config_dir)
+    cfg, origin = recorded(given.run_dir, given.overrides, given.config_dir, given.trust)
+    before, _ = recorded(given.run_dir, (), given.config_dir, given.trust)
     refuse_changes(OmegaConf.to_container(before, resolve=True), cfg, 0)  # type: ignore[arg-type]
     again.mkdir()
-    code = launch(cfg, again, False, origin)
+    code = launch(cfg, again, Start.NEW, origin)
     return max(code, compare(given.run_dir, again)) if code in (0, 1) else code

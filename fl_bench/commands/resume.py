@@ -3,6 +3,7 @@
 import argparse
 
 from fl_bench.commands._common import add_run, recorded
+from fl_bench.runs.begin import Start
 from fl_bench.runs.launch import launch
 
 
@@ -12,5 +13,5 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(given: argparse.Namespace) -> int:
     """Go on as if nothing had happened."""
-    cfg, origin = recorded(given.run_dir, given.overrides, given.config_dir)
-    return launch(cfg, given.run_dir, True, origin)
+    cfg, origin = recorded(given.run_dir, given.overrides, given.config_dir, given.trust)
+    return launch(cfg, given.run_dir, Start.RESUME, origin)

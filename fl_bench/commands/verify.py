@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from fl_bench.commands._common import folder
+from fl_bench.errors import plain
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,8 +26,8 @@ def compare(a: Path, b: Path) -> int:
 
     found = list(differences(a, b))
     for line in drift(a, b):
-        print(f"drifted: {line}")
+        print(plain(f"drifted: {line}"))
     for line in found:
-        print(f"differs: {line}")
-    print(f"{a}\n{b}\n" + (f"{len(found)} differences" if found else "the same to the last bit"))
+        print(plain(f"differs: {line}"))
+    print(plain(f"{a}\n{b}\n") + (f"{len(found)} differences" if found else "the same to the last bit"))
     return 1 if found else 0

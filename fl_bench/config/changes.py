@@ -1,17 +1,20 @@
 """What a resumed run may change of its config, and how two configs differ."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from fl_bench.config.compose import GROUPS, MAIN, Choices, compose, options, words_of
+from fl_bench.config.paths import PATHS
 from fl_bench.errors import ConfigError
 
 # Keys that a resumed run may change without altering finished rounds.
 FREE = (
-    "num_rounds", "figures", "resume", "checkpoint", "early_stop.patience", "stop_on_divergence", "on_client_failure",
-    "engine", "tracker", "data.root",
+    "num_rounds", "figures", "resume", "overwrite", "checkpoint", "early_stop.patience", "stop_on_divergence",
+    "on_client_failure", "engine", "tracker", "data.root",
 )  # fmt: skip
 NUM_GPUS = "engine.client_resources.num_gpus"  # only whether it is 0 matters
 WHOLE = ("local.optimizer",)  # nothing is added to it: an argument that is not there was not given
@@ -66,6 +69,17 @@ def apart(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, An
 def matters(key: str) -> bool:
     """Whether a round could come out differently with another value."""
     return key in EXACT or not any(f"{key}.".startswith(f"{free}.") for free in FREE)
+
+
+def identity(cfg: DictConfig) -> str:
+    """A digest of the seed and all else that a round could depend on: what a run's states and checkpoints belong to.
+
+    Not of paths, whose contents are compared, nor of anything that another run of the same config has otherwise. It is
+    made once, when a run begins: a newer version may have keys that an older one did not know.
+    """
+    values = flat(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+    text = json.dumps({key: value for key, value in sorted(values.items()) if matters(key) and key not in PATHS})
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def refuse_changes(old: Mapping[str, Any], cfg: DictConfig, round: int, old_choices: Choices | None = None) -> None:

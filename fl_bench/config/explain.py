@@ -7,6 +7,7 @@ from pathlib import Path
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from fl_bench.build import nearest
 from fl_bench.config.changes import flat
@@ -22,6 +23,11 @@ def explained(words: Sequence[str] = (), folder: Path | None = None) -> Iterator
         yield
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(error, words, folder)) from error
+    except (YAMLError, ValueError, RecursionError) as error:
+        if folder is None:
+            raise
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"--config-dir {folder}: a yaml in it cannot be read: {reason}") from error
 
 
 def known_keys(words: Sequence[str] = (), folder: Path | None = None) -> list[str]:
@@ -31,6 +37,8 @@ def known_keys(words: Sequence[str] = (), folder: Path | None = None) -> list[st
 
 
 def _explain(error: Exception, words: Sequence[str], folder: Path | None) -> str:
+    if isinstance(error, MissingConfigException) and "primary config" in str(error):
+        return f"--config-name {error.missing_cfg_file}: there is no such yaml in conf/ or in --config-dir"
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return f"{group}={name}: {nearest(name, error.options)}"

@@ -1,7 +1,7 @@
 """Where the config of a run comes from."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -12,12 +12,13 @@ class Origin:
     choices: dict[str, str | None]
     overrides: list[str]
     sweep: str = ""  # the command that goes on with the sweep of which this run is a cell
+    hydra: Mapping[str, str] = field(default_factory=dict)  # the files of .hydra/, by name
 
     def and_then(self, words: Sequence[str], choices: Mapping[str, str]) -> "Origin":
         """This origin with later `words`, which replace those of the same keys, and what they have chosen."""
         later = {_key(word) for word in words}
         kept = [word for word in self.overrides if _key(word) not in later]
-        return Origin({**self.choices, **choices}, [*kept, *words])
+        return replace(self, choices={**self.choices, **choices}, overrides=[*kept, *words])
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Origin":

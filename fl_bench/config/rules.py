@@ -16,36 +16,52 @@ FAILURES = ("skip", "retry", "abort")
 Rule = tuple[str, Callable[[Any, DictConfig], bool], str]
 
 
-def _at_least(key: str, low: int) -> Rule:
-    return key, lambda value, _: value >= low, f"must be {low} or more"
+COUNT, LARGEST = 2**31 - 1, 2**63 - 1  # of anything; of an integer
+MOST_CLIENTS = 10**7
+
+
+def _between(key: str, low: int, high: int = COUNT) -> Rule:
+    return key, lambda value, _: low <= value <= high, f"must be from {low} to {high}"
+
+
+def _part(key: str) -> Rule:
+    wish = f"must be a mapping with a _target_; the yaml that is chosen as {key.split('.')[0]}=... has to have it"
+    return key, lambda value, _: isinstance(value, DictConfig) and "_target_" in value, wish
 
 
 RULES: list[Rule] = [
     ("seed", lambda value, _: 0 <= value < 2**63, "must be between 0 and 2**63 - 1"),
-    _at_least("num_rounds", 1),
-    _at_least("num_clients", 1),
-    _at_least("clients_per_round", 1),
+    _between("num_rounds", 1),
+    _between("num_clients", 1, MOST_CLIENTS),
+    _between("clients_per_round", 1),
     (
         "clients_per_round",
         lambda value, cfg: value <= cfg.num_clients,
         "must not be more than num_clients={num_clients}",
     ),
-    _at_least("min_clients", 1),
-    ("local.steps", lambda value, _: value is None or value >= 1, "must be 1 or more, or null to count in epochs"),
-    _at_least("local.epochs", 1),
-    _at_least("local.batch_size", 1),
+    _between("min_clients", 1),
+    (
+        "local.steps",
+        lambda value, _: value is None or 1 <= value <= COUNT,
+        f"must be from 1 to {COUNT}, or null to count in epochs",
+    ),
+    _between("local.epochs", 1),
+    _between("local.batch_size", 1),
     ("local.lr", lambda value, _: 0 < value < math.inf, "must be a positive number"),
-    _at_least("evaluate.every", 1),
-    _at_least("evaluate.batch_size", 1),
-    _at_least("evaluate.adapt_steps", 0),
-    _at_least("checkpoint.every", 0),
-    _at_least("early_stop.patience", 1),
+    _between("evaluate.every", 1),
+    _between("evaluate.batch_size", 1),
+    _between("evaluate.adapt_steps", 0),
+    _between("checkpoint.every", 0),
+    _between("early_stop.patience", 1),
+    ("targets", lambda value, _: all(map(math.isfinite, value)), "must be finite numbers"),
     ("on_client_failure", lambda value, _: value in FAILURES, f"must be one of {', '.join(FAILURES)}"),
     (
         "compression.down",
         lambda value, _: OmegaConf.is_config(value),
         "is chosen as compression/down=none, fp16 or quantize",
     ),
+    *(_part(key) for key in ("task", "partition", "network", "engine", "tracker", "compression.up")),
+    *(_part(f"strategy.{key}") for key in ("server", "client", "schedule")),
     ("partition.holdout", lambda value, _: is_number(value) and 0 <= value < 1, "must be from 0 to below 1"),
 ]
 
@@ -59,6 +75,8 @@ def validate(cfg: DictConfig) -> None:
     complete = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.to_container(cfg, resolve=True))
     if missing := OmegaConf.missing_keys(complete):
         raise ConfigError(f"{min(missing)}: has no value")
+    for key, value in flat(OmegaConf.to_container(cfg, resolve=True)).items():  # type: ignore[arg-type]
+        require(key, value, not isinstance(value, int) or abs(value) <= LARGEST, "is too large a number")
     for key, holds, wish in RULES:
         value = OmegaConf.select(cfg, key)
         require(key, value, holds(value, cfg), wish.format_map(cfg))

@@ -52,6 +52,7 @@ class Config:
     target_metric: str = MISSING
     figures: bool = MISSING
     resume: bool = MISSING
+    overwrite: bool = MISSING
     checkpoint: Checkpoint = MISSING
     early_stop: EarlyStop = MISSING
     stop_on_divergence: bool = MISSING

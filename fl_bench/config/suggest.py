@@ -53,9 +53,13 @@ def option_keys(folder: Path | None = None) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for group in (group for group in GROUPS if group != "experiment"):
         for name, file in options(group, folder).items():
-            text = file.read_text(encoding="utf-8")
+            try:
+                text = file.read_text(encoding="utf-8")
+                content = yaml.safe_load(text)
+            except (yaml.YAMLError, ValueError, RecursionError):  # the user's own, of which something else will tell
+                continue
             prefix = "" if "@package _global_" in text else f"{group.replace('/', '.')}."
-            for key in flat(yaml.safe_load(text) or {}, prefix):
+            for key in flat(content, prefix) if isinstance(content, dict) else ():
                 found.setdefault(key, []).append(f"{group}={name}")
     return found
 

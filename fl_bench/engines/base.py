@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flwr.serverapp import Grid
 
 Connect = Callable[[], "Grid"]
+MOST_THREADS = 256
 RESOURCES = ("num_cpus", "num_gpus")
 
 
@@ -43,7 +44,8 @@ class Engine(ABC):
 
     def __post_init__(self) -> None:
         self.resources = dict(self.client_resources)
-        require("engine.threads", self.threads, self.threads >= 1, "must be 1 or more")
+        most = max(MOST_THREADS, 4 * num_cpus())  # a run of a larger machine may go on here
+        require("engine.threads", self.threads, 1 <= self.threads <= most, f"must be from 1 to {most}")
         wanted = self.vectorize
         stacks = wanted in ("auto", "off") or (isinstance(wanted, int) and wanted >= 2)
         require("engine.vectorize", wanted, stacks, "must be auto, off, or a number of clients from 2")

@@ -79,7 +79,7 @@ class _Training:
 
     def __init__(self, job: Job, start: Vector, config: Mapping[str, Any], trainer: Trainer) -> None:
         self.job, self.start, self.config = job, start, config
-        self.states = ClientStates(Path(job.states))
+        self.states = ClientStates(Path(job.states), job.run)
         self.received = trainer.channel.arrives_down(start, job.round)
         self.exact = ExactMean(start, job.weight_bound)
         self.models: dict[str, NDArray] = {}
@@ -135,7 +135,7 @@ class _Training:
 def evaluate(message: Message) -> Report:
     job = Job.of(message)
     trainer, start, config = _unpack(message, job)
-    states = ClientStates(Path(job.states))
+    states = ClientStates(Path(job.states), job.run)
 
     def turn(client: int) -> Answer:
         trainer = trainer_in(Path(job.folder))

@@ -46,6 +46,7 @@ class Job:
 
     folder: str  # of the config and the data
     states: str  # of what clients keep
+    run: str  # whose states they are
     each: bool  # whether the server needs every client's model, not only their sum
     together: int  # how many clients to train as one program
     round: int = 0

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fl_bench import rng
 from fl_bench.build import build
+from fl_bench.compression.base import Codec
 from fl_bench.data.arrays import Columns, FederatedData
 from fl_bench.data.partition import Partition
 from fl_bench.errors import ConfigError
@@ -74,9 +75,9 @@ class Trainer:
             torch.use_deterministic_algorithms(True, warn_only=True)  # some kernels have no deterministic form
         self.data = FederatedData.open(folder)
         self.partition = Partition.open(folder)
-        self.task: Task = build(cfg.task)
+        self.task: Task = build(cfg.task, Task)
         self.metrics = {metric.name: metric for metric in self.task.metrics}
-        self.algorithm: LocalAlgorithm = build(cfg.strategy.client)
+        self.algorithm: LocalAlgorithm = build(cfg.strategy.client, LocalAlgorithm)
         rng.seed_torch(self.seed, "model")
         model = self.task.model(self.data)
         shared = self.task.shared(model)
@@ -84,7 +85,7 @@ class Trainer:
         private = self.personal | self.task.private(model)
         self.flat = FlatModel(model, [name for name in shared if name not in private], self.device)
         self.layout = self.flat.layout.with_extras(self.algorithm.extras)
-        up, down = build(cfg.compression.up), build(cfg.compression.down)
+        up, down = build(cfg.compression.up, Codec), build(cfg.compression.down, Codec)
         self.channel = Channel(self.seed, up, down, self.flat.layout, self.algorithm.extras)
         tensors = self.flat.model.state_dict()
         self.private = {name: tensors[name] for name in sorted(private)}

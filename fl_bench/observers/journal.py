@@ -5,17 +5,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from fl_bench.config.origin import UNKNOWN, Origin
 from fl_bench.errors import ConfigError
 from fl_bench.federation.rounds import Round
-from fl_bench.machine import describe
+from fl_bench.machine import gpus
 from fl_bench.metrics import Metric
 from fl_bench.observers.base import Observer
 from fl_bench.observers.costs import Costs
 from fl_bench.storage.files import digest
-from fl_bench.storage.run_json import STATUS, save
+from fl_bench.storage.run_json import STATUS, new, save, seals
 
 SAVE_SECONDS = 1.0
 RESULTS = ("final", "digests", "data", "resumed_at")  # what a run that goes on takes over
@@ -28,10 +28,8 @@ class Journal(Observer):
 
     def __init__(self, folder: Path, cfg: DictConfig, origin: Origin = UNKNOWN) -> None:
         self.folder = folder
-        self.record: dict[str, Any] = {"status": "running", "exit_code": None, "seed": cfg.seed, "final": {}}
-        self.record |= {"digests": [], "data": None, "stopped_early": False, "resumed_at": []}
-        self.record |= {"choices": origin.choices, "overrides": origin.overrides}
-        self.record |= describe() | {"config": OmegaConf.to_container(cfg, resolve=True)}
+        self.record = new(cfg, origin)
+        self.record["hardware"]["gpus"] = gpus()
         self.costs = Costs(cfg.target_metric, cfg.targets)
         self._saved = 0.0
 
@@ -60,6 +58,8 @@ class Journal(Observer):
 
     def end(self, code: int, error: str | None = None) -> None:
         self.record |= {"status": STATUS[code], "exit_code": code} | ({"error": error} if error else {})
+        if code == 0:
+            self.record["files"] = seals(self.folder)
         self.save()
 
     def __getstate__(self) -> dict[str, Any]:

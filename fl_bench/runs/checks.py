@@ -28,6 +28,7 @@ from fl_bench.federation.local import PRIVATE, Trainer, batches
 from fl_bench.observers.recorder import Recorder
 from fl_bench.runs.execute import run
 from fl_bench.storage.checkpoint import Store
+from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.turn import Turn
 
 Compose = Callable[[Sequence[str]], DictConfig]  # from words of the command line to the config
@@ -81,7 +82,7 @@ class Kit:
         scratch.mkdir()
         store = Store(folder, 0)
         try:
-            engine = engine or build(cfg.engine)
+            engine = engine or build(cfg.engine, Engine)
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
                 run(cfg, engine, scratch, store, None, lambda made: [Recorder(store.tables)])
         except ConfigError as error:
@@ -130,7 +131,7 @@ def dropped(kit: Kit) -> str:
     cfg = kit.compose("num_rounds=2")
     whole, before = kit.run(cfg), kit.run(kit.compose("num_rounds=1"))
     half = OmegaConf.to_container(cfg.strategy.client, resolve=True)
-    cfg.strategy.client = {"_target_": f"{__name__}.Failing", "algorithm": half, "client": FAILS, "round": 2}
+    cfg.strategy.client = {"_target_": f"{__name__}.failing", "algorithm": half, "client": FAILS, "round": 2}
     failed = kit.run(cfg)
     tables = [pd.read_csv(folder / "clients.csv", dtype=str).query("round == '2'") for folder in (failed, whole)]
     clients, expected = (table.set_index("client") for table in tables)
@@ -195,19 +196,17 @@ class Backwards(Inline):
         yield BackwardsGrid
 
 
-class Failing:
+def failing(algorithm: LocalAlgorithm, client: int, round: int) -> LocalAlgorithm:
     """A client half that fails for one client in one round, when all its work is done."""
+    whole = algorithm.finish
 
-    def __init__(self, algorithm: Any, client: int, round: int) -> None:
-        self._algorithm, self._when = algorithm, (client, round)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._algorithm, name)
-
-    def finish(self, turn: Turn) -> None:
-        self._algorithm.finish(turn)
-        if (turn.client, turn.round) == self._when:
+    def finish(turn: Turn) -> None:
+        whole(turn)
+        if (turn.client, turn.round) == (client, round):
             raise RuntimeError("as the check wants it")
+
+    algorithm.finish = finish  # type: ignore[method-assign]
+    return algorithm
 
 
 def _model(folder: Path) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ import gc
 import os
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -13,7 +13,8 @@ from safetensors.torch import save
 
 from fl_bench import errors
 from fl_bench.build import build
-from fl_bench.config.changes import refuse_changes
+from fl_bench.compression.base import Codec
+from fl_bench.config.changes import identity, refuse_changes
 from fl_bench.config.origin import UNKNOWN, Origin
 from fl_bench.engines.base import Engine
 from fl_bench.engines.resources import limit_gpus, share_gpus
@@ -29,51 +30,58 @@ from fl_bench.observers.console import Console, summary
 from fl_bench.observers.guard import Guard
 from fl_bench.observers.journal import Journal
 from fl_bench.observers.recorder import Recorder
-from fl_bench.observers.tracker import Tracking
+from fl_bench.observers.tracker import Tracker, Tracking
 from fl_bench.runs import experiment
+from fl_bench.runs.begin import Start, resume_command, write_snapshot
 from fl_bench.runs.process import Arm
 from fl_bench.storage import files, run_json
 from fl_bench.storage.checkpoint import Checkpoint, Store
 from fl_bench.storage.run_json import STATUS
 from fl_bench.strategies.base import LocalAlgorithm
+from fl_bench.tasks.base import Task
 
 
 def execute(
     cfg: DictConfig,
     folder: Path,
     scratch: Path,
-    resume: bool = False,
+    begin: Start = Start.NEW,
     arm: Arm = lambda on: None,
     engine: Engine | None = None,
     origin: Origin = UNKNOWN,
 ) -> int:
     """Run, print where the results are or in one line why there are none, and return the exit code.
 
-    The results go to `folder`; what nobody needs afterwards, to `scratch`. With `resume` the run goes on from the
-    newest checkpoint in `folder`, if there is one. `arm` starts the timeout of a round anew, or stops it.
-    `engine` is that of the config, which may have shrunk by now.
+    The results go to `folder`; what nobody needs afterwards, to `scratch`. Where a run is there already, nothing of it
+    changes before all parts of this one have been made and the workers are there. `arm` starts the timeout of a round
+    anew, or stops it. `engine` is that of the config, which may have shrunk by now.
     """
-    store = Store(folder, cfg.checkpoint.every)
+    store, journal = Store(folder, cfg.checkpoint.every, identity(cfg)), Journal(folder, cfg, origin)
+    begun = begin is Start.NEW
     try:
-        start = store.restore(cfg, origin) if resume else None
-        if resume and start is None:
-            _begin_anew(cfg, folder)
-    except (errors.FlBenchError, OSError) as error:  # run.json stays as it is
-        return errors.refuse(errors.known(error))
-    journal = Journal(folder, cfg, origin)
-    try:
-        if start is None:
-            store.clear()
-        else:
+        start = store.restore(cfg, origin) if begin is Start.RESUME else None
+        if start is not None:
             start.put_back({journal.keeps: journal})
             note(f"{folder}: going on after round {start.round}")
-        journal.save()
-        tracking = Tracking(build(cfg.tracker), folder, store.tables.rows("metrics"))
+        elif begin is Start.RESUME:
+            _begin_anew(cfg, folder)
+        tracker = build(cfg.tracker, Tracker)
 
         def observe(made: Experiment) -> list[Observer]:
+            nonlocal begun
+            data = experiment.data_digests(cfg, made.data)
+            journal.use(data, metric_of(cfg.target_metric, made.trainer.metrics))
+            if start is None:
+                store.clear()
+            else:
+                store.settle()
+            begun = True
+            journal.save()
+            write_snapshot(folder, origin)
+            tracking = Tracking(tracker, folder, store.tables.rows("metrics"))
             return [*_observers(made, store, start, journal), Heartbeat(arm), tracking]
 
-        engine = engine or build(cfg.engine)
+        engine = engine or build(cfg.engine, Engine)
         made, journal.record["stopped_early"] = run(cfg, engine, scratch, store, start, observe)
         if cfg.figures:
             _draw(made)
@@ -81,8 +89,9 @@ def execute(
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get("FL_BENCH_DEBUG"):
             traceback.print_exc()
-        return _fail(errors.known(error), journal, store, origin.sweep)
-    print(f"{folder}\n{summary(journal.record['final'], made.trainer.metrics)}  ({journal.costs})")
+        known = errors.known(error)
+        return _fail(known, journal, store, origin.sweep) if begun else _give_up(known, folder)
+    print(f"{errors.plain(folder)}\n{summary(journal.record['final'], made.trainer.metrics)}  ({journal.costs})")
     return 0
 
 
@@ -101,11 +110,12 @@ def run(
     flower_log.quieten()
     torch.set_num_threads(engine.threads)
     limit_gpus(engine)
-    task = build(cfg.task)
+    task = build(cfg.task, Task)
     strategy = experiment.make_strategy(cfg.strategy.server)
     # The workers build theirs from the resolved config, whose errors name other keys.
-    for node in (cfg.strategy.client, cfg.compression.up, cfg.compression.down):
-        build(node)
+    build(cfg.strategy.client, LocalAlgorithm)
+    for node in (cfg.compression.up, cfg.compression.down):
+        build(node, Codec)
     data = engine.place(scratch)
     trainer = None
     if engine.resources["num_gpus"] == "auto":
@@ -117,11 +127,10 @@ def run(
         together = experiment.train_together(engine, trainer)
         if start is not None:
             start.put_back(made.parts)
+        rounds = Rounds(made, experiment.make_fleet(made, connect(), together))
         observers = observe(made)
-        with closing(observers):
-            rounds = Rounds(made, experiment.make_fleet(made, connect(), together))
-            with _no_garbage():
-                last = tell(observers, iter(rounds) if start is None else rounds.after(start.round, start.vector))
+        with closing(observers), _no_garbage():
+            last = tell(observers, iter(rounds) if start is None else rounds.after(start.round, start.vector))
     if last is not None:
         trainer.load(last.vector)
     elif start is not None:
@@ -133,7 +142,6 @@ def run(
 def _observers(made: Experiment, store: Store, start: Checkpoint | None, journal: Journal) -> list[Observer]:
     """Who is told of a round, in this order: it is whole on disk before anybody hears of it."""
     cfg, trainer = made.cfg, made.trainer
-    journal.use(experiment.data_digests(cfg, made.data), metric_of(cfg.target_metric, trainer.metrics))
     experiment.write_partition(trainer, made.folder)
     guard = Guard(cfg, metric_of(cfg.early_stop.metric or "", trainer.metrics))
     if start is not None:
@@ -243,7 +251,19 @@ def _fail(error: errors.FlBenchError, journal: Journal, store: Store, sweep: str
         return errors.refuse(error, f"to go on with the sweep: {sweep}")
     if not (error.resumable and (saved := store.rounds())):
         return errors.refuse(error)
-    return errors.refuse(error, f"saved up to round {saved[-1]}; to go on: fl-bench resume {store.folder}")
+    how = resume_command(store.folder, journal.record["config"])
+    return errors.refuse(error, f"saved up to round {saved[-1]}; to go on: {how}")
+
+
+def _give_up(error: errors.FlBenchError, folder: Path) -> int:
+    """Say why a run could not begin, or go on, where there is one, which stays as it is; returns the exit code."""
+    with suppress(OSError):
+        if not isinstance(error, errors.ConfigError) and run_json.read(folder).get("status") == "running":
+            run_json.close(folder, str(error))  # it was killed, and nobody runs it now
+    if isinstance(error, errors.WorkerDied):
+        note(str(error))
+        return errors.AGAIN_SMALLER if error.out_of_memory else errors.AGAIN
+    return errors.refuse(error)
 
 
 def _save_model(trainer: Trainer, folder: Path) -> None:

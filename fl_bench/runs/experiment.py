@@ -22,6 +22,7 @@ from fl_bench.federation.fleet import Fleet, Loads
 from fl_bench.federation.local import CONFIG, Trainer, trainer_in
 from fl_bench.federation.rounds import Experiment
 from fl_bench.federation.vectorized import why_not
+from fl_bench.network.clock import Network
 from fl_bench.network.schedule import Schedule
 from fl_bench.storage.checkpoint import Store
 from fl_bench.storage.files import digest, write
@@ -29,6 +30,8 @@ from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.layers import layers
 from fl_bench.tasks.base import Task
 
+NO_STEP = {"LBFGS": "it computes the loss again and again", "SparseAdam": "it takes sparse gradients only",
+           "Optimizer": "it is only what others derive from"}  # fmt: skip
 AUTO, MOST_STACKED = 50, 50_000_000  # clients, and numbers in a stack, at most with engine.vectorize=auto
 
 
@@ -61,7 +64,7 @@ def prepare(cfg: DictConfig, task: Task, scratch: Path) -> Trainer:
 
 
 def make_strategy(server: DictConfig) -> Strategy:
-    strategy: Strategy = build(server)
+    strategy = build(server, Strategy)
     for part in (strategy, getattr(strategy, "strategy", None)):  # the differential-privacy wrappers hold one inside
         for minimum in ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes"):
             if hasattr(part, minimum):
@@ -79,12 +82,13 @@ def _steps(cfg: DictConfig, trainer: Trainer) -> NDArray[np.int64]:
 def make_schedule(cfg: DictConfig, trainer: Trainer) -> Schedule:
     network = build(
         cfg.network,
+        Network,
         seed=cfg.seed,
         steps=_steps(cfg, trainer),
         bytes_down=trainer.channel.bytes_down,
         bytes_up=trainer.channel.bytes_up,
     )
-    schedule: Schedule = build(cfg.strategy.schedule, network=network, clients_per_round=cfg.clients_per_round)
+    schedule = build(cfg.strategy.schedule, Schedule, network=network, clients_per_round=cfg.clients_per_round)
     if cfg.min_clients > schedule.wanted:
         raise ConfigError(f"min_clients={cfg.min_clients}: a round has {schedule.wanted} answers with this strategy")
     return schedule
@@ -93,8 +97,8 @@ def make_schedule(cfg: DictConfig, trainer: Trainer) -> Schedule:
 def make_fleet(experiment: Experiment, grid: Grid, together: int = 1) -> Fleet:
     """The clients behind the workers of a grid, which train so many `together`."""
     cfg, trainer = experiment.cfg, experiment.trainer
-    folders = str(experiment.data), str(experiment.states.folder)
-    job = Job(*folders, each=cfg.strategy.needs_each_client, together=together)
+    states, each = experiment.states, cfg.strategy.needs_each_client
+    job = Job(str(experiment.data), str(states.folder), states.run, each, together)
     loads = Loads(trainer.partition.train_sizes, _steps(cfg, trainer))
     return Fleet(grid, job, trainer.layout, loads, cfg.engine.packing)
 
@@ -115,9 +119,12 @@ def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
             f"strategy: the layers that it keeps at the clients, such as {min(trainer.personal)}, take no part in the "
             f"loss of task {type(trainer.task).__name__}; name others, for example as strategy.personal_layers=[...]"
         )
+    name = cfg.local.optimizer.get("name")
+    if reason := NO_STEP.get(name):
+        raise ConfigError(f"local.optimizer.name={name}: cannot take the steps of local training: {reason}")
     try:
         trainer.task.optimizer(trainer.flat.model, trainer.local)
-    except (AttributeError, TypeError, ValueError, KeyError) as error:
+    except (AttributeError, TypeError, ValueError, KeyError, RuntimeError) as error:
         raise ConfigError(f"local.optimizer={dict(cfg.local.optimizer)}: torch.optim says: {error}") from error
     if cfg.targets:
         _check_metric("target_metric", cfg.target_metric, cfg, trainer)

@@ -16,24 +16,42 @@ from fl_bench.build import build
 from fl_bench.config.changes import changes, matters
 from fl_bench.config.origin import Origin
 from fl_bench.engines.base import Engine
-from fl_bench.errors import AGAIN, AGAIN_SMALLER, ConfigError, Damaged, FlBenchError, RunError, known, note, refuse
+from fl_bench.errors import (
+    AGAIN,
+    AGAIN_SMALLER,
+    ConfigError,
+    Damaged,
+    FlBenchError,
+    RunError,
+    known,
+    note,
+    plain,
+    refuse,
+)
 from fl_bench.machine import oom_kills
+from fl_bench.runs.begin import Start, claim, resume_command, write_snapshot
 from fl_bench.runs.process import Arm, Crashed, in_own_process
 from fl_bench.storage import run_json
 
 
-def launch(cfg: DictConfig, folder: Path, resume: bool, origin: Origin) -> int:
-    """Run in `folder`, or go on there, and return the exit code; errors are printed and recorded here."""
+def launch(cfg: DictConfig, folder: Path, start: Start, origin: Origin) -> int:
+    """Run in `folder`, or go on there, and return the exit code; errors are printed and recorded here.
+
+    Until the first round is about to begin, nothing changes in a folder that has a run. A new one has its run.json at
+    once, so that it can go on wherever it is killed.
+    """
     try:
         with _alone(folder):
-            if resume and (done := _done(cfg, folder)):
-                print(f"{folder}\n{done}")
+            start = claim(folder, start)
+            if start is Start.RESUME and (done := _done(cfg, folder)):
+                print(plain(f"{folder}\n{done}"))
                 return 0
-            engine = build(cfg.engine)
-            if not isinstance(engine, Engine):
-                raise ConfigError(f"engine._target_={cfg.engine._target_}: must name a class derived from Engine")
+            engine = build(cfg.engine, Engine)
             announce(cfg, origin)
-            return _run(cfg, engine, folder, resume, origin)
+            if start is Start.NEW:
+                run_json.save(folder, run_json.new(cfg, origin))
+                write_snapshot(folder, origin)
+            return _run(cfg, engine, folder, start, origin)
     except (FlBenchError, OSError) as error:
         return refuse(known(error))
 
@@ -43,40 +61,43 @@ def announce(cfg: DictConfig, origin: Origin) -> None:
     task, strategy = (origin.choices.get(group) for group in ("task", "strategy"))
     what = f"{task} with {strategy}, " if task else ""
     size = f"{cfg.num_clients} clients, {cfg.num_rounds} rounds"
-    print(f"fl-bench: {what}{size}: preparing engine and data", file=sys.stderr, flush=True)
+    print(f"fl-bench: {plain(what)}{size}: preparing engine and data", file=sys.stderr, flush=True)
 
 
-def _run(cfg: DictConfig, engine: Engine, folder: Path, resume: bool, origin: Origin) -> int:
+def _run(cfg: DictConfig, engine: Engine, folder: Path, start: Start, origin: Origin) -> int:
     """As many attempts as it takes and the engine allows."""
-    left = engine.restarts
+    left, replaced = engine.restarts, run_json.read(folder) if start is Start.OVERWRITE else None
     while True:
         kills = oom_kills()
         try:
-            code = _attempt(cfg, engine, folder, resume, origin)
+            code = _attempt(cfg, engine, folder, start, origin)
             if code not in (AGAIN, AGAIN_SMALLER):
                 return code
             why = run_json.read(folder).get("error", "the run has failed")
         except Crashed as error:
             code, why = AGAIN, str(error)
+        untouched = run_json.read(folder) == replaced
+        if not left and untouched:
+            return refuse(RunError(why), f"{folder}: the run there is as it was")
         if not left:
             with suppress(OSError):  # a full disk may be why
                 run_json.close(folder, why)
-            return refuse(RunError(why), f"to go on: fl-bench resume {folder}")
+            return refuse(RunError(why), f"to go on: {resume_command(folder, cfg)}")
         where = "from the last checkpoint" if cfg.checkpoint.every else "from the beginning"
         note(f"{why}; starting again {where} ({left} more times)")
-        left, resume = left - 1, True
+        left, start = left - 1, Start.OVERWRITE if untouched else Start.RESUME
         if code == AGAIN_SMALLER or oom_kills() > kills:
             engine.shrink()
 
 
-def _attempt(cfg: DictConfig, engine: Engine, folder: Path, resume: bool, origin: Origin) -> int:
+def _attempt(cfg: DictConfig, engine: Engine, folder: Path, start: Start, origin: Origin) -> int:
     """One process of the run, or this one where the engine wants that."""
     with scratch_folder() as scratch:
 
         def execute(arm: Arm) -> int:
             from fl_bench.runs.execute import execute  # torch and Flower: seconds, once the config is known to be right
 
-            return execute(cfg, folder, scratch, resume, arm, engine, origin)
+            return execute(cfg, folder, scratch, start, arm, engine, origin)
 
         return in_own_process(execute, engine.patience_s) if engine.own_process else execute(lambda on: None)
 
@@ -120,6 +141,9 @@ def _done(cfg: DictConfig, folder: Path) -> str | None:
         return None
     if record.get("status") != "done":
         return None
+    if changed := run_json.changed(folder, record):
+        note(f"{folder}: {', '.join(changed)} is not what the run wrote: going on from its last checkpoint")
+        return None
     new: Any = OmegaConf.to_container(cfg, resolve=True)
     different = changes(record["config"], new, record.get("choices"))
     if any(map(matters, different)):
@@ -127,5 +151,5 @@ def _done(cfg: DictConfig, folder: Path) -> str | None:
     if "num_rounds" not in different and not record["stopped_early"]:
         return f"all {cfg.num_rounds} rounds were done before"
     if record["stopped_early"] and "early_stop.patience" not in different:
-        return f"stopped early after round {record['final']['round']} before; early_stop.patience would be the key"
+        return f"stopped early after round {record['final'].get('round')} before; early_stop.patience would be the key"
     return None

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from fl_bench.build import build
 from fl_bench.engines.base import Engine
 from fl_bench.engines.resources import limit_gpus
-from fl_bench.errors import ConfigError, Damaged, RunError, note
+from fl_bench.errors import ConfigError, Damaged, RunError, note, plain
 from fl_bench.federation import flower_log, rows
 from fl_bench.federation.local import Trainer
 from fl_bench.federation.rounds import Experiment, Rounds
@@ -28,6 +28,7 @@ from fl_bench.runs.launch import scratch_folder
 from fl_bench.storage import run_json
 from fl_bench.storage.checkpoint import Checkpoint, Store
 from fl_bench.storage.files import digest
+from fl_bench.tasks.base import Task
 
 
 def replay(cfg: DictConfig, folder: Path, round: int, client: int, evaluation: bool, debug: bool) -> int:
@@ -37,7 +38,7 @@ def replay(cfg: DictConfig, folder: Path, round: int, client: int, evaluation: b
     before it are repeated. Nothing in `folder` is changed. With `debug` the turn begins in pdb.
     """
     flower_log.quieten()
-    engine: Engine = build(cfg.engine)
+    engine = build(cfg.engine, Engine)
     limit_gpus(engine)
     if engine.vectorize != "off":
         note("the run stacked clients into one program; one alone gives the same numbers only but for rounding")
@@ -46,8 +47,8 @@ def replay(cfg: DictConfig, folder: Path, round: int, client: int, evaluation: b
         known = round in (0, *Store(folder, 0).rounds())
         start = _go_to(cfg, engine, folder, round if evaluation and known else round - 1, copy, scratch)
         data = engine.place(scratch)
-        strategy, trainer = make_strategy(cfg.strategy.server), prepare(cfg, build(cfg.task), data)
-        experiment = make(cfg, strategy, trainer, data, Store(copy, 0))
+        strategy, trainer = make_strategy(cfg.strategy.server), prepare(cfg, build(cfg.task, Task), data)
+        experiment = make(cfg, strategy, trainer, data, Store(copy, 0, start.run))
         start.put_back(experiment.parts)
         with engine.workers(scratch) as connect:
             rounds = Rounds(experiment, make_fleet(experiment, connect()))
@@ -96,6 +97,10 @@ def _go_to(cfg: DictConfig, engine: Engine, folder: Path, round: int, copy: Path
         start = store.restore(shorter)
     except Damaged as error:
         raise Damaged(str(error).replace(str(copy), str(folder))) from None
+    if start is None:
+        store.clear()
+    else:
+        store.settle()
     if start is None or start.round < round:
         note(f"there is no checkpoint of round {round}: repeating from round {start.round + 1 if start else 0} on")
         before = scratch / "before"
@@ -138,7 +143,8 @@ def _compare(row: Row, recorded: Mapping[str, str] | None) -> int:
         written = known.get(name, "")
         same = text == written or (name == "why" and text in written)
         agree &= same
-        print(f"{name:<20} {text}" + ("" if same or recorded is None else f"   clients.csv: {written or 'nothing'}"))
+        shown = "" if same or recorded is None else f"   clients.csv: {written or 'nothing'}"
+        print(plain(f"{name:<20} {text}{shown}"))
     if recorded is None:
         print("clients.csv has no such row")
     else:

@@ -1,6 +1,6 @@
 """What a run needs to go on after a round: one file in the run's folder, beside the clients' states and the tables."""
 
-import shutil
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +13,15 @@ from omegaconf import DictConfig
 
 from fl_bench.config.changes import refuse_changes
 from fl_bench.config.origin import UNKNOWN, Origin
-from fl_bench.errors import Damaged
+from fl_bench.errors import Damaged, in_one_line
 from fl_bench.storage import snapshot
+from fl_bench.storage.folder import NUMBER, clear
 from fl_bench.storage.sealed import seal, unseal
 from fl_bench.storage.states import KEPT, ClientStates
 from fl_bench.storage.tables import Tables
 
 MODEL = "model"
+FACTS = {"round": int, "config": dict, "parts": dict, "run": str}  # in the note of its file
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Checkpoint:
     config: dict[str, Any]
     parts: dict[str, Any]
     tensors: snapshot.Tensors
+    run: str = ""  # see config.changes.identity
 
     @property
     def vector(self) -> NDArray[np.float32]:
@@ -37,24 +40,29 @@ class Checkpoint:
         return self.tensors[MODEL].numpy()
 
     def put_back(self, parts: Mapping[str, Any]) -> None:
-        """Restore these parts, by name."""
+        """Restore these parts, by name. Raises Damaged where what was kept of one does not fit it."""
         for name, part in parts.items():
-            snapshot.put_back(self.parts[name], self.tensors, part, name)
+            try:
+                snapshot.put_back(self.parts[name], self.tensors, part, name)
+            except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
+                raise Damaged(
+                    f"checkpoint of round {self.round}: {name} cannot be put back: {in_one_line(error)}"
+                ) from error
 
 
 class Store:
     """What a run keeps in its folder: its tables, its clients' states, and checkpoints, `every` so many rounds."""
 
-    def __init__(self, folder: Path, every: int) -> None:
+    def __init__(self, folder: Path, every: int, run: str = "") -> None:
         self.tables = Tables(folder)
-        self.states = ClientStates(folder / "state")
+        self.states = ClientStates(folder / "state", run)
         self.folder = folder
         self.every = every  # 0: never
+        self._whole: Sequence[int] = ()  # the checkpoints that were not damaged when one was restored
 
     def clear(self) -> None:
-        """Delete what an earlier run in the same folder has left."""
-        shutil.rmtree(self._checkpoints, ignore_errors=True)
-        self.states.clear()
+        """Delete what an earlier run in the same folder has left, but for its run.json."""
+        clear(self.folder)
 
     def due(self, round: int, num_rounds: int) -> bool:
         return bool(self.every) and (round % self.every == 0 or round == num_rounds)
@@ -65,25 +73,28 @@ class Store:
         tensors: snapshot.Tensors = {MODEL: torch.from_numpy(vector)}
         taken = {name: snapshot.take(part, tensors, name) for name, part in {**self._own, **parts}.items()}
         self._checkpoints.mkdir(exist_ok=True)
-        seal(self._file(round), tensors, {"round": round, "config": config, "parts": taken})
+        seal(self._file(round), tensors, {"round": round, "config": config, "parts": taken, "run": self.states.run})
         self.keep(self.rounds()[-KEPT:])
         self.states.pin()
 
     def rounds(self) -> list[int]:
         """The rounds that have a checkpoint, rising."""
         files = self._checkpoints.glob("*.safetensors")
-        return sorted(int(file.stem) for file in files if file.stem.isdigit())
+        return sorted(int(file.stem) for file in files if re.fullmatch(NUMBER, file.stem) and file.is_file())
 
     def read(self, round: int) -> Checkpoint:
         """The checkpoint of a round; raises Damaged."""
         tensors, facts = unseal(self._file(round))
-        return Checkpoint(**facts, tensors=tensors)
+        known: dict[str, Any] = {"run": ""} | facts if isinstance(facts, dict) else {}
+        if {name: type(value) for name, value in known.items()} != FACTS or known["round"] != round:
+            raise Damaged(f"{self._file(round)}: is no checkpoint of round {round}")
+        return Checkpoint(**known, tensors=tensors)
 
     def restore(self, cfg: DictConfig, origin: Origin = UNKNOWN) -> Checkpoint | None:
-        """The newest whole checkpoint, with tables and states as they were then; None where there never was one.
+        """The newest whole checkpoint, whose tables and states are then known here; None where there never was one.
 
-        Those after it are deleted, as are rows and states of later rounds. Raises Damaged, which names the first file
-        in the way, where there is none that is whole, and ConfigError where `cfg` would have made other rounds.
+        Nothing changes on disk before `settle`. Raises Damaged, which names the first file in the way, where there is
+        none that is whole, and ConfigError where `cfg` would have made other rounds.
         """
         trouble: Damaged | None = None
         candidates = self.rounds()
@@ -91,16 +102,23 @@ class Store:
             try:
                 found = self.read(candidates[-1])
                 refuse_changes(found.config, cfg, found.round, origin.choices)
+                self.states.run = found.run
                 found.put_back(self._own)
             except Damaged as error:
                 trouble = trouble or error
                 del candidates[-1]
                 continue
-            self.keep(candidates[-KEPT:])
+            self._whole = candidates
             return found
         if trouble:
             raise trouble
         return None
+
+    def settle(self) -> None:
+        """Leave nothing that came after the checkpoint which was restored: later ones, rows and states go."""
+        self.tables.settle()
+        self.states.settle()
+        self.keep(self._whole[-KEPT:])
 
     def keep(self, wanted: Sequence[int]) -> None:
         """Delete all checkpoints but those of these rounds."""

@@ -1,28 +1,74 @@
-"""run.json: what a run is, how far it has come, and how it ended."""
+"""run.json: what a run is, how far it has come, and how it ended.
+
+JSON has no numbers that are not finite: they are written as the strings of NOT_FINITE, and read as numbers again.
+"""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fl_bench.config.origin import Origin
 from fl_bench.errors import ConfigError, Damaged
+from fl_bench.machine import describe
 from fl_bench.storage import files
 
 NAME = "run.json"
+RESULTS = ("metrics.csv", "clients.csv", "partition.csv", "timing.csv", "model.safetensors")
+NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 STATUS = {0: "done", 1: "failed", 2: "invalid", 130: "interrupted"}
+
+
+def new(cfg: DictConfig, origin: Origin) -> dict[str, Any]:
+    """The record of a run that begins."""
+    record: dict[str, Any] = {"status": "running", "exit_code": None, "seed": cfg.seed, "final": {}}
+    record |= {"digests": [], "data": None, "stopped_early": False, "resumed_at": []}
+    record |= {"choices": origin.choices, "overrides": origin.overrides}
+    return record | describe() | {"config": OmegaConf.to_container(cfg, resolve=True)}
+
+
+class Record(BaseModel):
+    """The types of the entries that are used later; older versions did not write all of them."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    config: dict[str, Any] = {}
+    choices: dict[str, str | None] = {}
+    overrides: list[str] = []
+    status: str = ""
+    error: str = ""
+    stopped_early: bool = False
+    final: dict[str, Any] = {}
+    digests: list[str] = []
+    data: dict[str, str] | None = None
+    resumed_at: list[int] = []
+    files: dict[str, str] = {}
+
+
+OLDER: dict[str, Any] = {"status": "", "stopped_early": False, "final": {}, "digests": [], "data": None}
 
 
 def read(folder: Path) -> dict[str, Any]:
     """The record of the run in `folder`, empty where there is none; Damaged where it cannot be read."""
+    file = folder / NAME
     try:
-        record = json.loads((folder / NAME).read_text())
+        record = json.loads(file.read_text())
+        if not isinstance(record, dict):
+            raise ValueError
+        Record.model_validate(record)
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except ValueError:
-        record = None
-    if not isinstance(record, dict):
-        raise Damaged(f"{folder / NAME}: is damaged: it is no JSON object")
-    return record
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise Damaged(f"{file}: is damaged: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    except (ValueError, RecursionError):
+        raise Damaged(f"{file}: is damaged: it is no JSON object") from None
+    found: dict[str, Any] = _each(record, lambda value: NOT_FINITE.get(value, value) if type(value) is str else value)
+    return OLDER | found
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -30,7 +76,21 @@ def read_run(folder: Path) -> dict[str, Any]:
     record = read(folder)
     if "config" not in record:
         raise ConfigError(f"{folder}: is not the folder of a run: it has no run.json with a config")
+    if "${" in json.dumps(record["config"]):
+        raise Damaged(f"{folder / NAME}: is damaged: its config has an interpolation, and what is recorded has none")
     return record
+
+
+def seals(folder: Path) -> dict[str, str]:
+    """The digests of the results that are there, by name."""
+    return {name: files.digest((folder / name).read_bytes()) for name in RESULTS if (folder / name).exists()}
+
+
+def changed(folder: Path, record: Mapping[str, Any]) -> list[str]:
+    """The results of a finished run that are no longer there, or not what it wrote, as far as its record knows."""
+    now = seals(folder)
+    expected = record.get("files") or dict.fromkeys(RESULTS)
+    return [name for name, seal in expected.items() if name not in now or seal not in (None, now[name])]
 
 
 def close(folder: Path, error: str) -> None:
@@ -39,4 +99,20 @@ def close(folder: Path, error: str) -> None:
 
 
 def save(folder: Path, record: Mapping[str, Any]) -> None:
-    files.write(folder / NAME, (json.dumps(record, indent=2) + "\n").encode())
+    text = json.dumps(_each(record, _finite), indent=2, allow_nan=False)
+    files.write(folder / NAME, f"{text}\n".encode())
+
+
+def _finite(value: Any) -> Any:
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _each(value: Any, change: Callable[[Any], Any]) -> Any:
+    """The same with each value changed that is no list or mapping."""
+    if isinstance(value, Mapping):
+        return {key: _each(item, change) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_each(item, change) for item in value]
+    return change(value)

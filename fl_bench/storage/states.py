@@ -3,9 +3,12 @@
 A client's state after round r is the file `<client>/<r>.safetensors`. Whoever takes its turn in round r reads the
 newest version from before r, so that a round can be repeated. A version goes when there is a newer one and no
 checkpoint needs it.
+
+Each file says whose state it is: of which client, after which round, of which run. Another one, put in its place, is
+refused.
 """
 
-import shutil
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,30 +16,30 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from fl_bench.errors import Damaged
+from fl_bench.storage.folder import NUMBER
 from fl_bench.storage.sealed import seal, unseal
 
 State = dict[str, Tensor]
 Versions = dict[int, int]  # by client: the round of its state
 
+OURS = re.compile(rf"{NUMBER}/{NUMBER}\.safetensors(?:\.tmp)?")  # below the folder of all states
 KEPT = 2  # checkpoints: the last but one is for when the last is damaged
 
 
 class ClientStates:
     """The states of all clients in one folder, which every worker can reach."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, run: str = "") -> None:
         self.folder = folder
+        self.run = run  # see config.changes.identity; "" of runs from before there was one
         self.versions: Versions = {}  # the newest; kept by the server only
         self.pinned: list[Versions] = []  # of each checkpoint that there is, the oldest first
-
-    def clear(self) -> None:
-        """Delete what an earlier run in the same folder has left."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def read(self, client: int, before: int) -> State:
         """The client's state as it was before round `before`; empty where it has never kept anything."""
         rounds = [round for round in self._rounds(client) if round < before]
-        return unseal(self._file(client, max(rounds)))[0] if rounds else {}
+        return self._unseal(client, max(rounds)) if rounds else {}
 
     def write(self, client: int, round: int, state: State) -> None:
         """Keep a client's state after `round`: all of it, or after a crash nothing."""
@@ -44,7 +47,7 @@ class ClientStates:
             return
         file = self._file(client, round)
         file.parent.mkdir(parents=True, exist_ok=True)
-        seal(file, state)
+        seal(file, state, self._facts(client, round))
 
     def commit(self, round: int, trained: Collection[int], drawn: Collection[int]) -> None:
         """End a round: those who `trained` have new states; of the others who were `drawn`, the old ones stand."""
@@ -70,19 +73,31 @@ class ClientStates:
         return {"versions": [np.array(list(v.items()), np.int64) for v in (*self.pinned[1 - KEPT :], self.versions)]}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        """Leave nothing but what these checkpoints need. Raises Damaged where something is not there."""
+        """Take these checkpoints' versions for the newest. Raises Damaged where something is not there."""
         self.pinned = [dict(table.reshape(-1, 2).tolist()) for table in state["versions"]]
         self.versions = dict(self.pinned[-1])
         for client, version in self.versions.items():
-            unseal(self._file(client, version))
+            self._unseal(client, version)
+
+    def settle(self) -> None:
+        """Leave no state but what the checkpoints need."""
         needed = {self._file(client, version) for pinned in self.pinned for client, version in pinned.items()}
-        for file in self.folder.glob("*/*"):
-            if file not in needed:
+        for file in self.folder.glob("*/*.safetensors*"):
+            if file not in needed and OURS.fullmatch(f"{file.parent.name}/{file.name}"):
                 file.unlink()
+
+    def _unseal(self, client: int, round: int) -> State:
+        state, facts = unseal(self._file(client, round))
+        if facts != self._facts(client, round) and (self.run or facts is not None):
+            raise Damaged(f"{self._file(client, round)}: is the state of another client, round or run")
+        return state
+
+    def _facts(self, client: int, round: int) -> dict[str, Any]:
+        return {"client": client, "round": round, "run": self.run}
 
     def _file(self, client: int, round: int) -> Path:
         return self.folder / str(client) / f"{round}.safetensors"
 
     def _rounds(self, client: int) -> list[int]:
         files = (self.folder / str(client)).glob("*.safetensors")
-        return [int(file.stem) for file in files if file.stem.isdigit()]
+        return [int(file.stem) for file in files if OURS.fullmatch(f"{client}/{file.name}")]

@@ -16,6 +16,8 @@ from fl_bench.storage import files
 # Columns stand in the order of these names and prefixes, then in the order they came.
 ORDER = ("round", "client", "status", "num_examples", "train_", "test_", "client_", "clients_", "aggregated", "bytes_")
 
+NAMES = ("clients", "metrics", "timing")  # the tables that a checkpoint may know
+
 
 @dataclass
 class Table:
@@ -32,6 +34,7 @@ class Tables:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._tables: dict[str, Table] = {}
+        self._texts: dict[str, bytes] = {}  # of files that are to be brought back
 
     def write(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append rows to `<name>.csv`. Floats are written so that they read back to the same bits."""
@@ -61,17 +64,21 @@ class Tables:
         return {name: [t.columns, t.num_rows, t.digest.hexdigest()] for name, t in self._tables.items()}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        """Bring the files back to what they were: later and half-written rows go. Raises Damaged where they differ."""
-        texts = {}
+        """Take up the tables as they were; `settle` brings the files back. Raises Damaged where their rows differ."""
         for name, (columns, num_rows, digest) in state.items():
+            if name not in NAMES:
+                raise Damaged(f"{self.folder}: its checkpoint has a table {name!r}, which fl-bench does not write")
             table = self._tables[name] = Table(columns, num_rows)
             try:
-                texts[name] = self._reread(name, table)
+                self._texts[name] = self._reread(name, table)
             except (FileNotFoundError, csv.Error):
                 raise Damaged(f"{self._file(name)}: is missing, or no table") from None
             if table.digest.hexdigest() != digest:
                 raise Damaged(f"{self._file(name)}: is damaged: its first {num_rows} rows are not those written")
-        for name, text in texts.items():
+
+    def settle(self) -> None:
+        """Remove later and half-written rows from the files."""
+        for name, text in self._texts.items():
             files.write(self._file(name), text)
 
     def _reread(self, name: str, table: Table) -> bytes:

@@ -11,6 +11,7 @@ from flwr.app import Message
 
 from fl_bench.build import build
 from fl_bench.engines import inline_grid, ray_grid
+from fl_bench.engines.base import Engine
 from fl_bench.engines.resources import fraction, limit_gpus
 from fl_bench.errors import ConfigError
 from fl_bench.federation.local import Trainer
@@ -120,7 +121,7 @@ def test_no_room_anywhere_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_auto_without_a_gpu_is_none() -> None:
-    engine = build(compose("engine.client_resources.num_gpus=auto").engine)
+    engine = build(compose("engine.client_resources.num_gpus=auto").engine, Engine)
     limit_gpus(engine)
     assert engine.resources["num_gpus"] == 0
     assert engine.client_resources["num_gpus"] == "auto"  # the config stays as it was

@@ -19,11 +19,11 @@ def test_our_codes_are_none_of_flowers() -> None:
 
 def test_a_job_and_the_strategys_own_records() -> None:
     InlineGrid()  # gives messages the identity that they must bear
-    job = Job("data", "state", each=True, together=3)
+    job = Job("data", "state", "a run", each=True, together=3)
     strategys = RecordDict({"config": ConfigRecord({"mu": 0.5})})
     content = job.beside(strategys, round=4, clients=(7, 2), weight_bound=90)
     message = Message(content, 1, "train")
-    assert Job.of(message) == Job("data", "state", True, 3, round=4, clients=(7, 2), weight_bound=90)
+    assert Job.of(message) == Job("data", "state", "a run", True, 3, round=4, clients=(7, 2), weight_bound=90)
     assert message.content["config"] == strategys["config"]
     assert list(strategys) == ["config"]  # which is not changed
 

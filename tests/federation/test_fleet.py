@@ -27,6 +27,7 @@ from fl_bench.storage.states import ClientStates, State
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.server import ALL_EXAMPLES
 from fl_bench.strategies.turn import Turn
+from fl_bench.tasks.base import Task
 
 NOTHING_TRAVELS = {"local_only", "fedper", "fedrep"}  # of a model with a single layer
 STRATEGIES = sorted({file.stem for file in (CONF / "strategy").glob("*.yaml")} - NOTHING_TRAVELS)
@@ -41,7 +42,7 @@ class Plain(InlineGrid):
 
 def start(tmp_path: Path, strategy: str) -> tuple[DictConfig, Trainer]:
     cfg = compose(f"strategy={strategy}", "partition=linear", "num_rounds=2", "local.lr=0.05")
-    trainer = prepare(cfg, build(cfg.task), tmp_path)
+    trainer = prepare(cfg, build(cfg.task, Task), tmp_path)
     return cfg, trainer
 
 
@@ -135,7 +136,7 @@ class Wire(InlineGrid):
 
 def sent(tmp_path: Path, *overrides: str) -> list[list[int]]:
     cfg = compose("num_clients=6", "partition=linear", "local.steps=null", *overrides)
-    trainer = prepare(cfg, build(cfg.task), tmp_path)
+    trainer = prepare(cfg, build(cfg.task, Task), tmp_path)
     wire = Wire()
     strategy, plan = make_strategy(cfg.strategy.server), Plan(1, range(6))
     fleet = fleet_of(cfg, strategy, trainer, tmp_path, wire)
@@ -156,7 +157,7 @@ def test_without_packing_each_client_has_a_message(tmp_path: Path) -> None:
 
 def prepared(tmp_path: Path, *overrides: str) -> tuple[Fleet, Vector]:
     cfg = compose(*overrides)
-    trainer = prepare(cfg, build(cfg.task), tmp_path)
+    trainer = prepare(cfg, build(cfg.task, Task), tmp_path)
     return fleet_of(cfg, make_strategy(cfg.strategy.server), trainer, tmp_path), trainer.untrained()
 
 

@@ -104,7 +104,7 @@ class Summed(Mnist):
 )
 def test_what_cannot_be_stacked_says_why(tmp_path: Path, words: list[str], reason: str | None) -> None:
     cfg = compose(*words)
-    found = why_not(prepare(cfg, build(cfg.task), tmp_path))
+    found = why_not(prepare(cfg, build(cfg.task, Task), tmp_path))
     assert found is None if reason is None else reason in str(found)
 
 

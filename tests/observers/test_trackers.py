@@ -31,6 +31,7 @@ from fl_bench.observers.mlflow import MLflow
 from fl_bench.observers.tensorboard import TensorBoard
 from fl_bench.observers.tracker import Tracker, Tracking
 from fl_bench.observers.wandb import Wandb
+from fl_bench.runs.begin import Start
 from fl_bench.runs.execute import execute
 from fl_bench.storage import run_json
 
@@ -246,13 +247,13 @@ def test_a_package_that_is_missing_is_refused(make: Callable[[], Tracker], monke
 
 
 def test_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert type(build(compose().tracker)) is Tracker
-    assert type(build(compose("tracker=tensorboard").tracker)) is TensorBoard
-    assert build(compose("tracker=mlflow").tracker).uri == "sqlite:///outputs/mlflow.db"
+    assert type(build(compose().tracker, Tracker)) is Tracker
+    assert type(build(compose("tracker=tensorboard").tracker, Tracker)) is TensorBoard
+    assert build(compose("tracker=mlflow").tracker, MLflow).uri == "sqlite:///outputs/mlflow.db"
     monkeypatch.setattr("fl_bench.observers.tracker.find_spec", lambda name: True)
-    assert build(compose("tracker=wandb").tracker).mode == "offline"
+    assert build(compose("tracker=wandb").tracker, Wandb).mode == "offline"
     with pytest.raises(ConfigError, match=r"tracker.mode=on: should be 'offline' or 'online'"):
-        build(compose("tracker=wandb", "tracker.mode=on").tracker)
+        build(compose("tracker=wandb", "tracker.mode=on").tracker, Tracker)
     assert not matters("tracker.uri")
 
 
@@ -329,7 +330,7 @@ def test_a_run_that_was_interrupted_gives_its_tracker_all_rows(launch: Callable[
     folder = launch("num_rounds=2", *words)
     scratch = tmp_path / "again"
     scratch.mkdir()
-    assert execute(compose("num_rounds=4", *words), folder, scratch, resume=True) == 0
+    assert execute(compose("num_rounds=4", *words), folder, scratch, begin=Start.RESUME) == 0
     _, name, _, *rows, status = json.loads((tmp_path / "told.json").read_text())
     assert (name, status) == (folder.name, "done")
     expected = list(csv.DictReader((folder / "metrics.csv").open()))

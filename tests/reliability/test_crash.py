@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import compose, digests
 
+from fl_bench.runs.begin import Start
 from fl_bench.runs.execute import execute
 
 CRASHES = int(os.environ.get("FL_BENCH_CRASHES", "16"))  # docs/reliability.md says of how many it was last tried with
@@ -38,7 +39,7 @@ def start(words: tuple[str, ...], folder: Path, scratch: Path, resume: bool) -> 
         os.dup2(output, 1)
         os.dup2(output, 2)
         scratch.mkdir()
-        code = execute(cfg, folder, scratch, resume)
+        code = execute(cfg, folder, scratch, Start.RESUME if resume else Start.NEW)
     finally:
         os._exit(code)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import compose, digests
 
+from fl_bench.runs.begin import Start
 from fl_bench.runs.execute import execute
 
 DAMAGES = int(os.environ.get("FL_BENCH_DAMAGES", "60"))  # docs/reliability.md says with how many it was last tried
@@ -69,7 +70,7 @@ def test_damage(
     content = bytearray(file.read_bytes())
     KINDS[number % len(KINDS)](content, chance)
     file.write_bytes(content)
-    code = execute(compose(*WORDS, "num_rounds=5"), folder, scratch, resume=True)
+    code = execute(compose(*WORDS, "num_rounds=5"), folder, scratch, begin=Start.RESUME)
     errors = capsys.readouterr().err
     if code == 0:
         assert digests(folder) == expected

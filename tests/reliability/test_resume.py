@@ -9,18 +9,19 @@ import pytest
 from conftest import TRACE_COLUMNS, compose, digests, forked, table
 
 from fl_bench.config.schema import CONF
+from fl_bench.runs.begin import Start
 from fl_bench.runs.execute import execute
 from fl_bench.storage.checkpoint import Store
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.turn import Turn
 
-Start = Callable[..., tuple[Path, int]]
+Run = Callable[..., tuple[Path, int]]
 SMALL = ("num_clients=5", "local.steps=1", "data=synthetic", "data.num_samples=100", "evaluate.clients=true")
 STRATEGIES = sorted(file.stem for file in (CONF / "strategy").glob("*.yaml"))
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Start:
+def start(tmp_path: Path) -> Run:
     """Run in tmp_path/NAME, or go on there: the folder and the exit code."""
     count = iter(range(100))
 
@@ -28,13 +29,13 @@ def start(tmp_path: Path) -> Start:
         folder, scratch = tmp_path / name, tmp_path / f"scratch{next(count)}"
         folder.mkdir(exist_ok=True)
         scratch.mkdir()
-        return folder, execute(compose(*SMALL, *words), folder, scratch, resume)
+        return folder, execute(compose(*SMALL, *words), folder, scratch, Start.RESUME if resume else Start.NEW)
 
     return call
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_every_strategy_goes_on_as_if_it_had_not_stopped(start: Start, strategy: str) -> None:
+def test_every_strategy_goes_on_as_if_it_had_not_stopped(start: Run, strategy: str) -> None:
     words: tuple[str, ...] = (f"strategy={strategy}", "task=mnist", "network=heterogeneous", "clients_per_round=4")
     if strategy == "fedprox":
         words += ("strategy.mu=adaptive",)
@@ -45,7 +46,7 @@ def test_every_strategy_goes_on_as_if_it_had_not_stopped(start: Start, strategy:
     assert digests(parts) == digests(whole)
 
 
-def test_the_state_of_a_strategy_is_what_makes_the_difference(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_state_of_a_strategy_is_what_makes_the_difference(start: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it FedAdam ends elsewhere, so the test above can fail."""
     whole, _ = start("whole", "strategy=fedadam", "num_rounds=5")
     start("parts", "strategy=fedadam", "num_rounds=3")
@@ -54,7 +55,7 @@ def test_the_state_of_a_strategy_is_what_makes_the_difference(start: Start, monk
     assert digests(parts)["model.safetensors"] != digests(whole)["model.safetensors"]
 
 
-def test_pictures_and_costs_go_on_too(start: Start, quick_judge: None) -> None:
+def test_pictures_and_costs_go_on_too(start: Run, quick_judge: None) -> None:
     words = ("task=dcgan", "figures=true", "targets=[1,500]", "target_metric=test_judge_fd", "checkpoint.every=2",
              "evaluate.every=2")  # fmt: skip
     whole, _ = start("whole", *words, "num_rounds=6")
@@ -76,13 +77,13 @@ def pictures(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in (folder / "figures").glob("round*")}
 
 
-def test_the_last_two_checkpoints_are_kept_and_the_states_they_need(start: Start) -> None:
+def test_the_last_two_checkpoints_are_kept_and_the_states_they_need(start: Run) -> None:
     folder, _ = start("run", "strategy=scaffold", "num_rounds=7", "checkpoint.every=3", "clients_per_round=5")
     assert sorted(file.name for file in (folder / "checkpoint").iterdir()) == ["6.safetensors", "7.safetensors"]
     assert {file.name for file in folder.glob("state/*/*")} == {"6.safetensors", "7.safetensors"}
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(start: Run, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("strategy=scaffold", "clients_per_round=3")
     whole, _ = start("whole", *words, "num_rounds=6")
     parts, _ = start("parts", *words, "num_rounds=4")
@@ -93,7 +94,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(start: Start, capsys: 
     assert digests(parts) == digests(whole)
 
 
-def test_half_a_row_is_repaired(start: Start) -> None:
+def test_half_a_row_is_repaired(start: Run) -> None:
     whole, _ = start("whole", "num_rounds=4")
     parts, _ = start("parts", "num_rounds=3")
     for name in ("metrics", "clients", "timing"):
@@ -105,7 +106,7 @@ def test_half_a_row_is_repaired(start: Start) -> None:
 
 
 def test_a_column_that_came_after_the_checkpoint_goes_and_comes_again(
-    start: Start, monkeypatch: pytest.MonkeyPatch
+    start: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def finish(self: LocalAlgorithm, turn: Turn) -> None:
         if turn.round == 3 and turn.client == 1:
@@ -132,7 +133,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("word", "line"), REFUSED, ids=lambda value: value.split(":")[0])
 def test_what_would_change_earlier_rounds_is_refused_and_nothing_is_touched(
-    start: Start, capsys: pytest.CaptureFixture[str], word: str, line: str
+    start: Run, capsys: pytest.CaptureFixture[str], word: str, line: str
 ) -> None:
     folder, _ = start("run", "num_rounds=3")
     before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
@@ -145,7 +146,7 @@ def test_what_would_change_earlier_rounds_is_refused_and_nothing_is_touched(
     assert before == {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def test_what_makes_no_difference_may_change(start: Start) -> None:
+def test_what_makes_no_difference_may_change(start: Run) -> None:
     whole, _ = start("whole", "num_rounds=4")
     start("parts", "num_rounds=2")
     free = ("engine.packing=false", "figures=true", "checkpoint.every=5", "on_client_failure=retry")
@@ -155,7 +156,7 @@ def test_what_makes_no_difference_may_change(start: Start) -> None:
 
 
 def test_other_data_is_refused(
-    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    start: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     start("run", "num_rounds=2")
     monkeypatch.setattr("fl_bench.runs.experiment.data_digests", lambda *_: {"data": "other", "partition": "other"})
@@ -164,7 +165,7 @@ def test_other_data_is_refused(
     assert "fl-bench: data: is not what the run began with" in capsys.readouterr().err
 
 
-def test_without_a_checkpoint_a_run_begins_anew(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_checkpoint_a_run_begins_anew(start: Run, capsys: pytest.CaptureFixture[str]) -> None:
     whole, _ = start("whole", "num_rounds=3")
     parts, _ = start("parts", "num_rounds=2", "checkpoint.every=0")
     assert not (parts / "checkpoint").exists()
@@ -176,7 +177,7 @@ def test_without_a_checkpoint_a_run_begins_anew(start: Start, capsys: pytest.Cap
     assert digests(parts) == digests(whole)
 
 
-def test_killed_between_the_last_checkpoint_and_its_tidying(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_between_the_last_checkpoint_and_its_tidying(start: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("strategy=scaffold", "clients_per_round=3", "num_rounds=4")
     whole, _ = start("whole", *words)
     keep = Store.keep
@@ -196,7 +197,7 @@ def test_killed_between_the_last_checkpoint_and_its_tidying(start: Start, monkey
     assert names[0] == names[1] == ["3.safetensors", "4.safetensors"]
 
 
-def test_an_empty_picture_does_not_stop_a_run(start: Start, quick_judge: None) -> None:
+def test_an_empty_picture_does_not_stop_a_run(start: Run, quick_judge: None) -> None:
     """As after a power failure on a file system that had the name before the content."""
     words = ("task=dcgan", "figures=true", "evaluate.clients=false")
     whole, _ = start("whole", *words, "num_rounds=2")
@@ -207,13 +208,13 @@ def test_an_empty_picture_does_not_stop_a_run(start: Start, quick_judge: None) -
     assert pictures(parts) == pictures(whole)
 
 
-def test_a_strange_file_among_the_checkpoints_is_let_be(start: Start) -> None:
+def test_a_strange_file_among_the_checkpoints_is_let_be(start: Run) -> None:
     parts, _ = start("parts", "num_rounds=2")
     (parts / "checkpoint" / "2 (copy).safetensors").write_bytes(b"")
     assert start("parts", "num_rounds=3", resume=True)[1] == 0
 
 
-def test_other_traces_are_other_data(start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_traces_are_other_data(start: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     traces = tmp_path / "traces.csv"
     rows = [f"{client},1,1e6,1e6,," for client in range(5)]
     traces.write_text(TRACE_COLUMNS + "\n".join(rows))
@@ -224,7 +225,7 @@ def test_other_traces_are_other_data(start: Start, tmp_path: Path, capsys: pytes
     assert "fl-bench: data: is not what the run began with" in capsys.readouterr().err
 
 
-def test_a_new_run_in_an_old_folder_takes_nothing_over(start: Start) -> None:
+def test_a_new_run_in_an_old_folder_takes_nothing_over(start: Run) -> None:
     words = ("strategy=scaffold", "num_rounds=2", "figures=true", "task=cifar")
     whole, _ = start("whole", *words)
     start("used", "num_rounds=5", "seed=3", "strategy=scaffold", "task=cifar", "figures=true")
@@ -242,7 +243,7 @@ class Opaque:
 
 
 def test_what_cannot_be_saved_is_named(
-    start: Start, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    start: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from flwr.serverapp.strategy import FedAvg
 

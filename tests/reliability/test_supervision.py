@@ -18,6 +18,7 @@ from fl_bench.errors import AGAIN_SMALLER
 from fl_bench.machine import num_cpus
 from fl_bench.observers import journal
 from fl_bench.runs import launch
+from fl_bench.runs.begin import Start
 from fl_bench.runs.process import Arm, Crashed, in_own_process
 
 KILLS = int(os.environ.get("FL_BENCH_KILLS", "1"))  # docs/reliability.md says with how many it was last tried
@@ -156,18 +157,18 @@ def test_for_want_of_memory_it_starts_again_with_half_as_many_workers(
     cfg = compose("engine=simulation", "engine.client_resources.num_cpus=0.5", "engine.client_resources.num_gpus=0.25")
     seen = []
 
-    def attempt(cfg: DictConfig, engine: Engine, folder: Path, resume: bool, origin: Origin) -> int:
-        seen.append((resume, dict(engine.resources)))
+    def attempt(cfg: DictConfig, engine: Engine, folder: Path, start: Start, origin: Origin) -> int:
+        seen.append((start, dict(engine.resources)))
         record = journal.Journal(folder, cfg)
         record.end(1, "round 3: the worker of clients 1, 2 died")
         return AGAIN_SMALLER if len(seen) < 3 else 0
 
     monkeypatch.setattr(launch, "_attempt", attempt)
-    assert launch.launch(cfg, tmp_path, resume=False, origin=UNKNOWN) == 0
+    assert launch.launch(cfg, tmp_path, Start.NEW, origin=UNKNOWN) == 0
     assert seen == [
-        (False, {"num_cpus": 0.5, "num_gpus": 0.25}),
-        (True, {"num_cpus": 1.0, "num_gpus": 0.5}),
-        (True, {"num_cpus": 2.0 if num_cpus() > 1 else 1.0, "num_gpus": 1.0}),
+        (Start.NEW, {"num_cpus": 0.5, "num_gpus": 0.25}),
+        (Start.RESUME, {"num_cpus": 1.0, "num_gpus": 0.5}),
+        (Start.RESUME, {"num_cpus": 2.0 if num_cpus() > 1 else 1.0, "num_gpus": 1.0}),
     ]
     assert capsys.readouterr().err.count("round 3: the worker of clients 1, 2 died; starting again") == 2
 

@@ -13,6 +13,7 @@ from fl_bench.federation.exchange import Status
 from fl_bench.federation.rounds import Rounds
 from fl_bench.runs.experiment import make, make_fleet, make_strategy, prepare
 from fl_bench.storage.checkpoint import Store
+from fl_bench.tasks.base import Task
 
 STRATEGIES = sorted(file.stem for file in (CONF / "strategy").glob("*.yaml"))
 SMALL = ("num_clients=4", "local.steps=2", "data=synthetic", "data.num_samples=60", "model.norm=batch")
@@ -21,7 +22,7 @@ SMALL = ("num_clients=4", "local.steps=2", "data=synthetic", "data.num_samples=6
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_turn_leaves_nothing_in_the_algorithm(name: str, tmp_path: Path) -> None:
     cfg = compose("task=cifar", f"strategy={name}", *SMALL)
-    trainer = prepare(cfg, build(cfg.task), tmp_path)
+    trainer = prepare(cfg, build(cfg.task, Task), tmp_path)
     algorithm = trainer.algorithm
     trainer.rows(0)  # what it learns of the partition is the same for everybody
     before = copy.deepcopy(vars(algorithm))

@@ -1,0 +1,65 @@
+"""The words of the command line before Hydra reads them: what its grammar cannot take is quoted, or said how to."""
+
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override
+from hydra.errors import HydraException
+
+from fl_bench.build import nearest
+from fl_bench.config.compose import GROUPS, options
+from fl_bench.errors import ConfigError
+
+PLAIN = re.compile(r"[^'\"\\{}\[\](),=$*\x00-\x1f]+")  # a value that can only be meant as it stands, such as a path
+OPTIONAL = ("experiment",)  # groups of which none need be chosen
+
+
+def readable(words: Iterable[str]) -> list[str]:
+    """The words, with quotes around a value that is plain text and that Hydra's grammar cannot take without."""
+    return [word if _parses(word) else _quoted(word) for word in words]
+
+
+def refuse_choices(words: Sequence[str], multirun: bool, own: Path | None) -> None:
+    """Raise ConfigError for a group of which something else than one option is chosen, and for a sweep over nothing."""
+    for override in OverridesParser.create().parse_overrides(list(words)):
+        key, value, word = override.key_or_group, override.value(), override.input_line
+        if override.is_sweep_override() and multirun and not _values(override, own):
+            raise ConfigError(f"{word}: is a sweep over nothing")
+        if key not in GROUPS or override.is_delete() or override.is_sweep_override() or isinstance(value, str):
+            continue
+        if not (value is None and key in OPTIONAL):
+            raise ConfigError(f"{word}: must name one option; {nearest(str(value), options(key, own))}")
+
+
+def _values(override: Override, own: Path | None) -> list[str]:
+    """What a sweep goes over."""
+    value = override.value()
+    if isinstance(value, Glob):
+        return value.filter(list(options(override.key_or_group, own)))
+    return list(override.sweep_string_iterator())
+
+
+def _for_the_shell(word: str) -> str:
+    return shlex.quote(word) if set(word) & set('"$`!') else f'"{word}"'
+
+
+def _parses(word: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(word)
+    except HydraException:
+        return False
+    return True
+
+
+def _quoted(word: str) -> str:
+    """The word with its value in quotes, where that says the same; otherwise ConfigError says how it would be read."""
+    key, equals, value = word.partition("=")
+    quoted = f"{key}='{value.replace(chr(39), chr(92) + chr(39))}'"
+    if not equals or not _parses(quoted):
+        raise ConfigError(f"{word}: cannot be read; say KEY=VALUE, and a text with signs in it as KEY='\"TEXT\"'")
+    if not PLAIN.fullmatch(value):
+        raise ConfigError(f"{word}: cannot be read; if its value is meant as it stands: {_for_the_shell(quoted)}")
+    return quoted
