@@ -1,29 +1,35 @@
 """The errors a user sees: one line each, and the exit code of the command."""
 
 import errno
+import os
 import sys
 import textwrap
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import gettempdir
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the disk's fault, not the writer's
 DISK = (*FULL, errno.EACCES, errno.EIO)
+SCRATCH = "fl-bench-"  # how the names of temporary folders begin
 
 
-def in_one_line(error: Exception) -> str:
+def in_one_line(error: BaseException) -> str:
     """What an unexpected exception says, and where it was raised."""
     where = traceback.extract_tb(error.__traceback__)[-1]
     text = textwrap.shorten(f"{type(error).__name__}: {error}", 1000, placeholder=" ...")
     return f"{text} ({Path(where.filename).name}:{where.lineno})"
 
 
-def disk_trouble(error: Exception, kinds: Sequence[int] = FULL) -> str | None:
+def disk_trouble(error: BaseException, kinds: Sequence[int] = FULL) -> str | None:
     """What is wrong with which file, where the disk is full or read-only, or a file damaged; otherwise None."""
     if isinstance(error, Damaged | StorageError):
         return str(error)
     if isinstance(error, OSError) and error.errno in kinds:
-        return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+        is_temporary = str(error.filename).startswith(os.path.join(gettempdir(), SCRATCH))
+        hint = "; let TMPDIR name a folder with more room" if is_temporary else ""
+        return f"{error.filename}: {error.strerror}{hint}" if error.filename else str(error.strerror)
     return None
 
 
@@ -38,10 +44,19 @@ def known(error: BaseException) -> FlBenchError:
     """What has ended a run, as one of the errors with a line and an exit code."""
     if isinstance(error, FlBenchError):
         return error
-    if not isinstance(error, Exception):
+    if isinstance(error, KeyboardInterrupt):
         return Interrupted("stopped by Ctrl-C")
     trouble = disk_trouble(error, DISK)
     return StorageError(trouble) if trouble else RunError(in_one_line(error))
+
+
+@contextmanager
+def no_exit() -> Iterator[None]:
+    """Makes of sys.exit, in somebody's strategy or task, a failure like any other."""
+    try:
+        yield
+    except SystemExit as error:
+        raise RunError(in_one_line(error)) from error
 
 
 def refuse(error: FlBenchError, hint: str = "") -> int:

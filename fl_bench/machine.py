@@ -1,10 +1,12 @@
 """Facts about this process, machine and installation."""
 
 import ctypes
+import hashlib
 import os
 import platform
 import resource
 import subprocess
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,31 @@ def oom_kills() -> int:
 def num_cpus() -> int:
     """The processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory() -> int:
+    """The bytes of memory that this machine has, or that the control groups of this process allow it."""
+    groups = Path("/proc/self/cgroup")
+    lines = groups.read_text().splitlines() if groups.exists() else []
+    own = next((Path("/sys/fs/cgroup", line[4:]) for line in lines if line.startswith("0::/")), Path("/sys/fs/cgroup"))
+    files = [folder / "memory.max" for folder in (own, *own.parents)]
+    limits = [file.read_text().strip() for file in files if file.exists()]
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(total, *(int(limit) for limit in limits if limit != "max"), total)
+
+
+def address_space() -> float:
+    """The bytes of address space that this process may have (`ulimit -v`)."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return float("inf") if limit == resource.RLIM_INFINITY else limit
+
+
+@cache
+def package() -> tuple[str, str]:
+    """What this package is, version and a digest of its code, and where."""
+    here = Path(__file__).parent
+    code = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(here.rglob("*.py"))))
+    return f"{version('fl-bench')} {code.hexdigest()[:12]}", str(here)
 
 
 def describe() -> dict[str, Any]:

@@ -36,6 +36,7 @@ from fl_bench.data.arrays import FederatedData
 from fl_bench.federation.parameters import FlatModel
 from fl_bench.network.clock import Network
 from fl_bench.runs.execute import execute
+from fl_bench.runs.scratch import LOCK
 from fl_bench.strategies.turn import Turn
 from fl_bench.tasks.base import Batch, Metrics, Task, batch_mean
 
@@ -236,7 +237,7 @@ def traces(folder: Path) -> dict[str, str]:
     """
     running = [process for process in processes() if works_in(process, folder) or is_ours(process)]
     shared = [file for file in Path("/dev/shm").glob("*") if file.stat().st_uid == os.getuid() and not in_use(file)]
-    locks = [lock for lock in Path(tempfile.gettempdir()).glob("fl-bench-*/lock") if is_free(lock)]
+    locks = [lock for lock in Path(tempfile.gettempdir()).glob(f"fl-bench-*/{LOCK}") if is_free(lock)]
     return {str(file): str(file) for file in (*shared, *locks)} | {
         process.name: f"process {process.name}: {command_line(process)}" for process in running
     }

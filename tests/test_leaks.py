@@ -11,6 +11,8 @@ from pathlib import Path
 import conftest
 import pytest
 
+from fl_bench.runs.scratch import LOCK
+
 pytestmark = pytest.mark.alone  # what is left here on purpose, the tests beside it would see
 
 SLEEP = ["sleep", "1000"]
@@ -86,7 +88,7 @@ def test_shared_memory_that_nobody_has_is_seen(impatient: Callable[[], list[str]
 
 def test_a_temporary_folder_that_nobody_holds_is_seen(impatient: Callable[[], list[str]]) -> None:
     with tempfile.TemporaryDirectory(prefix="fl-bench-") as folder:
-        lock = Path(folder, "lock")
+        lock = Path(folder, LOCK)
         with lock.open("w") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
             assert impatient() == []

@@ -20,8 +20,9 @@ COUNT, LARGEST = 2**31 - 1, 2**63 - 1  # of anything; of an integer
 MOST_CLIENTS = 10**7
 
 
-def _between(key: str, low: int, high: int = COUNT) -> Rule:
-    return key, lambda value, _: low <= value <= high, f"must be from {low} to {high}"
+def _between(key: str, low: int, high: int = COUNT) -> tuple[Rule, Rule]:
+    at_least: Rule = (key, lambda value, _: value is None or value >= low, f"must be {low} or more")
+    return at_least, (key, lambda value, _: value is None or value <= high, f"must be at most {high}")
 
 
 def _part(key: str) -> Rule:
@@ -31,28 +32,25 @@ def _part(key: str) -> Rule:
 
 RULES: list[Rule] = [
     ("seed", lambda value, _: 0 <= value < 2**63, "must be between 0 and 2**63 - 1"),
-    _between("num_rounds", 1),
-    _between("num_clients", 1, MOST_CLIENTS),
-    _between("clients_per_round", 1),
+    *_between("num_rounds", 1),
+    *_between("num_clients", 1, MOST_CLIENTS),
+    *_between("clients_per_round", 1),
     (
         "clients_per_round",
         lambda value, cfg: value <= cfg.num_clients,
         "must not be more than num_clients={num_clients}",
     ),
-    _between("min_clients", 1),
-    (
-        "local.steps",
-        lambda value, _: value is None or 1 <= value <= COUNT,
-        f"must be from 1 to {COUNT}, or null to count in epochs",
-    ),
-    _between("local.epochs", 1),
-    _between("local.batch_size", 1),
+    *_between("min_clients", 1),
+    ("local.steps", lambda value, _: value is None or value >= 1, "must be 1 or more, or null to count in epochs"),
+    *_between("local.steps", 1),
+    *_between("local.epochs", 1),
+    *_between("local.batch_size", 1),
     ("local.lr", lambda value, _: 0 < value < math.inf, "must be a positive number"),
-    _between("evaluate.every", 1),
-    _between("evaluate.batch_size", 1),
-    _between("evaluate.adapt_steps", 0),
-    _between("checkpoint.every", 0),
-    _between("early_stop.patience", 1),
+    *_between("evaluate.every", 1),
+    *_between("evaluate.batch_size", 1),
+    *_between("evaluate.adapt_steps", 0),
+    *_between("checkpoint.every", 0),
+    *_between("early_stop.patience", 1),
     ("targets", lambda value, _: all(map(math.isfinite, value)), "must be finite numbers"),
     ("on_client_failure", lambda value, _: value in FAILURES, f"must be one of {', '.join(FAILURES)}"),
     (

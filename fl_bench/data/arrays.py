@@ -1,6 +1,8 @@
 """The data of an experiment as columns of equal length, written once and memory-mapped by every process."""
 
+import errno
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +10,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fl_bench.storage.files import naming
 
 PADDING = -1
 
@@ -97,8 +101,9 @@ class FederatedData:
             for name, column in columns.items():
                 for part, array in vars(column).items() if isinstance(column, KINDS) else [("", column)]:
                     if not isinstance(array, np.memmap):
-                        np.save(folder / f"{split}.{name}.{part}.npy", array)
-        (folder / "classes.json").write_text(json.dumps(self.classes))
+                        save_array(folder / f"{split}.{name}.{part}.npy", array)
+        with naming(folder / "classes.json"):
+            (folder / "classes.json").write_text(json.dumps(self.classes))
 
     @classmethod
     def open(cls, folder: Path) -> "FederatedData":
@@ -114,6 +119,17 @@ class FederatedData:
         return cls(**splits, classes=tuple(json.loads((folder / "classes.json").read_text())), folder=folder)
 
 
+def save_array(file: Path, array: NDArray) -> None:
+    """np.save; its own error says nothing of a full disk."""
+    with naming(file):
+        try:
+            np.save(file, array)
+        except OSError as error:
+            if error.errno is None:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+            raise
+
+
 def open_array(file: Path) -> NDArray:
     """An array mapped read-only, as a plain ndarray: to index an np.memmap costs more each time."""
     return np.asarray(np.load(file, mmap_mode="r"))
@@ -125,4 +141,9 @@ def new_column(folder: Path, split: str, name: str, shape: tuple[int, ...], dtyp
     `folder` is that given to a task's `load_<source>`; `split` is "train" or "test"; `part` is the field of a `Ragged`
     or `Lookup` that the array becomes.
     """
-    return np.lib.format.open_memmap(folder / f"{split}.{name}.{part}.npy", mode="w+", dtype=dtype, shape=shape)
+    file = folder / f"{split}.{name}.{part}.npy"
+    column = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
+    if hasattr(os, "posix_fallocate"):  # where the disk is full, to fill the column would end the process (SIGBUS)
+        with naming(file), file.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
+    return column

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from fl_bench.data.arrays import Columns, open_array
+from fl_bench.data.arrays import Columns, open_array, save_array
 from fl_bench.errors import ConfigError
 
 Ints = NDArray[np.int64]
@@ -73,7 +73,7 @@ class Partition:
     def save(self, folder: Path) -> None:
         """Write the three arrays to `folder`."""
         for name in ("rows", "starts", "ends"):
-            np.save(folder / f"partition.{name}.npy", getattr(self, name))
+            save_array(folder / f"partition.{name}.npy", getattr(self, name))
 
     @classmethod
     def open(cls, folder: Path) -> "Partition":

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fl_bench.build import nearest
 from fl_bench.config.rules import is_number, require, require_seconds
-from fl_bench.errors import ConfigError
-from fl_bench.machine import num_cpus
+from fl_bench.errors import ConfigError, RunError
+from fl_bench.machine import address_space, num_cpus
 
 if TYPE_CHECKING:
     from flwr.serverapp import Grid
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Connect = Callable[[], "Grid"]
 MOST_THREADS = 256
 RESOURCES = ("num_cpus", "num_gpus")
+SHORT = "short"  # a link in a run's temporary folder, where its path is too long for sockets
 
 
 @dataclass
@@ -41,8 +42,14 @@ class Engine(ABC):
     client_resources: Mapping[str, Any]  # of a worker: num_cpus, and num_gpus, a number or "auto"
 
     own_process: ClassVar[bool] = False  # whether the run has a process of its own, which is watched
+    mapped_bytes: ClassVar[float] = 4e9  # of address space, at least; torch alone maps most of it
 
     def __post_init__(self) -> None:
+        if (limit := address_space()) < self.mapped_bytes:
+            raise RunError(
+                f"ulimit -v {limit / 1024:.0f}: is too little for torch, which maps more than it uses; "
+                f"{self.mapped_bytes / 1024:.0f} or unlimited would do"
+            )
         self.resources = dict(self.client_resources)
         most = max(MOST_THREADS, 4 * num_cpus())  # a run of a larger machine may go on here
         require("engine.threads", self.threads, 1 <= self.threads <= most, f"must be from 1 to {most}")

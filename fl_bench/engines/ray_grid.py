@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from runpy import run_path
 from typing import Any
@@ -18,18 +19,19 @@ from typing import Any
 import flwr
 import ray
 import torch
-from flwr.app import ArrayRecord, Error, Message, MessageType, RecordDict
-from flwr.clientapp import ClientApp
+from flwr.app import ArrayRecord, Context, Error, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from ray import ObjectRef
+from ray.job_config import JobConfig
 
 from fl_bench.engines.grid import OneRun, context
-from fl_bench.errors import ConfigError, RunError, WorkerDied
+from fl_bench.errors import ConfigError, RunError, WorkerDied, note
 from fl_bench.federation.exchange import Trouble
 from fl_bench.federation.fleet import collect
-from fl_bench.machine import num_cpus
+from fl_bench.machine import address_space, memory, num_cpus, package
 
 PULL_SECONDS = 0.1  # between two looks for Ctrl-C
+MAPPED_BYTES = 5.4e9  # of address space, by a process with torch and Ray
 
 
 @contextmanager
@@ -80,7 +82,7 @@ class RayGrid(OneRun):
             self._lent.clear()
         for name, arrays in message.content.array_records.items():
             message.content[name] = self._lend(arrays)
-        future = self.workers[node].run.remote(_app, message, str(node), context(node))
+        future = self.workers[node].run.remote(partial(_app, package()), message, str(node), context(node))
         self._running[message.metadata.message_id] = (message, future)
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
@@ -121,10 +123,15 @@ class Lent(ArrayRecord):
         return ray.get, (self.reference,)
 
 
-def _app() -> ClientApp:
+def _app(commands: tuple[str, str]) -> Callable[[Message, Context], Message]:
+    """What a worker runs, once its package is known to be the command's."""
     from fl_bench.federation.client import app
 
-    return app
+    ours = package()
+    if ours[0] == commands[0]:
+        return app
+    why = f"its fl-bench is {' in '.join(ours)}, and that of the command is {' in '.join(commands)}"
+    return lambda message, context: Message(Error(Trouble.WORKER_FAILED, why), reply_to=message)
 
 
 def _flowers_actor() -> Any:
@@ -136,24 +143,42 @@ def _flowers_actor() -> Any:
     return run_path(str(file))["ClientAppActor"]
 
 
+class OwnPath(JobConfig):
+    """Of workers that import what the command imports: Ray would let them look into the current folder first."""
+
+    def _runtime_env_has_working_dir(self) -> bool:
+        return True
+
+
 def _connect(address: str | None) -> None:
     """Start Ray on this machine, or join a cluster."""
-    path = os.pathsep.join(filter(None, sys.path))
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
+    path = os.pathsep.join(map(os.path.abspath, sys.path))
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "job_config": OwnPath()}
     if address is None:
         os.environ["PYTHONPATH"] = path  # workers inherit it
+        options |= {"num_cpus": num_cpus(), "num_gpus": torch.cuda.device_count(), "include_dashboard": False}
         # "local": never join a cluster that happens to run on this machine.
-        ray.init("local", num_cpus=num_cpus(), num_gpus=torch.cuda.device_count(), **options)
+        ray.init("local", **options, **_shared_memory())
         return
     try:
         if address != "auto":  # Ray itself would try for over a minute
             host, port = address.rsplit(":", 1)
             socket.create_connection((host, int(port)), timeout=3).close()
-        del options["include_dashboard"]  # the cluster's affair
         ray.init(address, runtime_env={"env_vars": {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}}, **options)
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"engine.ray.address={address}: no Ray cluster at HOST:PORT or auto ({reason})") from error
+
+
+def _shared_memory() -> dict[str, Any]:
+    """Where Ray's shared memory lies and how large it is, on a machine that is not as Ray expects."""
+    options: dict[str, Any] = {}
+    if Path("/dev/shm").exists() and not os.access("/dev/shm", os.W_OK):
+        options["_plasma_directory"] = os.environ["RAY_TMPDIR"]
+        note(f"/dev/shm cannot be written: Ray's shared memory lies in {os.environ['RAY_TMPDIR']}")
+    if (limit := address_space()) < float("inf"):  # Ray maps it twice; torch and Ray's threads have the rest
+        options["object_store_memory"] = min(int(limit - MAPPED_BYTES) // 2, memory() * 3 // 10)
+    return options
 
 
 def _count_workers(resources: Mapping[str, float]) -> int:

@@ -1,16 +1,23 @@
 """Flower's simulation on Ray, in a process of its own."""
 
 import os
+import secrets
+import shutil
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 from fl_bench.config.rules import require, require_seconds
-from fl_bench.engines.base import Connect, Engine
-from fl_bench.errors import note
-from fl_bench.machine import num_cpus
+from fl_bench.engines.base import SHORT, Connect, Engine
+from fl_bench.errors import RunError, StorageError, note
+from fl_bench.machine import memory, num_cpus
+
+WORKER_BYTES = 2**28  # of memory, at least, that no other worker shares
+LOG_BYTES = 2**24  # for the files of Ray itself
 
 
 @dataclass
@@ -22,6 +29,7 @@ class Simulation(Engine):
     ray: Mapping[str, Any]  # address of a cluster that is running, HOST:PORT or auto; None starts Ray here
 
     own_process = True
+    mapped_bytes = 6e9
 
     def __post_init__(self) -> None:
         require("engine.ray", dict(self.ray), self.ray.keys() == {"address"}, "has the key address, and no other")
@@ -30,6 +38,11 @@ class Simulation(Engine):
         super().__post_init__()
         require_seconds("engine.round_timeout_s", self.round_timeout_s)
         require("engine.max_restarts", self.max_restarts, self.max_restarts >= 0, "must be 0 or more")
+        cpus, most = self.resources["num_cpus"], max(1, memory() // WORKER_BYTES)
+        fit = self.elsewhere or int(num_cpus() / cpus) <= most
+        wish = f"would start {num_cpus() / cpus:.0f} workers, and this machine has memory for {most}"
+        least = ceil(1000 * num_cpus() / most) / 1000
+        require("engine.client_resources.num_cpus", cpus, fit, f"{wish}; {least} or more would do")
 
     @property
     def elsewhere(self) -> bool:
@@ -45,9 +58,10 @@ class Simulation(Engine):
 
     @contextmanager
     def workers(self, scratch: Path) -> Iterator[Connect]:
+        if not self.elsewhere:
+            _prepare(scratch)
         from fl_bench.engines.ray_grid import start  # torch, Ray and Flower
 
-        os.environ["RAY_TMPDIR"] = str(scratch)  # its logs and sockets go with the rest
         with start(self.resources, self.ray["address"]) as connect:
             yield connect
 
@@ -59,3 +73,24 @@ class Simulation(Engine):
         if gpus != "auto" and 0 < gpus < 1:
             self.resources["num_gpus"] = min(2 * gpus, 1)
         note(f"out of memory: fewer workers, engine.client_resources={self.resources}")
+
+
+def _prepare(scratch: Path) -> None:
+    """What a Ray of this run's own finds in the environment, from its import on. Raises where it could only hang."""
+    folder = os.readlink(scratch / SHORT) if (scratch / SHORT).is_symlink() else str(scratch)
+    if (free := shutil.disk_usage(folder).free) < LOG_BYTES:
+        raise StorageError(f"{folder}: only {free} bytes are free, and Ray needs {LOG_BYTES}; let TMPDIR name another")
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=3).close()
+    except OSError as error:
+        raise RunError(
+            f"engine=simulation: Ray cannot connect to 127.0.0.1 ({error.strerror}); "
+            "`ip link set lo up` would help, and engine=inline needs no network"
+        ) from error
+    os.environ |= {
+        "RAY_TMPDIR": folder,  # its logs and sockets go with the rest
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too this has all of its servers listen on 127.0.0.1 only
+        "RAY_AUTH_MODE": "token",  # the other users of this machine could connect, and run what they like
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    }

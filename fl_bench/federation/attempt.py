@@ -28,9 +28,9 @@ def attempt(turn: Callable[[int], Answer], client: int, retry: bool) -> Answer:
     for _ in range(2 if retry else 1):
         try:
             return turn(client)
-        except Exception as error:
-            if disk_trouble(error) or isinstance(error, BdbQuit):
-                raise
+        except (Exception, SystemExit) as error:
+            if disk_trouble(error) or isinstance(error, BdbQuit) or hasattr(error, "ray_terminate_msg"):
+                raise  # the last is that of a worker which somebody ends
             if os.environ.get("FL_BENCH_DEBUG"):
                 traceback.print_exc()
             recover(error)
@@ -44,14 +44,14 @@ def attempt(turn: Callable[[int], Answer], client: int, retry: bool) -> Answer:
     return answer
 
 
-def recover(error: Exception) -> None:
+def recover(error: BaseException) -> None:
     """Leave nothing half done in this process: a time limit may have stopped the turn anywhere, in torch's code too."""
     if isinstance(error, OutOfTime):
         torch.set_grad_enabled(True)
         trainer_in.cache_clear()
 
 
-def is_no_room(error: Exception) -> bool:
+def is_no_room(error: BaseException) -> bool:
     """Whether a GPU had no memory left."""
     return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in NO_ROOM)
 

@@ -95,7 +95,7 @@ class _Training:
             before = [without_memory(self.states.read(client, before=round)) for client in group]
             with time_limit(trainer.timeout and trainer.timeout * len(group)):
                 return train_together(trainer, group, round, self.received, self.config, before)
-        except Exception as error:  # but for want of memory, whoever is to blame will fail by itself
+        except (Exception, SystemExit) as error:  # but for want of memory, whoever is to blame will fail by itself
             recover(error)
             if not is_no_room(error):
                 return {}

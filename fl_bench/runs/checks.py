@@ -9,7 +9,6 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -27,6 +26,7 @@ from fl_bench.errors import ConfigError, FlBenchError, in_one_line
 from fl_bench.federation.local import PRIVATE, Trainer, batches
 from fl_bench.observers.recorder import Recorder
 from fl_bench.runs.execute import run
+from fl_bench.runs.scratch import scratch_folder
 from fl_bench.storage.checkpoint import Store
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.turn import Turn
@@ -165,8 +165,8 @@ CHECKS: dict[str, Callable[[Kit], str]] = {f.__name__: f for f in (neutral, one_
 
 def check(strategy: str, compose: Compose, words: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     """For each check its name, "ok", "FAILED" or "-" (it cannot be satisfied, or there is nothing to), and a text."""
-    with TemporaryDirectory(prefix="fl-bench-check-") as folder:
-        kit = Kit(strategy, compose, words, Path(folder))
+    with scratch_folder() as folder:
+        kit = Kit(strategy, compose, words, folder)
         for name, function in CHECKS.items():
             if reason := kit.about["impossible"].get(name):
                 yield name, "-", reason

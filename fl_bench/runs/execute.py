@@ -86,7 +86,7 @@ def execute(
         if cfg.figures:
             _draw(made)
         journal.end(0)
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
         if os.environ.get("FL_BENCH_DEBUG"):
             traceback.print_exc()
         known = errors.known(error)
@@ -95,6 +95,7 @@ def execute(
     return 0
 
 
+@errors.no_exit()
 def run(
     cfg: DictConfig,
     engine: Engine,

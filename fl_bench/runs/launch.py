@@ -2,12 +2,10 @@
 
 import fcntl
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -31,6 +29,7 @@ from fl_bench.errors import (
 from fl_bench.machine import oom_kills
 from fl_bench.runs.begin import Start, claim, resume_command, write_snapshot
 from fl_bench.runs.process import Arm, Crashed, in_own_process
+from fl_bench.runs.scratch import scratch_folder
 from fl_bench.storage import run_json
 
 
@@ -116,21 +115,6 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """A temporary folder. Those that killed runs have left are removed: nobody holds their locks any more."""
-    for lock in Path(gettempdir()).glob("fl-bench-*/lock"):
-        with suppress(OSError), lock.open() as stream:  # it is somebody's, or just going
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(lock.parent, ignore_errors=True)
-    with TemporaryDirectory(prefix="fl-bench-", ignore_cleanup_errors=True) as folder:
-        unlocked = Path(folder, "unlocked")
-        with unlocked.open("w") as stream:  # the run's own process inherits it
-            fcntl.flock(stream, fcntl.LOCK_EX)
-            unlocked.rename(Path(folder, "lock"))
-            yield Path(folder)
 
 
 def _done(cfg: DictConfig, folder: Path) -> str | None:

@@ -64,7 +64,7 @@ def in_own_process(function: Callable[[Arm], int], timeout: float | None = None)
 def _call(function: Callable[[Arm], int], arm: Arm) -> int:
     try:
         return function(arm)
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
         if os.environ.get("FL_BENCH_DEBUG"):
             traceback.print_exc()
         return refuse(known(error))

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from fl_bench.build import build
 from fl_bench.engines.base import Engine
 from fl_bench.engines.resources import limit_gpus
-from fl_bench.errors import ConfigError, Damaged, RunError, note, plain
+from fl_bench.errors import ConfigError, Damaged, RunError, no_exit, note, plain
 from fl_bench.federation import flower_log, rows
 from fl_bench.federation.local import Trainer
 from fl_bench.federation.rounds import Experiment, Rounds
@@ -24,13 +24,14 @@ from fl_bench.observers.checkpoints import Checkpoints
 from fl_bench.observers.recorder import Recorder
 from fl_bench.runs.execute import run
 from fl_bench.runs.experiment import make, make_fleet, make_strategy, prepare
-from fl_bench.runs.launch import scratch_folder
+from fl_bench.runs.scratch import scratch_folder
 from fl_bench.storage import run_json
 from fl_bench.storage.checkpoint import Checkpoint, Store
 from fl_bench.storage.files import digest
 from fl_bench.tasks.base import Task
 
 
+@no_exit()
 def replay(cfg: DictConfig, folder: Path, round: int, client: int, evaluation: bool, debug: bool) -> int:
     """Show a client's numbers in a round of the run in `folder` beside those of its clients.csv; 0 where they agree.
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fl_bench.data import shapes
-from fl_bench.data.arrays import FederatedData, Lookup, new_column
+from fl_bench.data.arrays import FederatedData, Lookup, new_column, save_array
 from fl_bench.data.fetch import WAYS_OUT, use_cache_when_offline
 from fl_bench.data.shapes import Scene
 from fl_bench.data.sources import TEST_PHOTOS, TRAIN_PHOTOS
@@ -165,7 +165,7 @@ class Sam(Task):
                 if len(shown) < SHOWN_COUNT:
                     shown.append(_display(pixels[0]))
         if split == "test":
-            np.save(folder / SHOWN, np.stack(shown))
+            save_array(folder / SHOWN, np.stack(shown))
         assert table is not None
         kinds = np.concatenate([np.array(scene.kinds, dtype=np.int64) for scene in scenes])
         return {name: Lookup(table, images), "box": np.stack(boxes), "mask": masks, "y": kinds}

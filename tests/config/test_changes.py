@@ -105,7 +105,7 @@ UNKNOWN = [
     (["compression/down=fp16"], "compression/down=fp16: cannot be chosen again"),
     (["engine=inlin"], "engine=inlin: did you mean inline?"),
     (["num_rounds=x"], "num_rounds: Value 'x' of type 'str' could not be converted to Integer"),
-    (["num_rounds=[3"], "no viable alternative"),
+    (["num_rounds=[3"], "num_rounds=[3: cannot be read"),
 ]
 
 
