@@ -21,13 +21,14 @@ STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
 def build(node: DictConfig, base: type[T], **given: Any) -> T:
     """Call what `node._target_` names with the node's other entries and with `given`, see `call`: an object of `base`.
 
-    Raises ConfigError where it is none, before it is called where it is a class.
+    Raises ConfigError where it is neither a class derived from `base` nor a function that declares to return one.
     """
     target = find_target(node)
-    made = None if inspect.isclass(target) and not issubclass(target, base) else call(target, node, **given)
-    if not isinstance(made, base):
-        raise ConfigError(f"{path(node)}._target_={node._target_}: must name a class derived from {base.__name__}")
-    return made
+    kind = typing.get_type_hints(target).get("return") if inspect.isroutine(target) else target
+    if base is not object and not (inspect.isclass(kind) and issubclass(kind, base)):
+        wish = f"must name a class derived from {base.__name__}, or a function that returns one (-> {base.__name__})"
+        raise ConfigError(f"{path(node)}._target_={node._target_}: {wish}")
+    return typing.cast(T, call(target, node, **given))
 
 
 def call(target: Callable[..., Any], node: DictConfig, skip: Sequence[str] = ("_target_",), **given: Any) -> Any:

@@ -21,6 +21,18 @@ class Thing:
         self.size, self.mode, self.table, self.inner = size, mode, table, inner
 
 
+class Derived(Thing):
+    pass
+
+
+def made(size: float) -> Derived:
+    return Derived(size)
+
+
+def silent(size: float):  # type: ignore[no-untyped-def]
+    return Derived(size)
+
+
 TARGET = f"{__name__}.Thing"
 
 
@@ -53,6 +65,19 @@ def test_errors_name_the_users_key(entries: dict[str, Any], line: str) -> None:
         build(node(**entries), object)
     assert str(error.value).startswith(line)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["Derived", "made"])
+def test_a_target_may_be_a_class_or_declare_what_it_returns(name: str) -> None:
+    assert type(build(node(_target_=f"{__name__}.{name}", size=1), Thing)) is Derived
+
+
+@pytest.mark.parametrize("target", [f"{__name__}.silent", f"{__name__}.Mapping", "os.path.join", "os.system"])
+def test_a_target_must_be_of_the_base_that_the_key_wants(target: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        build(node(_target_=target, size=1), Thing)
+    wish = "must name a class derived from Thing, or a function that returns one (-> Thing)"
+    assert str(error.value) == f"strategy.server._target_={target}: {wish}"
 
 
 @pytest.mark.parametrize("target", ["nope", "os.nope", "os.sep", 3, None])
