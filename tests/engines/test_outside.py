@@ -60,7 +60,7 @@ def test_a_worker_that_dies_each_time_ends_the_run_and_leaves_nothing(own_folder
     ]
     assert lines[-1].startswith("fl-bench: round 2: the worker of clients ")
     assert " 3, " in lines[-1]
-    assert lines[-1].endswith(f"to go on: fl-bench resume {own_folder / 'run'}")
+    assert lines[-1].endswith(f"to go on: fl-bench resume {own_folder / 'run'} --trust my_strategy")
     record = json.loads((own_folder / "run" / "run.json").read_text())
     assert (record["status"], record["exit_code"], record["final"]["round"]) == ("failed", 1, 1)
     assert not leftovers(own_folder)

@@ -18,7 +18,7 @@ from test_faults import SMALL, failing, in_namespace
 from fl_bench import cli
 from fl_bench.build import build
 from fl_bench.engines import ray_grid
-from fl_bench.engines.base import SHORT
+from fl_bench.engines.base import SHORT, Engine
 from fl_bench.errors import ConfigError
 from fl_bench.machine import package
 from fl_bench.runs.scratch import LOCK, LONGEST, MARK, scratch_folder
@@ -232,7 +232,7 @@ def test_ctrl_c_while_it_starts(tmp_path: Path, words: tuple[str, ...]) -> None:
 
 def test_more_workers_than_there_is_memory_for_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"num_cpus=1e-06: would start \d+ workers, and this machine has memory for"):
-        build(compose("engine=simulation", "engine.client_resources.num_cpus=0.000001").engine)
+        build(compose("engine=simulation", "engine.client_resources.num_cpus=0.000001").engine, Engine)
 
 
 def test_what_a_closed_reader_does_not_want_is_dropped() -> None:

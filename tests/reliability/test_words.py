@@ -77,6 +77,7 @@ YAMLS = {
     "huge": b"a: 1" + b"0" * 5000 + b"\n", "two": b"a: 1\n---\nb: 2\n", "nul": b"a: \x00\n",
     "module": b"client: {_target_: antigravity_nope.X}\n",
 }  # fmt: skip
+HEAVY = ("mlflow", "tensorboard", "wandb")  # to import, for ten seconds and more
 VERBS = ["run", "list", "check", "resume", "verify", "rerun", "replay", "export", "help"]
 NEAR = ["runn", "lsit", "plot", "train", "halp", "sweep", "start", "", " ", "ü", "-", "config", "version"]
 KEYS = [key for key in known_keys() if not key.startswith("strategy.check")]
@@ -106,7 +107,8 @@ def change(chance: random.Random) -> Words:
 def group(chance: random.Random) -> Words:
     """Tasks whose data takes long, or comes from elsewhere, apart."""
     name = chance.choice([g for g in GROUPS if g not in ("task", "data")])
-    option = chance.choice([*options(name), *VALUES, f"{next(iter(options(name)))}x"])
+    known = [option for option in options(name) if option not in HEAVY]
+    option = chance.choice([*known, *VALUES, f"{known[0]}x"])
     return [
         chance.choice(["{0}={1}", "{0}={1}", "+{0}={1}", "{0}@x={1}", "{0}@:={1}", "{0}/x={1}"]).format(name, option)
     ]
@@ -114,7 +116,7 @@ def group(chance: random.Random) -> Words:
 
 def option_and_key(chance: random.Random) -> Words:
     name = chance.choice([g for g in GROUPS if g not in ("task", "data", "experiment", "engine")])
-    word = f"{name}={chance.choice(list(options(name)))}"
+    word = f"{name}={chance.choice([option for option in options(name) if option not in HEAVY])}"
     keys = [key for key in known_keys([word]) if key.startswith(f"{name.split('/')[0]}.") and ".check." not in key]
     return [word, *(f"{chance.choice(keys)}={chance.choice(VALUES)}" for _ in range(chance.randint(1, 2)) if keys)]
 
