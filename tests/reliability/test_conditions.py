@@ -6,11 +6,25 @@ import stat
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
-from conftest import COMMAND, ROOT, Launch, compose, digests, environment, forked, leftovers, long, table, works_in
+from conftest import (
+    COMMAND,
+    ROOT,
+    Launch,
+    compose,
+    digests,
+    environment,
+    forked,
+    leftovers,
+    long,
+    processes,
+    table,
+    works_in,
+)
 from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.serverapp.strategy import FedAvg
 from test_faults import SMALL, failing, in_namespace
@@ -88,20 +102,17 @@ YAML = "# goes\nserver: {_target_: flwr.serverapp.strategy.FedAvg}\nclient: {_ta
 WORDS = ("--config-dir", "conf", "strategy=quitter", "num_rounds=5", "figures=false", "hydra.run.dir=run")
 
 
-def listening(folder: Path) -> set[str]:
-    """The addresses at which processes that work in a folder can be reached over the network."""
-    found = set()
-    for process in psutil.process_iter():
-        if works_in(Path(f"/proc/{process.pid}"), folder):
-            found |= {c.laddr.ip for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
-    return found
-
-
-def secrets(folder: Path) -> set[str]:
-    """The tokens that Ray's processes in a folder ask of who connects."""
-    files = [Path(f"/proc/{process.pid}/environ") for process in psutil.process_iter() if process.name() == "raylet"]
-    words = [word for file in files if works_in(file.parent, folder) for word in file.read_text().split("\0")]
-    return {word.removeprefix("RAY_AUTH_TOKEN=") for word in words if word.startswith("RAY_AUTH_TOKEN=")}
+def seen(folder: Path) -> tuple[set[str], set[str]]:
+    """Where the processes that work in a folder listen for connections, and the tokens that they ask for."""
+    addresses, tokens = set(), set()
+    for entry in processes():
+        with suppress(psutil.Error, OSError):  # it has just ended
+            if works_in(entry, folder):
+                process = psutil.Process(int(entry.name))
+                listening = [c for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+                addresses |= {connection.laddr.ip.removeprefix("::ffff:") for connection in listening}
+                tokens |= {process.environ()["RAY_AUTH_TOKEN"]} if process.name() == "raylet" else set()
+    return addresses, tokens
 
 
 def test_a_simulation_in_another_checkout_with_a_long_tmpdir(tmp_path: Path) -> None:
@@ -113,19 +124,19 @@ def test_a_simulation_in_another_checkout_with_a_long_tmpdir(tmp_path: Path) -> 
     (mine / "conf" / "strategy" / "quitter.yaml").write_text(YAML)
     (elsewhere / "conf").symlink_to(mine / "conf")
     (elsewhere / "fl_bench" / "__init__.py").write_text("raise RuntimeError('the other checkout')")
-    before = set(Path("/tmp").glob("fl-bench-*"))
     env = os.environ | {"TMPDIR": str(temporary), "PYTHONPATH": f"{ROOT}{os.pathsep}{mine}"}
     with (tmp_path / "output.txt").open("w") as output:
         process = subprocess.Popen([COMMAND, *WORDS], cwd=elsewhere, env=env, stdout=output, stderr=output)
     addresses: set[str] = set()
     tokens: set[str] = set()
+    shorts: set[Path] = set()
     while process.poll() is None:
-        addresses |= listening(elsewhere)
-        tokens |= secrets(elsewhere)
+        addresses, tokens = map(set.union, (addresses, tokens), seen(elsewhere))
+        shorts |= {link.readlink() for link in temporary.glob(f"*/{SHORT}")}
         time.sleep(0.5)
     shown = (tmp_path / "output.txt").read_text()
     assert process.returncode == 0, shown
-    assert {address.removeprefix("::ffff:") for address in addresses} == {"127.0.0.1"}
+    assert addresses == {"127.0.0.1"}
     (token,) = tokens
     assert len(token) == 64
     rows = {(row["round"], row["client"]): row for row in table(elsewhere / "run", "clients")}
@@ -136,8 +147,9 @@ def test_a_simulation_in_another_checkout_with_a_long_tmpdir(tmp_path: Path) -> 
     assert inline.returncode == 0, inline.stderr
     assert digests(elsewhere / "run") == digests(mine / "run")
     assert not leftovers(elsewhere)
-    assert set(Path("/tmp").glob("fl-bench-*")) <= before
     assert not list(temporary.iterdir())
+    (short,) = shorts
+    assert not short.exists()
 
 
 def test_a_worker_with_another_package_says_so() -> None:
