@@ -2,10 +2,12 @@
 
 import json
 import os
+import pty
 import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -247,8 +249,9 @@ def test_more_workers_than_there_is_memory_for_are_refused() -> None:
         build(compose("engine=simulation", "engine.client_resources.num_cpus=0.000001").engine)
 
 
-def test_what_a_closed_reader_does_not_want_is_dropped() -> None:
-    ours, theirs = os.pipe()
+@pytest.mark.parametrize("kind", [os.pipe, pty.openpty], ids=["pipe", "terminal"])
+def test_what_a_reader_that_has_gone_is_told_is_dropped(kind: Callable[[], tuple[int, int]]) -> None:
+    ours, theirs = kind()
     os.close(ours)
     with cli.Output(theirs, "w") as output:
         assert [output.write(b"one"), output.write(b"two")] == [3, 3]
