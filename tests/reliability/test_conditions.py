@@ -164,6 +164,7 @@ def test_a_worker_with_another_package_says_so() -> None:
 
 def test_only_what_a_run_has_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     for name in ("lock", "link", "fifo", "other", "left"):
         (tmp_path / f"fl-bench-{name}").mkdir()
     (tmp_path / "fl-bench-lock" / "lock").touch()
@@ -199,6 +200,16 @@ def test_a_long_tmpdir_has_a_short_folder_beside_it(tmp_path: Path, monkeypatch:
         assert len(str(short)) <= LONGEST
         assert (short / LOCK).read_bytes() == MARK
     assert not short.exists()
+
+
+def test_another_folder_than_tmpdir_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", "/nowhere")
+    with scratch_folder():
+        note = f"fl-bench: note: TMPDIR=/nowhere: cannot be written; temporary files lie in {tmp_path}\n"
+        assert capsys.readouterr().err == note
 
 
 HOOKS = ("configure_train", "aggregate_train", "configure_evaluate", "aggregate_evaluate")
