@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 
 from fl_bench.engines.base import SHORT
-from fl_bench.errors import SCRATCH
+from fl_bench.errors import SCRATCH, note
 
 LOCK, MARK = "fl-bench.lock", b"a temporary folder of fl-bench, removed when nobody holds this lock\n"
 SHORT_PLACES = ("/tmp", "/var/tmp", "/dev/shm")
@@ -24,6 +24,9 @@ def scratch_folder() -> Iterator[Path]:
 
     As long as there is one, Ctrl-C and SIGTERM raise KeyboardInterrupt.
     """
+    wanted = os.environ.get("TMPDIR")
+    if wanted and os.path.abspath(wanted) != gettempdir():
+        note(f"TMPDIR={wanted}: cannot be written; temporary files lie in {gettempdir()}")
     for place in {gettempdir(), *SHORT_PLACES}:
         for folder in Path(place).glob(f"{SCRATCH}*"):
             _remove_if_left(folder)

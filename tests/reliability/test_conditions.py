@@ -2,15 +2,31 @@
 
 import json
 import os
+import pty
 import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
-from conftest import COMMAND, ROOT, Launch, compose, digests, environment, forked, leftovers, long, table, works_in
+from conftest import (
+    COMMAND,
+    ROOT,
+    Launch,
+    compose,
+    digests,
+    environment,
+    forked,
+    leftovers,
+    long,
+    processes,
+    table,
+    works_in,
+)
 from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.serverapp.strategy import FedAvg
 from test_faults import SMALL, failing, in_namespace
@@ -88,20 +104,17 @@ YAML = "# goes\nserver: {_target_: flwr.serverapp.strategy.FedAvg}\nclient: {_ta
 WORDS = ("--config-dir", "conf", "strategy=quitter", "num_rounds=5", "figures=false", "hydra.run.dir=run")
 
 
-def listening(folder: Path) -> set[str]:
-    """The addresses at which processes that work in a folder can be reached over the network."""
-    found = set()
-    for process in psutil.process_iter():
-        if works_in(Path(f"/proc/{process.pid}"), folder):
-            found |= {c.laddr.ip for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
-    return found
-
-
-def secrets(folder: Path) -> set[str]:
-    """The tokens that Ray's processes in a folder ask of who connects."""
-    files = [Path(f"/proc/{process.pid}/environ") for process in psutil.process_iter() if process.name() == "raylet"]
-    words = [word for file in files if works_in(file.parent, folder) for word in file.read_text().split("\0")]
-    return {word.removeprefix("RAY_AUTH_TOKEN=") for word in words if word.startswith("RAY_AUTH_TOKEN=")}
+def seen(folder: Path) -> tuple[set[str], set[str]]:
+    """Where the processes that work in a folder listen for connections, and the tokens that they ask for."""
+    addresses, tokens = set(), set()
+    for entry in processes():
+        with suppress(psutil.Error, OSError):  # it has just ended
+            if works_in(entry, folder):
+                process = psutil.Process(int(entry.name))
+                listening = [c for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+                addresses |= {connection.laddr.ip.removeprefix("::ffff:") for connection in listening}
+                tokens |= {process.environ()["RAY_AUTH_TOKEN"]} if process.name() == "raylet" else set()
+    return addresses, tokens
 
 
 def test_a_simulation_in_another_checkout_with_a_long_tmpdir(tmp_path: Path) -> None:
@@ -113,19 +126,19 @@ def test_a_simulation_in_another_checkout_with_a_long_tmpdir(tmp_path: Path) -> 
     (mine / "conf" / "strategy" / "quitter.yaml").write_text(YAML)
     (elsewhere / "conf").symlink_to(mine / "conf")
     (elsewhere / "fl_bench" / "__init__.py").write_text("raise RuntimeError('the other checkout')")
-    before = set(Path("/tmp").glob("fl-bench-*"))
     env = os.environ | {"TMPDIR": str(temporary), "PYTHONPATH": f"{ROOT}{os.pathsep}{mine}"}
     with (tmp_path / "output.txt").open("w") as output:
         process = subprocess.Popen([COMMAND, *WORDS], cwd=elsewhere, env=env, stdout=output, stderr=output)
     addresses: set[str] = set()
     tokens: set[str] = set()
+    shorts: set[Path] = set()
     while process.poll() is None:
-        addresses |= listening(elsewhere)
-        tokens |= secrets(elsewhere)
+        addresses, tokens = map(set.union, (addresses, tokens), seen(elsewhere))
+        shorts |= {link.readlink() for link in temporary.glob(f"*/{SHORT}")}
         time.sleep(0.5)
     shown = (tmp_path / "output.txt").read_text()
     assert process.returncode == 0, shown
-    assert {address.removeprefix("::ffff:") for address in addresses} == {"127.0.0.1"}
+    assert addresses == {"127.0.0.1"}
     (token,) = tokens
     assert len(token) == 64
     rows = {(row["round"], row["client"]): row for row in table(elsewhere / "run", "clients")}
@@ -136,8 +149,9 @@ def test_a_simulation_in_another_checkout_with_a_long_tmpdir(tmp_path: Path) -> 
     assert inline.returncode == 0, inline.stderr
     assert digests(elsewhere / "run") == digests(mine / "run")
     assert not leftovers(elsewhere)
-    assert set(Path("/tmp").glob("fl-bench-*")) <= before
     assert not list(temporary.iterdir())
+    (short,) = shorts
+    assert not short.exists()
 
 
 def test_a_worker_with_another_package_says_so() -> None:
@@ -150,6 +164,7 @@ def test_a_worker_with_another_package_says_so() -> None:
 
 def test_only_what_a_run_has_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     for name in ("lock", "link", "fifo", "other", "left"):
         (tmp_path / f"fl-bench-{name}").mkdir()
     (tmp_path / "fl-bench-lock" / "lock").touch()
@@ -185,6 +200,16 @@ def test_a_long_tmpdir_has_a_short_folder_beside_it(tmp_path: Path, monkeypatch:
         assert len(str(short)) <= LONGEST
         assert (short / LOCK).read_bytes() == MARK
     assert not short.exists()
+
+
+def test_another_folder_than_tmpdir_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", "/nowhere")
+    with scratch_folder():
+        note = f"fl-bench: note: TMPDIR=/nowhere: cannot be written; temporary files lie in {tmp_path}\n"
+        assert capsys.readouterr().err == note
 
 
 HOOKS = ("configure_train", "aggregate_train", "configure_evaluate", "aggregate_evaluate")
@@ -235,8 +260,9 @@ def test_more_workers_than_there_is_memory_for_are_refused() -> None:
         build(compose("engine=simulation", "engine.client_resources.num_cpus=0.000001").engine, Engine)
 
 
-def test_what_a_closed_reader_does_not_want_is_dropped() -> None:
-    ours, theirs = os.pipe()
+@pytest.mark.parametrize("kind", [os.pipe, pty.openpty], ids=["pipe", "terminal"])
+def test_what_a_reader_that_has_gone_is_told_is_dropped(kind: Callable[[], tuple[int, int]]) -> None:
+    ours, theirs = kind()
     os.close(ours)
     with cli.Output(theirs, "w") as output:
         assert [output.write(b"one"), output.write(b"two")] == [3, 3]
