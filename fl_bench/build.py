@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
-from hydra.utils import get_object
+from hydra._internal.utils import _locate  # what get_object does, which says on stderr too what it raises
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -59,7 +59,7 @@ def find_target(node: DictConfig) -> Callable[..., Any]:
     """What `node._target_` names; a ConfigError where there is no such thing."""
     name = node.get("_target_")
     try:
-        found = get_object(name) if isinstance(name, str) else None
+        found = _locate(name) if isinstance(name, str) else None
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"{path(node)}._target_={name}: {' '.join(str(error).split())}") from error
     if not callable(found):

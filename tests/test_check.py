@@ -6,7 +6,7 @@ from pathlib import Path
 
 import hydra
 import pytest
-from conftest import fl_bench
+from conftest import fl_bench, forked
 from omegaconf import DictConfig
 
 from fl_bench.config.schema import CONF
@@ -94,3 +94,26 @@ def test_mistakes(words: list[str], line: str, tmp_path: Path) -> None:
     assert result.returncode == 2
     assert f"fl-bench: {line}" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("server: {_target_: nowhere.Server}\n", "strategy.server._target_=nowhere.Server: Error loading"),
+        (
+            "server: {_target_: os.system}\n",
+            "strategy=mine: none of the checks could be made: strategy.server._target_=",
+        ),
+        (
+            "server: {_target_: flwr.serverapp.strategy.FedAvg, nope: 1}\n",
+            "strategy=mine: none of the checks could be made: strategy.server.nope: unknown key",
+        ),
+    ],
+)
+def test_what_cannot_be_checked_does_not_hold(text: str, line: str, tmp_path: Path) -> None:
+    (tmp_path / "strategy").mkdir()
+    (tmp_path / "strategy" / "mine.yaml").write_text(text)
+    result = forked("check", "strategy=mine", "--config-dir", ".", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "all hold" not in result.stdout
+    assert result.stderr.startswith(f"fl-bench: {line}")

@@ -218,6 +218,28 @@ def test_one_bad_cell_of_a_sweep_gives_the_sweep_its_exit_code(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["seed=0,1,x"], "seed: Value 'x' of type 'str' could not be converted to Integer"),
+        (["seed=0,1,-1"], "seed=-1: must be between 0 and 2**63 - 1"),
+        (["seed=range(3)", "num_clients=2,0"], "num_clients=0: must be 1 or more"),
+        (["strategy=fedavg,fedprox,fedavgg"], "strategy=fedavgg: did you mean fedavg?"),
+        (["strategy=fedprox,fedavg", "strategy.mu=0.1"], "strategy.mu: unknown key; strategy=fedprox or "),
+        (["task=mnist,cifar", "local.epochs=5"], "local.epochs=5: has no effect: local.steps=4 wins; "),
+        (["task=cifar,mnist", "local.epochs=5"], "local.epochs=5: has no effect: local.steps=4 wins; "),
+        (["seed=range(0)"], "seed=range(0): is a sweep over nothing"),
+        (["strategy=glob(none*)"], "strategy=glob(none*): is a sweep over nothing"),
+    ],
+    ids=str,
+)
+def test_a_sweep_is_refused_before_its_first_run(words: Words, arguments: list[str], line: str, tmp_path: Path) -> None:
+    code, lines = words("-m", *arguments)
+    assert (code, len(lines)) == (2, 1)
+    assert lines[0].startswith(f"fl-bench: {line}")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
     ("engine", "sign"), [("inline", signal.SIGINT), ("simulation", signal.SIGINT), ("simulation", signal.SIGTERM)]
 )
 def test_an_interrupted_run_keeps_its_rows_and_leaves_nothing_running(

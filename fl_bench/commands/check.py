@@ -32,7 +32,7 @@ def command(given: argparse.Namespace) -> int:
     name = "".join(chosen[:1]).removeprefix("strategy=")
     if name not in [*strategies, "all"]:
         raise ConfigError(f"strategy={name}: {nearest(name, strategies)}")
-    failed = held = 0
+    found: list[tuple[str, str]] = []
 
     def composed(words: Sequence[str]) -> DictConfig:
         return compose(words, given.config_dir)
@@ -51,6 +51,12 @@ def command(given: argparse.Namespace) -> int:
             print(strategy, flush=True)
             for title, outcome, text in check(strategy, composed, overrides):
                 print(f"  {title:<11} {outcome:<7} {text}", flush=True)
-                failed, held = failed + (outcome == "FAILED"), held + (outcome == "ok")
-    print(f"{failed} failed" if failed else "all hold" if held else "none could be made")
-    return 0 if held and not failed else 1
+                found.append((outcome, text))
+    outcomes = [outcome for outcome, _ in found]
+    if not {"ok", "FAILED"} & {*outcomes}:
+        reasons = [text for _, text in found]
+        why = max(reasons, key=reasons.count)  # beside it are checks that its yaml does not have
+        raise ConfigError(f"strategy={name}: none of the checks could be made: {why}")
+    failed = outcomes.count("FAILED")
+    print(f"{failed} failed" if failed else "all hold")
+    return 1 if failed else 0

@@ -25,6 +25,7 @@ from yaml import YAMLError
 
 from fl_bench import commands
 from fl_bench.build import nearest
+from fl_bench.config.cells import refuse_cells
 from fl_bench.config.compose import SEARCH, choices, compose
 from fl_bench.config.explain import explained
 from fl_bench.config.origin import Origin
@@ -71,6 +72,8 @@ def command(given: argparse.Namespace) -> int:
     try:
         with explained(given.overrides, _own(given)), _said_by_hydra(given):
             refuse_choices(given.overrides, given.multirun, _own(given))
+            if given.multirun:
+                refuse_cells(given.overrides, _own(given))
             _run_hydra(
                 args=given,
                 args_parser=get_args_parser(),

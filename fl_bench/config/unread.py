@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fl_bench.config.changes import flat
-from fl_bench.config.compose import words_of
+from fl_bench.config.compose import options, words_of
 from fl_bench.config.origin import Origin
 from fl_bench.config.suggest import suggest
 from fl_bench.errors import ConfigError
@@ -24,6 +25,9 @@ PARTS: dict[str, tuple[str, ...]] = {
     "strategy": ("server", "client", "schedule", "needs_each_client", "check"),
     "compression": ("up", "down"),
 }
+# The groups whose options have all keys that they take.
+WHOLE = ("data", "partition", "network", "engine", "tracker")
+KINDS = {"_target_", "source"}  # the keys that say what else there may be
 CHOSEN_BY = {"model": "task"}  # the group whose option has the keys of another
 
 
@@ -51,6 +55,16 @@ def _speed(key: str) -> Silence:
         "network.traces",
         lambda cfg: cfg.network.get("traces") is not None,
         "network.traces={cfg.network.traces} has the devices; add network.traces=null",
+    )
+
+
+def _at_once(key: str) -> Silence:
+    timeless = {"dropout": 0, "seconds_per_step": 0, "bytes_per_second_up": inf, "bytes_per_second_down": inf}
+    return Silence(
+        f"network.{key}",
+        "network.seconds_per_step",
+        lambda cfg: cfg.network[key] != 0 and all(cfg.network.get(k) == value for k, value in timeless.items()),
+        "everybody answers at once; add network=heterogeneous",
     )
 
 
@@ -89,6 +103,7 @@ SILENCES = [
     _rule("share", "gradient_norm"),
     _rule("fraction", "esgd"),
     *map(_speed, ("seconds_per_step", "bytes_per_second_up", "bytes_per_second_down", "spread")),
+    *map(_at_once, ("deadline_s", "spread")),
 ]
 
 
@@ -98,7 +113,10 @@ def refuse_unread(cfg: DictConfig, origin: Origin, compose: Compose, folder: Pat
     `cfg` still has its interpolations. `compose` makes the config of other words.
     """
     named = names(origin.overrides)
-    before = functools.cache(lambda: set(unread(compose(words_of(origin.choices)))))
+    option = functools.cache(lambda: compose(words_of(origin.choices)))
+    before = functools.cache(lambda: set(unread(option())))
+    if any(word.startswith("+") for word in origin.overrides):
+        _refuse_added(cfg, option(), origin)
     for key in unread(cfg):
         if key in named or key in before():  # otherwise a word has replaced what read it
             group = CHOSEN_BY.get(key.split(".")[0], key.split(".")[0])
@@ -116,6 +134,16 @@ def refuse_unread(cfg: DictConfig, origin: Origin, compose: Compose, folder: Pat
     for key, by, holds, why in SILENCES:
         if OmegaConf.select(cfg, key) is not None and holds(cfg) and layer(key) > layer(by):
             raise ConfigError(f"{key}={OmegaConf.select(cfg, key)}: has no effect: {why.format(cfg=cfg)}")
+
+
+def _refuse_added(cfg: DictConfig, option: DictConfig, origin: Origin) -> None:
+    """Raise ConfigError for a key that was added to an option of ours, where the class is still the option's."""
+    for group in WHOLE:
+        name, given, known = origin.choices[group], cfg[group], option[group]
+        if name in options(group) and all(given.get(key) == known.get(key) for key in KINDS):
+            for key in map(str, given.keys() - known.keys()):
+                takes = ", ".join(sorted(map(str, known.keys() - KINDS)))
+                raise ConfigError(f"{group}.{key}: unknown key; {group}={name} takes {takes or 'none'}")
 
 
 def unread(cfg: DictConfig) -> Iterator[str]:

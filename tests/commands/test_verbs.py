@@ -172,7 +172,7 @@ def test_hydras_own_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.chdir(tmp_path)
     assert said(capsys, "seed=3", "--cfg", "job", "num_rounds=4").startswith("seed: 3\nnum_rounds: 4\n")
     assert said(capsys, "--cfg", "job", "--resolve", "--package", "local").startswith("# @package local\nepochs: 1\n")
-    assert "Config search path" in said(capsys, "--info", "searchpath")
+    assert "Config search path" in forked("--info", "searchpath", cwd=tmp_path).stdout  # a run silences Hydra's logging
     assert "See https://hydra.cc for more info" in said(capsys, "--hydra-help")
     assert not list(tmp_path.iterdir())
 

@@ -1,12 +1,14 @@
 """A key that nothing reads, or that has no effect, is refused; nothing that ships is."""
 
+import inspect
 from pathlib import Path
 
 import pytest
 
+from fl_bench.build import find_target
 from fl_bench.config.compose import GROUPS, compose, compose_with_choices, options
 from fl_bench.config.origin import Origin
-from fl_bench.config.unread import names, refuse_unread
+from fl_bench.config.unread import WHOLE, names, refuse_unread
 from fl_bench.errors import ConfigError
 
 
@@ -32,6 +34,11 @@ UNREAD = [
     (["strategy=fedprox", "+strategy.mew=1"], "strategy.mew: nothing reads it with strategy=fedprox; "),
     (["+strategy.inner.a=1", "+strategy.inner.b=2"], "strategy.inner.a: nothing reads it with strategy=fedavg; "),
     (["compression=topk", "+compression.bits=4"], "compression.bits: nothing reads it with compression=topk; "),
+    (["+data.foo=1"], "data.foo: unknown key; data=embedded takes none"),
+    (["data=synthetic", "++data.foo=1"], "data.foo: unknown key; data=synthetic takes num_samples"),
+    (["+partition.alpha=1"], "partition.alpha: unknown key; partition=iid takes holdout"),
+    (["+network={loss: 1}"], "network.loss: unknown key; network=ideal takes bytes_per_second_down, "),
+    (["tracker=tensorboard", "+tracker.uri=x"], "tracker.uri: unknown key; tracker=tensorboard takes none"),
     (["task=cifar", "task.norm=batch", "model.norm=group"], "model.norm: nothing reads it with task=cifar; "),
 ]
 
@@ -51,6 +58,9 @@ READ = [
     ["+strategy.share=0.5", "partition.holdout=${strategy.share}"],  # read from another group
     ["+strategy.deep.share=0.5", "+strategy.above=${.deep.share}", "partition.holdout=${strategy.above}"],
     ["+model.sizes={a: 1}", "+task.sizes=${model.sizes}"],  # read as a whole
+    ["partition._target_=fl_bench.data.partition.dirichlet", "+partition.alpha=1"],  # which another function takes
+    ["data.source=synthetic", "+data.num_samples=1"],
+    ["+engine.client_resources.foo=1"],  # the engine looks into what it is given
 ]
 
 
@@ -69,6 +79,8 @@ SILENT = [
     (["target_metric=test_loss"], "target_metric=test_loss: has no effect: there are no targets; add 'targets="),
     (["compression=importance", "compression.share=1"], "compression.share=1: has no effect: compression.rule=cmfl"),
     (["compression=importance", "compression.fraction=1"], "compression.fraction=1: has no effect: compression.rule"),
+    (["network.deadline_s=2"], "network.deadline_s=2: has no effect: everybody answers at once; add network=heterog"),
+    (["network.spread=2"], "network.spread=2: has no effect: everybody answers at once; add network=heterogeneous"),
     (["strategy=perfedavg", "strategy.delta=1"], "strategy.delta=1: has no effect: strategy.order=first does not"),
 ]
 
@@ -94,6 +106,9 @@ EFFECTIVE = [
     ["compression=topk", "compression.fraction=0.5"],
     ["strategy=perfedavg", "strategy.order=hessian_free", "strategy.delta=1"],
     ["network=heterogeneous", "network.spread=2"],
+    ["network.deadline_s=2", "network.dropout=0.5"],  # the server waits for those who do not answer
+    ["network.deadline_s=2", "network.seconds_per_step=1"],
+    ["network.spread=0"],
     ["network=heterogeneous", TRACES, "network.dropout=0.5"],
 ]
 
@@ -133,6 +148,15 @@ def test_an_option_of_ones_own_is_looked_at_too(tmp_path: Path) -> None:
     write(tmp_path, "strategy/mine.yaml", text + "nu: 1\n")
     with pytest.raises(ConfigError, match=r"strategy\.nu: nothing reads it with strategy=mine"):
         look("strategy=mine", folder=tmp_path)
+
+
+def test_our_options_have_all_keys_that_they_take() -> None:
+    given = {"partition": {"columns", "num_clients", "rng"}, "network": {"seed", "steps", "bytes_down", "bytes_up"}}
+    for group in set(WHOLE) - {"data"}:
+        for name in options(group):
+            node = compose([f"{group}={name}"])[group]
+            takes = inspect.signature(find_target(node)).parameters.keys() - given.get(group, set())
+            assert takes <= node.keys(), f"{group}={name}"
 
 
 def test_the_keys_that_words_name() -> None:
