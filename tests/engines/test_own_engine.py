@@ -38,6 +38,6 @@ def test_an_engine_may_have_a_key_of_its_own(tmp_path: Path) -> None:
     result = fl_bench(*WORDS, "engine.region=us", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "started").read_text() == "us"
-    result = fl_bench(*WORDS, "engine.region=3", cwd=tmp_path)
+    result = fl_bench(*WORDS, "engine.region=3", "hydra.run.dir=other", cwd=tmp_path)
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1] == "fl-bench: engine.region=3: should be a valid string"
