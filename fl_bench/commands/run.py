@@ -53,7 +53,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def command(given: argparse.Namespace) -> int:
     """The worst exit code of the runs."""
     if strays := [word for word in given.overrides if "=" not in word and not word.startswith("~")]:
-        raise ConfigError(f"{strays[0]}: is neither a verb nor key=value; {nearest(strays[0], commands.ours())}")
+        word, verbs = strays[0], commands.ours()
+        why = "a verb comes first" if word in verbs else f"is neither a verb nor key=value; {nearest(word, verbs)}"
+        raise ConfigError(f"{word}: {why}")
     given.overrides = readable(given.overrides)
     codes: list[int] = []
     sweep = _again(given) if given.multirun else ""

@@ -80,6 +80,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["help", "lsit"], "lsit: is neither a verb nor key=value; did you mean list?"),
         (["verify", "a"], "the following arguments are required: run_b; fl-bench verify --help says more"),
         (["list", "--confdir", "x"], "unrecognized arguments: --confdir x; fl-bench list --help says more"),
+        (["resume"], "the following arguments are required: run_dir; fl-bench resume --help says more"),
         (["--cfg", "jobs"], "argument --cfg/-c: invalid choice: 'jobs'"),
         (["--cfg", "job", "--info"], "Only one of --run, --multirun, --cfg, --info"),
         (["--config-dir", "/nowhere"], "Additional config directory '/nowhere' not found"),
@@ -90,6 +91,16 @@ def test_what_is_no_verb_or_does_not_fit_it(words: list[str], line: str) -> None
     with pytest.raises(ConfigError) as error:
         cli.dispatch(words)
     assert str(error.value).startswith(line)
+
+
+@pytest.mark.parametrize("words", [["list"], ["seed=1"], ["--help"]], ids=" ".join)
+def test_a_current_folder_that_is_gone(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gone").mkdir()
+    os.chdir("gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(ConfigError, match="the current folder is gone: go to one that exists"):
+        cli.dispatch(words)
 
 
 @pytest.mark.parametrize("words", [["list", "--config-dir", "mine"], ["--config-dir", "mine", "list"],
@@ -112,12 +123,13 @@ def test_a_verb_of_another_package(tmp_path: Path) -> None:
     (tmp_path / "plots-1.dist-info").mkdir()
     (tmp_path / "plots-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: plots\nVersion: 1\n")
     (tmp_path / "plots-1.dist-info" / "entry_points.txt").write_text(
-        "[fl_bench.commands]\nplot = plots\nbroken = plots_that_are_not\nlist = plots\n"
+        "[fl_bench.commands]\nplot = plots\nbroken = plots_that_are_not\nlist = plots\nwrong = plots:Wrong\n"
     )
     (tmp_path / "plots.py").write_text(
         '"""Draw something."""\n'
         "def arguments(parser):\n    parser.add_argument('what')\n"
         "def command(given):\n    print('drawing', given.what)\n    return 1\n"
+        "class Wrong:\n    arguments = lambda parser: None\n    command = lambda given: 1 / 0\n"
     )
     result = fl_bench("plot", "circles", cwd=tmp_path)
     assert (result.returncode, result.stdout, result.stderr) == (1, "drawing circles\n", "")
@@ -125,6 +137,9 @@ def test_a_verb_of_another_package(tmp_path: Path) -> None:
     assert re.search(r"^  plot +from plots$", fl_bench("help", cwd=tmp_path).stdout, re.M)
     assert "plot?" in fl_bench("plto", cwd=tmp_path).stderr
     assert "task=" in fl_bench("list", cwd=tmp_path).stdout  # ours goes first
+    result = fl_bench("wrong", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "fl-bench: wrong: ZeroDivisionError: division by zero (plots.py:9)\n"
     result = fl_bench("broken", cwd=tmp_path)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == (
