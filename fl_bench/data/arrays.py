@@ -3,15 +3,16 @@
 import errno
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from fl_bench.storage.files import naming
+from fl_bench.errors import FULL, StorageError
 
 PADDING = -1
 
@@ -101,8 +102,8 @@ class FederatedData:
             for name, column in columns.items():
                 for part, array in vars(column).items() if isinstance(column, KINDS) else [("", column)]:
                     if not isinstance(array, np.memmap):
-                        save_array(folder / f"{split}.{name}.{part}.npy", array)
-        with naming(folder / "classes.json"):
+                        new_column(folder, split, name, array.shape, array.dtype, part)[...] = array
+        with writing_into(folder):
             (folder / "classes.json").write_text(json.dumps(self.classes))
 
     @classmethod
@@ -119,31 +120,49 @@ class FederatedData:
         return cls(**splits, classes=tuple(json.loads((folder / "classes.json").read_text())), folder=folder)
 
 
-def save_array(file: Path, array: NDArray) -> None:
-    """np.save; its own error says nothing of a full disk."""
-    with naming(file):
-        try:
-            np.save(file, array)
-        except OSError as error:
-            if error.errno is None:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-            raise
-
-
 def open_array(file: Path) -> NDArray:
     """An array mapped read-only, as a plain ndarray: to index an np.memmap costs more each time."""
     return np.asarray(np.load(file, mmap_mode="r"))
 
 
-def new_column(folder: Path, split: str, name: str, shape: tuple[int, ...], dtype: type, part: str = "") -> NDArray:
+def new_column(
+    folder: Path, split: str, name: str, shape: tuple[int, ...], dtype: DTypeLike, part: str = ""
+) -> NDArray:
     """An empty column, or part of one, on disk: filled piece by piece where the whole would not fit in memory.
 
     `folder` is that given to a task's `load_<source>`; `split` is "train" or "test"; `part` is the field of a `Ragged`
     or `Lookup` that the array becomes.
     """
-    file = folder / f"{split}.{name}.{part}.npy"
-    column = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
-    if hasattr(os, "posix_fallocate"):  # where the disk is full, to fill the column would end the process (SIGBUS)
-        with naming(file), file.open("r+b") as stream:
-            os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
-    return column
+    return new_array(folder / f"{split}.{name}.{part}.npy", shape, dtype)
+
+
+def new_array(file: Path, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray:
+    """An empty array in a new file, which has its room on the disk: where that is full, a mapped file kills who writes.
+
+    Raises:
+        StorageError: where there is no room.
+    """
+    with writing_into(file.parent):
+        array = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
+        if hasattr(os, "posix_fallocate"):
+            with file.open("r+b") as stream:
+                os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
+    return array
+
+
+@contextmanager
+def writing_into(folder: Path) -> Iterator[None]:
+    """Where the disk of a run's temporary folder is full, say so in one line, whichever library was writing.
+
+    Raises:
+        StorageError: where it is.
+    """
+    try:
+        yield
+    except Exception as error:  # those in Rust have exceptions of their own, with the system's words in them
+        if getattr(error, "errno", None) in FULL or os.strerror(errno.ENOSPC) in str(error):
+            reason = getattr(error, "strerror", None) or os.strerror(errno.ENOSPC)
+            raise StorageError(
+                f"{folder}: {reason}; TMPDIR=FOLDER chooses another for what a run keeps there"
+            ) from error
+        raise

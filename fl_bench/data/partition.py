@@ -12,7 +12,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from fl_bench.data.arrays import Columns, open_array, save_array
+from fl_bench.data.arrays import Columns, new_array, open_array
 from fl_bench.errors import ConfigError
 
 Ints = NDArray[np.int64]
@@ -72,8 +72,8 @@ class Partition:
 
     def save(self, folder: Path) -> None:
         """Write the three arrays to `folder`."""
-        for name in ("rows", "starts", "ends"):
-            save_array(folder / f"partition.{name}.npy", getattr(self, name))
+        for name, array in vars(self).items():
+            new_array(folder / f"partition.{name}.npy", array.shape, array.dtype)[...] = array
 
     @classmethod
     def open(cls, folder: Path) -> "Partition":

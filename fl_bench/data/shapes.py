@@ -128,7 +128,7 @@ def from_folder(root: str) -> Iterator[Scene]:
             image = np.array(Image.open(Path(root, "images", name)).convert("RGB"))
             (found,) = Path(root, "masks").glob(f"{Path(name).stem}.*")
             mask = np.asarray(Image.open(found))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise ConfigError(f"data.root={root}: no readable image and mask named {name} ({error})") from error
         if mask.shape != image.shape[:2]:
             raise ConfigError(f"data.root={root}: the mask of {name} has shape {mask.shape}, not {image.shape[:2]}")

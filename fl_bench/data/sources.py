@@ -2,7 +2,9 @@
 
 import gzip
 import importlib.util
+import math
 import pickle
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,8 +14,10 @@ from numpy.typing import NDArray
 from fl_bench.data.arrays import FederatedData, new_column
 from fl_bench.data.fetch import CACHE
 from fl_bench.errors import ConfigError
+from fl_bench.machine import memory
 
 DIGITS = tuple("0123456789")
+CHUNK = 4096  # generated images at a time
 TRAIN_PHOTOS = [f"skimage/data/{name}" for name in ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg")]
 TEST_PHOTOS = [f"sklearn/datasets/images/{name}" for name in ("china.jpg", "flower.jpg")]
 
@@ -59,19 +63,34 @@ def synthetic(folder: Path, num_samples: int, shape: tuple[int, ...], num_classe
     """Generated images: half of a random template of the class, half noise; an extra tenth (at most 10,000) to test."""
     if num_samples < 1:
         raise ConfigError(f"data.num_samples={num_samples}: must be at least 1")
+    num_test, image_bytes = min(-(-num_samples // 10), 10_000), math.prod(shape)
+    total, at_once = num_samples + num_test, num_classes + 3 * min(num_samples, CHUNK)
+    for needed, there, where in (
+        (
+            total * (image_bytes + 16),
+            shutil.disk_usage(folder).free,
+            f"free in {folder}; TMPDIR=FOLDER chooses another",
+        ),
+        (total * 64 + at_once * image_bytes, memory(), "of memory"),
+    ):
+        if needed > there:
+            sizes = f"needs {needed // 10**9:,} GB, and there are {there // 10**9:,}"
+            raise ConfigError(f"data.num_samples={num_samples}: {sizes} {where}")
     rng = np.random.default_rng(0)
     templates = rng.integers(128, size=(num_classes, *shape), dtype=np.uint8)
 
     def columns(split: str, count: int) -> dict[str, NDArray]:
         images = new_column(folder, split, "x", (count, *shape), np.uint8)
         labels = rng.integers(num_classes, size=count)
-        for start in range(0, count, 4096):
-            part = labels[start : start + 4096]
-            images[start : start + 4096] = templates[part] + rng.integers(128, size=(len(part), *shape), dtype=np.uint8)
+        for start in range(0, count, CHUNK):
+            part = labels[start : start + CHUNK]
+            images[start : start + CHUNK] = templates[part] + rng.integers(
+                128, size=(len(part), *shape), dtype=np.uint8
+            )
         return {"x": images, "y": labels}
 
     names = tuple(f"template {k}" for k in range(num_classes))
-    return FederatedData(columns("train", num_samples), columns("test", min(-(-num_samples // 10), 10_000)), names)
+    return FederatedData(columns("train", num_samples), columns("test", num_test), names)
 
 
 def torchvision_images(name: str, root: str | None) -> FederatedData:
@@ -101,7 +120,7 @@ def image_folder(root: str, size: int) -> FederatedData:
         if file.suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp", ".webp"):
             try:
                 images.append(np.asarray(ImageOps.fit(Image.open(file).convert("RGB"), (size, size))))
-            except OSError as error:
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
                 raise ConfigError(f"data.root={root}: {file.name} is not a readable image ({error})") from error
     if len(images) < 4:
         raise ConfigError(f"data.root={root}: holds {len(images)} images; give a folder with more, or data=embedded")

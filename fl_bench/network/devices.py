@@ -57,6 +57,8 @@ def read(file: Path, num_clients: int) -> Devices:
     import pandas as pd  # a quarter of a second, and most runs have no traces
 
     where = f"network.traces={file}"
+    if file.exists() and not file.is_file():  # a pipe would wait for somebody to write
+        raise ConfigError(f"{where}: is no file")
     try:
         with file.open(newline="") as stream:
             reader = csv.DictReader(stream, restval="")

@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from fl_bench.build import call, nearest
 from fl_bench.data.arrays import Columns, FederatedData
-from fl_bench.errors import ConfigError
+from fl_bench.data.fetch import WAYS_OUT
+from fl_bench.errors import ConfigError, disk_trouble
 from fl_bench.metrics import Mean, Metric
 from fl_bench.tasks.sgd import SGD
 
@@ -51,6 +52,35 @@ def transformers_quietly() -> Any:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     return transformers
+
+
+def from_pretrained(kind: Any, path: str | Path, **options: Any) -> Any:
+    """What `kind`, a class of transformers, makes of the files in a folder or on the hub; none is run or unpickled.
+
+    Raises:
+        ConfigError: where it can make nothing of them.
+    """
+    try:
+        return kind.from_pretrained(path, trust_remote_code=False, **options)
+    except Exception as error:  # at files that are not what they should be, its readers raise a dozen kinds
+        if disk_trouble(error):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"model.path={path}: cannot be loaded ({reason}); {WAYS_OUT}") from error
+
+
+def pretrained_model(kind: Any, path: str | Path, new: Sequence[str] = (), **options: Any) -> nn.Module:
+    """A model of `kind` with the weights in `path`: safetensors, which have all but those named like one of `new`.
+
+    Raises:
+        ConfigError: where they have not, or cannot be read.
+    """
+    model: nn.Module
+    model, found = from_pretrained(kind, path, use_safetensors=True, output_loading_info=True, **options)
+    lacking = sorted(name for name in found["missing_keys"] if not any(part in name for part in new))
+    if lacking:
+        raise ConfigError(f"model.path={path}: its weights are not those of {type(model).__name__}: no {lacking[0]}")
+    return model
 
 
 class Task(ABC):

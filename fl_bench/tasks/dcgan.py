@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 from fl_bench.data import sources
-from fl_bench.data.arrays import Columns, FederatedData
+from fl_bench.data.arrays import Columns, FederatedData, writing_into
 from fl_bench.errors import ConfigError
 from fl_bench.metrics import Metric
 from fl_bench.tasks.base import Batch, Metrics, Task, batch_mean, gather
@@ -70,8 +70,8 @@ class Dcgan(Task):
     one_loss = False
 
     def __init__(self, size: int | None, width: int, latent: int, share: Literal["both", "generator"]) -> None:
-        if size is not None and (size < 8 or size & (size - 1)):
-            raise ConfigError(f"model.size={size}: must be a power of two from 8")
+        if size is not None and (not 8 <= size <= 1024 or size & (size - 1)):
+            raise ConfigError(f"model.size={size}: must be a power of two from 8 to 1024")
         for name, value in (("width", width), ("latent", latent)):
             if value < 1:
                 raise ConfigError(f"model.{name}={value}: must be 1 or more")
@@ -172,7 +172,8 @@ class Dcgan(Task):
             optimizer.zero_grad()
             functional.cross_entropy(judge(_signed(batch["x"])), batch["y"]).backward()
             optimizer.step()
-        save_file(judge.state_dict(), folder / "judge.safetensors")
+        with writing_into(folder):
+            save_file(judge.state_dict(), folder / "judge.safetensors")
         return data
 
 

@@ -8,12 +8,13 @@ import numpy as np
 from torch import Tensor, nn
 
 from fl_bench.data import reviews
-from fl_bench.data.arrays import FederatedData, Ragged
+from fl_bench.data.arrays import FederatedData, Ragged, writing_into
 from fl_bench.data.fetch import WAYS_OUT, use_cache_when_offline
 from fl_bench.errors import ConfigError
-from fl_bench.tasks.base import PRETRAINED, Batch, Classifier, transformers_quietly
+from fl_bench.tasks.base import PRETRAINED, Batch, Classifier, from_pretrained, pretrained_model, transformers_quietly
 
 HUB = "albert/albert-base-v2"
+HEADS = ("classif", "pooler", "score", "dense")  # parts that a language model gets to classify, by parts of their names
 
 
 class Imdb(Classifier):
@@ -24,9 +25,7 @@ class Imdb(Classifier):
         self.max_length = max_length
 
     def model(self, data: FederatedData) -> nn.Module:
-        transformers = transformers_quietly()
-        model: nn.Module = transformers.AutoModelForSequenceClassification.from_pretrained(data.folder / PRETRAINED)
-        return model
+        return pretrained_model(transformers_quietly().AutoModelForSequenceClassification, data.folder / PRETRAINED)
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
         tokens = batch["tokens"]
@@ -72,7 +71,7 @@ class Imdb(Classifier):
     def figures(self, model: nn.Module, data: FederatedData, folder: Path) -> None:
         from fl_bench.results import pictures
 
-        tokenizer = transformers_quietly().AutoTokenizer.from_pretrained(data.folder / PRETRAINED)
+        tokenizer = from_pretrained(transformers_quietly().AutoTokenizer, data.folder / PRETRAINED)
         rows = np.linspace(0, len(data.test["y"]) - 1, 16).astype(int)
         texts = [tokenizer.decode(data.test["tokens"][np.array([row])][0], skip_special_tokens=True) for row in rows]
         pictures.sentences(folder, data, rows, texts, self.predict(model, data))
@@ -84,18 +83,16 @@ class Imdb(Classifier):
         if path is not None:
             use_cache_when_offline()
         transformers = transformers_quietly()
-        try:
-            if path is None:
+        if path is None:
+            with writing_into(folder):
                 _make_tiny(folder / PRETRAINED, train[0])
-            source = path or folder / PRETRAINED
-            tokenizer = transformers.AutoTokenizer.from_pretrained(source)
-            if path is not None:  # once, here: the workers never ask a hub, and share one new classification head
-                model = transformers.AutoModelForSequenceClassification.from_pretrained(path, num_labels=2)
+        tokenizer = from_pretrained(transformers.AutoTokenizer, path or folder / PRETRAINED)
+        if path is not None:  # once, here: the workers never ask a hub, and share one new classification head
+            kind = transformers.AutoModelForSequenceClassification
+            model: Any = pretrained_model(kind, path, new=HEADS, num_labels=2)
+            with writing_into(folder):
                 model.save_pretrained(folder / PRETRAINED)
                 tokenizer.save_pretrained(folder / PRETRAINED)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().split("\n")[0]
-            raise ConfigError(f"model.path={path}: cannot be loaded ({reason}); {WAYS_OUT}") from error
 
         def columns(texts: Sequence[str], labels: Sequence[int]) -> dict[str, Any]:
             tokens = tokenizer(list(texts), truncation=True, max_length=self.max_length)["input_ids"]

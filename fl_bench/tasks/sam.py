@@ -11,13 +11,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fl_bench.data import shapes
-from fl_bench.data.arrays import FederatedData, Lookup, new_column, save_array
+from fl_bench.data.arrays import FederatedData, Lookup, new_column, writing_into
 from fl_bench.data.fetch import WAYS_OUT, use_cache_when_offline
 from fl_bench.data.shapes import Scene
 from fl_bench.data.sources import TEST_PHOTOS, TRAIN_PHOTOS
 from fl_bench.errors import ConfigError
 from fl_bench.metrics import Mean, Metric
-from fl_bench.tasks.base import PRETRAINED, Batch, Metrics, Task, batch_mean, gather, transformers_quietly
+from fl_bench.tasks.base import (
+    PRETRAINED,
+    Batch,
+    Metrics,
+    Task,
+    batch_mean,
+    from_pretrained,
+    gather,
+    pretrained_model,
+    transformers_quietly,
+)
 
 HUB = "facebook/sam-vit-base"
 TINY = Path(__file__).parent / "sam_tiny"  # made by scripts/make_sam_checkpoint.py
@@ -38,7 +48,7 @@ class Sam(Task):
         self.train = train
 
     def model(self, data: FederatedData) -> nn.Module:
-        model: nn.Module = transformers_quietly().SamModel.from_pretrained(data.folder / PRETRAINED)
+        model = pretrained_model(transformers_quietly().SamModel, data.folder / PRETRAINED)
         if self.train == "mask_decoder":
             model.requires_grad_(False)
             model.get_submodule("mask_decoder").requires_grad_(True)
@@ -123,15 +133,15 @@ class Sam(Task):
         if not Path(path).exists():
             use_cache_when_offline()
         transformers = transformers_quietly()
-        try:
-            if not Path(path).exists():
+        if not Path(path).exists():
+            try:
                 path = transformers.utils.hub.snapshot_download(path)
-            (folder / PRETRAINED).symlink_to(Path(path).resolve())
-            processor = transformers.SamProcessor.from_pretrained(path)
-            model = transformers.SamModel.from_pretrained(path)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().split("\n")[0]
-            raise ConfigError(f"model.path={path}: cannot be loaded ({reason}); {WAYS_OUT}") from error
+            except (OSError, ValueError) as error:
+                reason = str(error).strip().split("\n")[0]
+                raise ConfigError(f"model.path={path}: cannot be loaded ({reason}); {WAYS_OUT}") from error
+        (folder / PRETRAINED).symlink_to(Path(path).resolve())
+        processor = from_pretrained(transformers.SamProcessor, path)
+        model = pretrained_model(transformers.SamModel, path)
         columns = {
             split: self._columns(folder, split, scenes, processor, model)
             for split, scenes in (("train", train), ("test", test))
@@ -165,7 +175,8 @@ class Sam(Task):
                 if len(shown) < SHOWN_COUNT:
                     shown.append(_display(pixels[0]))
         if split == "test":
-            save_array(folder / SHOWN, np.stack(shown))
+            with writing_into(folder):
+                np.save(folder / SHOWN, np.stack(shown))
         assert table is not None
         kinds = np.concatenate([np.array(scene.kinds, dtype=np.int64) for scene in scenes])
         return {name: Lookup(table, images), "box": np.stack(boxes), "mask": masks, "y": kinds}
