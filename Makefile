@@ -23,7 +23,7 @@ test-all: export FL_BENCH_CRASHES = 240
 test-all: export FL_BENCH_DAMAGES = 500
 test-all: export FL_BENCH_EXAMPLES = 1000
 test-all: export FL_BENCH_KILLS = 7
-test-all: export FL_BENCH_WORDS = 5000
+test-all: export FL_BENCH_WORDS = 1000
 test-all: export FL_BENCH_LONG = 1
 test-all: test ## the same with many more kills, crashes, damages and random examples, within an hour
 

@@ -8,10 +8,10 @@ import csv
 from pathlib import Path
 
 from fl_bench.build import build
-from fl_bench.commands._common import add_config_dir
+from fl_bench.commands._common import add_config_dir, folder
 from fl_bench.config.compose import compose
 from fl_bench.config.explain import explained
-from fl_bench.errors import ConfigError, plain
+from fl_bench.errors import ConfigError, Damaged, plain
 from fl_bench.observers.tracker import Tracker, Tracking
 from fl_bench.storage import run_json
 
@@ -31,30 +31,32 @@ def command(given: argparse.Namespace) -> int:
     name, *more = given.to  # takes what stands behind it, runs too
     words = [*given.runs, *more]
     keys = [word for word in words if word.startswith(KEY)]
-    folders = [Path(word) for word in words if word not in keys]
+    folders = [folder(word) for word in words if word not in keys]
     if not folders:
         raise ConfigError("export: needs a run: fl-bench export RUN --to NAME")
-    runs = [(folder, *_read(folder)) for folder in folders]
+    runs = [(run, *_read(run)) for run in folders]
     with explained():
         cfg = compose([f"tracker={name}", *(f"++{key}" for key in keys)], given.config_dir)  # `build` refuses best
     failed = 0
-    for folder, record, rows in runs:
-        tracking = Tracking(build(cfg.tracker, Tracker), folder.absolute(), rows)
+    for run, record, rows in runs:
+        tracking = Tracking(build(cfg.tracker, Tracker), run, rows)
         tracking.begin()
         tracking.close(record["status"])
         failed += tracking.tracker is None
-        print(plain(f"{folder}: ") + ("not exported" if tracking.tracker is None else f"{len(rows)} rows to {name}"))
+        print(plain(f"{run}: ") + ("not exported" if tracking.tracker is None else f"{len(rows)} rows to {name}"))
     return 1 if failed else 0
 
 
-def _read(folder: Path) -> tuple[dict, list[dict[str, str]]]:
+def _read(run: Path) -> tuple[dict, list[dict[str, str]]]:
     """The record of a run and the rows of its metrics.csv."""
-    record = run_json.read(folder)
+    record = run_json.read(run)
     try:
-        with (folder / "metrics.csv").open(newline="") as stream:
+        with (run / "metrics.csv").open(newline="") as stream:
             rows = list(csv.DictReader(stream))
     except (FileNotFoundError, NotADirectoryError):
         rows = []
+    except csv.Error as error:
+        raise Damaged(f"{run / 'metrics.csv'}: is damaged: {error}") from None
     if not record or not rows:
-        raise ConfigError(f"{folder}: is no folder of a run: it needs run.json and metrics.csv with a row")
+        raise ConfigError(f"{run}: is no folder of a run: it needs run.json and metrics.csv with a row")
     return record, rows

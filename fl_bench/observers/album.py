@@ -11,6 +11,7 @@ from fl_bench.federation.local import Trainer
 from fl_bench.federation.rounds import Round
 from fl_bench.observers.base import Observer
 from fl_bench.storage import files
+from fl_bench.storage.folder import OURS
 
 PREFIX = "round_"
 SIDE = 800  # pixels of the shorter side that a small picture is enlarged to, at most fourfold
@@ -49,14 +50,15 @@ class Album(Observer):
 
     def bind(self) -> None:
         """Write rounds.gif where there are pictures."""
-        frames = [Image.open(file) for file in self._pictures()]
+        frames = [Image.open(file, formats=["PNG"]) for file in self._pictures()]  # other formats start other programs
         if frames:
             first, *others = frames
             first.save(self.folder / "rounds.gif", save_all=True, append_images=others, duration=600, loop=0)
 
     def _pictures(self) -> list[Path]:
-        """In the order of the rounds."""
-        return sorted(self.folder.glob(f"{PREFIX}*.png"), key=_number)
+        """Ours, in the order of the rounds."""
+        files = self.folder.glob(f"{PREFIX}*.png")
+        return sorted((file for file in files if OURS.fullmatch(f"figures/{file.name}")), key=_number)
 
 
 def _number(file: Path) -> int:

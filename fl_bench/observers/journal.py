@@ -15,7 +15,7 @@ from fl_bench.metrics import Metric
 from fl_bench.observers.base import Observer
 from fl_bench.observers.costs import Costs
 from fl_bench.storage.files import digest
-from fl_bench.storage.run_json import STATUS, new, save, seals
+from fl_bench.storage.run_json import STATUS, Record, new, save, seals
 
 SAVE_SECONDS = 1.0
 RESULTS = ("final", "digests", "data", "resumed_at")  # what a run that goes on takes over
@@ -67,4 +67,5 @@ class Journal(Observer):
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.record |= {name: state[name] for name in RESULTS}
+        Record.model_validate(self.record)
         self.record["resumed_at"].append(len(state["digests"]) - 1)  # the round after which it goes on

@@ -132,7 +132,10 @@ def _recorded(folder: Path, round: int, client: int) -> Mapping[str, str] | None
     """The row of clients.csv."""
     with (folder / "clients.csv").open(newline="", encoding="utf-8") as stream:
         rows = (row for row in csv.DictReader(stream) if (row["round"], row["client"]) == (str(round), str(client)))
-        return next(rows, None)
+        try:
+            return next(rows, None)
+        except csv.Error as error:
+            raise Damaged(f"{folder / 'clients.csv'}: is damaged: {error}") from None
 
 
 def _compare(row: Row, recorded: Mapping[str, str] | None) -> int:

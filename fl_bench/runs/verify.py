@@ -13,6 +13,8 @@ from safetensors.numpy import load_file
 
 from fl_bench.config.changes import apart, changes, flat, matters, shown
 from fl_bench.storage import run_json
+from fl_bench.storage.files import digest_of
+from fl_bench.storage.folder import is_number
 
 TABLES = {"metrics.csv": ("round",), "clients.csv": ("round", "client"), "partition.csv": ("client", "label")}
 SURROUNDINGS = ("versions", "git_commit", "git_dirty", "hardware")
@@ -65,10 +67,14 @@ def _rows(a: Path, b: Path, keys: Sequence[str]) -> Iterator[str]:
         tables = csv.DictReader(left), csv.DictReader(right)
         x: Mapping[str, Any]
         y: Mapping[str, Any]
-        for x, y in zip_longest(*tables, fillvalue={}):
-            if x != y:
-                yield f"{a.name}: {_cells(x, y, keys)}"
-                return
+        try:
+            for x, y in zip_longest(*tables, fillvalue={}):
+                if x != y:
+                    yield f"{a.name}: {_cells(x, y, keys)}"
+                    return
+        except csv.Error as error:
+            yield f"{a.name}: differs, and one cannot be read: {error}"
+            return
     yield f"{a.name}: has the same rows, written differently"
 
 
@@ -88,7 +94,7 @@ def _where(row: Mapping[str, Any], keys: Sequence[str]) -> str:
 
 def _number(text: str) -> tuple[int, str]:
     """For sorting as the tables are: numbers as numbers."""
-    return (int(text), "") if text.isdigit() else (0, text)
+    return (int(text), "") if is_number(text) else (0, text)
 
 
 def _tensors(a: Path, b: Path, name: str) -> Iterator[str]:
@@ -97,7 +103,7 @@ def _tensors(a: Path, b: Path, name: str) -> Iterator[str]:
         return
     try:
         x, y = load_file(a), load_file(b)
-    except (FileNotFoundError, SafetensorError) as error:
+    except (FileNotFoundError, SafetensorError, MemoryError) as error:
         yield f"{name}: is missing or damaged: {error}"
         return
     found = list(filter(None, (_apart(key, x.get(key), y.get(key)) for key in sorted({**x, **y}))))
@@ -119,7 +125,7 @@ def _apart(key: str, x: NDArray | None, y: NDArray | None) -> str | None:
 def _states(a: Path, b: Path) -> Iterator[str]:
     """The first client that keeps something else, and how many do."""
     clients = {
-        int(file.name) for folder in (a, b) if folder.exists() for file in folder.iterdir() if file.name.isdigit()
+        int(file.name) for folder in (a, b) if folder.exists() for file in folder.iterdir() if is_number(file.name)
     }
     found = [list(_tensors(_newest(a / str(k)), _newest(b / str(k)), f"state/{k}")) for k in sorted(clients)]
     if others := [lines for lines in found if lines]:
@@ -130,11 +136,11 @@ def _states(a: Path, b: Path) -> Iterator[str]:
 
 def _newest(folder: Path) -> Path:
     """A client's state; a file that is not there where it has none."""
-    files = (file for file in folder.glob("*.safetensors") if file.stem.isdigit())
+    files = (file for file in folder.glob("*.safetensors") if is_number(file.stem))
     return max(files, key=lambda file: int(file.stem), default=folder / "none")
 
 
 def _same_bytes(a: Path, b: Path) -> bool:
     if not (a.exists() and b.exists()):
         return a.exists() == b.exists()
-    return a.read_bytes() == b.read_bytes()
+    return a.stat().st_size == b.stat().st_size and digest_of(a) == digest_of(b)

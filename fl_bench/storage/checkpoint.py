@@ -16,6 +16,7 @@ from fl_bench.config.origin import UNKNOWN, Origin
 from fl_bench.errors import Damaged, in_one_line
 from fl_bench.storage import snapshot
 from fl_bench.storage.folder import NUMBER, clear
+from fl_bench.storage.run_json import check_config
 from fl_bench.storage.sealed import seal, unseal
 from fl_bench.storage.states import KEPT, ClientStates
 from fl_bench.storage.tables import Tables
@@ -32,6 +33,7 @@ class Checkpoint:
     config: dict[str, Any]
     parts: dict[str, Any]
     tensors: snapshot.Tensors
+    file: Path
     run: str = ""  # see config.changes.identity
 
     @property
@@ -45,9 +47,7 @@ class Checkpoint:
             try:
                 snapshot.put_back(self.parts[name], self.tensors, part, name)
             except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
-                raise Damaged(
-                    f"checkpoint of round {self.round}: {name} cannot be put back: {in_one_line(error)}"
-                ) from error
+                raise Damaged(f"{self.file}: is damaged: {name} cannot be put back: {in_one_line(error)}") from error
 
 
 class Store:
@@ -84,11 +84,15 @@ class Store:
 
     def read(self, round: int) -> Checkpoint:
         """The checkpoint of a round; raises Damaged."""
-        tensors, facts = unseal(self._file(round))
+        file = self._file(round)
+        tensors, facts = unseal(file)
         known: dict[str, Any] = {"run": ""} | facts if isinstance(facts, dict) else {}
-        if {name: type(value) for name, value in known.items()} != FACTS or known["round"] != round:
-            raise Damaged(f"{self._file(round)}: is no checkpoint of round {round}")
-        return Checkpoint(**known, tensors=tensors)
+        fits = {name: type(value) for name, value in known.items()} == FACTS and known["round"] == round
+        model = tensors.get(MODEL, torch.empty(()))
+        if not fits or model.dtype != torch.float32 or model.ndim != 1:
+            raise Damaged(f"{file}: is no checkpoint of round {round}")
+        check_config(file, known["config"])
+        return Checkpoint(**known, tensors=tensors, file=file)
 
     def restore(self, cfg: DictConfig, origin: Origin = UNKNOWN) -> Checkpoint | None:
         """The newest whole checkpoint, whose tables and states are then known here; None where there never was one.

@@ -1,6 +1,7 @@
 """Files that are whole or not there."""
 
 import errno
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,12 @@ def digest(*parts: Any) -> str:
     for part in parts:
         state.update(part)
     return state.hexdigest()
+
+
+def digest_of(file: Path) -> str:
+    """The same of a file's content, of which only a piece at a time is in memory."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, xxhash.xxh3_128).hexdigest()
 
 
 def write(file: Path, content: bytes | bytearray) -> None:

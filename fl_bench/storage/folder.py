@@ -8,19 +8,32 @@ from fl_bench.errors import ConfigError
 
 FOLDERS = ("checkpoint", "state", "figures", ".hydra")
 NUMBER = r"(?:0|[1-9][0-9]*)"
-FIGURES = "curves|participation|client_losses|partition|predictions|confusion|sentences|round_[0-9]{4,}"
+FIGURES = (
+    "curves|participation|client_losses|partition|predictions|confusion|sentences|round_(?:[0-9]{4}|[1-9][0-9]{4,})"
+)
 OURS = re.compile(
     r"(?:run\.json|model\.safetensors|(?:metrics|clients|partition|timing)\.csv"
     rf"|checkpoint/{NUMBER}\.safetensors|state/{NUMBER}/{NUMBER}\.safetensors"
     rf"|figures/(?:(?:{FIGURES})\.png|rounds\.gif)|\.hydra/(?:config|hydra|overrides)\.yaml)(?:\.tmp)?"
 )
+OUR_FOLDERS = re.compile(rf"checkpoint|state(?:/{NUMBER})?|figures|\.hydra")
+
+
+def is_number(name: str) -> bool:
+    """Whether a name is that of a client or a round, as fl-bench writes them."""
+    return len(name) < 20 and bool(re.fullmatch(NUMBER, name))
 
 
 def check_links(folder: Path) -> None:
-    """Raise ConfigError for the first entry of a name of ours that is neither a file nor a folder of its own."""
+    """Raise ConfigError for the first entry of a name of ours that is not a file, or a folder, of its own."""
     for path in _entries(folder):
+        name = path.relative_to(folder).as_posix()
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise ConfigError(f"{path}: is a link or a device; a run's folder must have its files in it")
+        if OURS.fullmatch(name) and not path.is_file():
+            raise ConfigError(f"{path}: must be a file; move this folder of the same name elsewhere")
+        if OUR_FOLDERS.fullmatch(name) and not path.is_dir():
+            raise ConfigError(f"{path}: must be a folder; move this file of the same name elsewhere")
 
 
 def clear(folder: Path, but: str = "run.json") -> None:

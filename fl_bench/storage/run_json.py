@@ -19,6 +19,8 @@ from fl_bench.storage import files
 
 NAME = "run.json"
 RESULTS = ("metrics.csv", "clients.csv", "partition.csv", "timing.csv", "model.safetensors")
+LARGEST = 2**28  # bytes that are read: of a record with millions of rounds
+DEEPEST = 50  # lists and mappings in each other; OmegaConf fails at about twice as many
 NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 STATUS = {0: "done", 1: "failed", 2: "invalid", 130: "interrupted"}
 
@@ -56,19 +58,32 @@ def read(folder: Path) -> dict[str, Any]:
     """The record of the run in `folder`, empty where there is none; Damaged where it cannot be read."""
     file = folder / NAME
     try:
+        if file.stat().st_size > LARGEST:
+            raise Damaged(f"{file}: is damaged: it has more than {LARGEST} bytes")
         record = json.loads(file.read_text())
         if not isinstance(record, dict):
             raise ValueError
         Record.model_validate(record)
+        found: dict[str, Any] = _each(record, _number)
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except ValidationError as error:
         first = error.errors()[0]
         raise Damaged(f"{file}: is damaged: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     except (ValueError, RecursionError):
-        raise Damaged(f"{file}: is damaged: it is no JSON object") from None
-    found: dict[str, Any] = _each(record, lambda value: NOT_FINITE.get(value, value) if type(value) is str else value)
+        raise Damaged(f"{file}: is damaged: it is no JSON object, or nested too deep") from None
+    check_config(file, found.get("config"))
     return OLDER | found
+
+
+def check_config(file: Path, config: Any) -> None:
+    """Raise Damaged where this, found in a file, cannot be the config of a run: those are resolved, and flat enough."""
+    try:
+        text = json.dumps(_each(config, lambda value: value))
+    except ValueError:
+        raise Damaged(f"{file}: is damaged: its config is nested too deep") from None
+    if "${" in text:
+        raise Damaged(f"{file}: is damaged: its config has an interpolation, and what is recorded has none")
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -76,14 +91,12 @@ def read_run(folder: Path) -> dict[str, Any]:
     record = read(folder)
     if "config" not in record:
         raise ConfigError(f"{folder}: is not the folder of a run: it has no run.json with a config")
-    if "${" in json.dumps(record["config"]):
-        raise Damaged(f"{folder / NAME}: is damaged: its config has an interpolation, and what is recorded has none")
     return record
 
 
 def seals(folder: Path) -> dict[str, str]:
     """The digests of the results that are there, by name."""
-    return {name: files.digest((folder / name).read_bytes()) for name in RESULTS if (folder / name).exists()}
+    return {name: files.digest_of(folder / name) for name in RESULTS if (folder / name).exists()}
 
 
 def changed(folder: Path, record: Mapping[str, Any]) -> list[str]:
@@ -109,10 +122,16 @@ def _finite(value: Any) -> Any:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
-def _each(value: Any, change: Callable[[Any], Any]) -> Any:
-    """The same with each value changed that is no list or mapping."""
+def _number(value: Any) -> Any:
+    return NOT_FINITE.get(value, value) if isinstance(value, str) else value
+
+
+def _each(value: Any, change: Callable[[Any], Any], levels: int = DEEPEST) -> Any:
+    """The same with each value changed that is no list or mapping; ValueError where these are nested too deep."""
+    if not levels:
+        raise ValueError(f"lists and mappings are nested more than {DEEPEST} deep")
     if isinstance(value, Mapping):
-        return {key: _each(item, change) for key, item in value.items()}
+        return {key: _each(item, change, levels - 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_each(item, change) for item in value]
+        return [_each(item, change, levels - 1) for item in value]
     return change(value)

@@ -41,5 +41,5 @@ def unseal(file: Path) -> tuple[dict[str, Tensor], Any]:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         facts = json.loads(header["__metadata__"][NOTE].split(" ", 2)[2])
         return load(content), facts
-    except (ValueError, SafetensorError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, SafetensorError):
         raise Damaged(f"{file}: is damaged: its content does not match its digest") from None

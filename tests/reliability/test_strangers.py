@@ -3,11 +3,14 @@
 import json
 import os
 import shutil
+import struct
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import compose
 
 from fl_bench import commands
@@ -15,6 +18,7 @@ from fl_bench.errors import ConfigError, Damaged, FlBenchError
 from fl_bench.runs.begin import Start, claim
 from fl_bench.runs.execute import execute
 from fl_bench.storage import run_json
+from fl_bench.storage.files import digest
 from fl_bench.storage.folder import clear
 from fl_bench.storage.sealed import seal, unseal
 
@@ -54,7 +58,7 @@ LINKS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("verb", ["resume", "rerun", "replay", "verify", "overwrite"])
+@pytest.mark.parametrize("verb", ["resume", "rerun", "replay", "verify", "export", "overwrite"])
 @pytest.mark.parametrize("name", LINKS)
 def test_a_link_is_not_followed(run: Path, canary: Path, name: str, verb: str) -> None:
     path = run / name
@@ -63,9 +67,8 @@ def test_a_link_is_not_followed(run: Path, canary: Path, name: str, verb: str) -
     path.unlink(missing_ok=True)
     path.parent.mkdir(exist_ok=True)
     path.symlink_to(canary if "." not in path.name[1:] else canary / "metrics.csv")
-    more = {"replay": ["--round", "2", "--client", "0"], "verify": [str(run)]}.get(verb, [])
     with pytest.raises(ConfigError, match=f"{name}: is a link or a device"):
-        claim(run, Start.OVERWRITE) if verb == "overwrite" else commands.call(verb, [str(run), *more])
+        claim(run, Start.OVERWRITE) if verb == "overwrite" else commands.call(verb, [str(run), *more(verb, run)])
 
 
 def test_a_pipe_in_place_of_a_file_does_not_hang(run: Path) -> None:
@@ -73,6 +76,27 @@ def test_a_pipe_in_place_of_a_file_does_not_hang(run: Path) -> None:
     os.mkfifo(run / "run.json")
     with pytest.raises(ConfigError, match=r"run.json: is a link or a device"):
         commands.call("resume", [str(run)])
+
+
+FILES = ("run.json", "metrics.csv", "model.safetensors", "checkpoint/9.safetensors", "state/0/2.safetensors")
+
+
+@pytest.mark.parametrize("verb", ["resume", "rerun", "replay", "verify", "export"])
+@pytest.mark.parametrize("name", [*FILES, "checkpoint", "state", "state/0", "figures"])
+def test_a_folder_in_place_of_a_file_and_a_file_in_place_of_a_folder(run: Path, name: str, verb: str) -> None:
+    path = run / name
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    path.mkdir() if name in FILES else path.write_text("mine")
+    with pytest.raises(ConfigError, match=f"{name}: must be a {'file' if name in FILES else 'folder'}"):
+        commands.call(verb, [str(run), *more(verb, run)])
+
+
+def more(verb: str, run: Path) -> list[str]:
+    """What a verb wants beside the run."""
+    words = {"replay": ["--round", "2", "--client", "0"], "verify": [str(run)], "export": ["--to", "tensorboard"]}
+    return words.get(verb, [])
 
 
 def test_only_our_files_are_deleted(run: Path) -> None:
@@ -110,6 +134,19 @@ CHECKPOINTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "no such part": (lambda facts: facts | {"parts": {}}, "recorder cannot be put back: KeyError"),
     "an unknown kind": (lambda facts: facts["parts"].update(states={"nonsense": 1}), "states cannot be put back"),
     "two kinds": (lambda facts: facts["parts"].update(states={"list": [], "tuple": []}), "states cannot be put back"),
+    "an interpolation": (
+        lambda facts: facts["config"].update(mine="${oc.env:HOME}"),
+        "checkpoint/2.safetensors: is damaged: its config has an interpolation",
+    ),
+    "a deep config": (lambda facts: facts["config"].update(mine=json.loads('{"a":' * 99 + "1" + "}" * 99)), "too deep"),
+    "a digest that is none": (
+        lambda facts: facts["parts"]["journal"]["object"].update(digests={"list": [1]}),
+        "checkpoint/2.safetensors: is damaged: journal cannot be put back",
+    ),
+    "a final row that is none": (
+        lambda facts: facts["parts"]["journal"]["object"].update(final={"list": []}),
+        "journal cannot be put back",
+    ),
     "no such tensor": (lambda facts: facts["parts"].update(states={"array": "no"}), "states cannot be put back"),
 }
 
@@ -126,19 +163,62 @@ def test_an_odd_checkpoint_is_damaged(
     assert said in line
 
 
+MODELS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "another type": torch.Tensor.bfloat16,
+    "more precise": torch.Tensor.double,
+    "a matrix": lambda model: model[None],
+}
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_a_checkpoint_whose_model_is_no_vector(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str
+) -> None:
+    newest = run / "checkpoint" / "2.safetensors"
+    tensors, facts = unseal(newest)
+    (run / "checkpoint" / "1.safetensors").unlink()
+    seal(newest, tensors | {"model": MODELS[case](tensors["model"])}, facts)
+    (tmp_path / "scratch").mkdir()
+    assert execute(compose(*WORDS, "num_rounds=3"), run, tmp_path / "scratch", Start.RESUME) == 1
+    assert f"{newest}: is no checkpoint of round 2" in capsys.readouterr().err
+
+
+HEADERS = {
+    "empty": "{}", "a list": "[]", "a number": "3", "a list of notes": '{"__metadata__": []}',
+    "a short note": '{"__metadata__": {"fl-bench": "x"}}', "a note of a number": '{"__metadata__": {"fl-bench": 3}}',
+    "deep": '{"a":' + "[" * 5000, "deep facts": '{"__metadata__": {"fl-bench": "a b ' + "[" * 5000 + '"}}',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", HEADERS)
+def test_a_sealed_file_with_an_odd_header_is_damaged(tmp_path: Path, case: str) -> None:
+    header, label, blank = HEADERS[case].encode(), b"digest ", b"0" * 32
+    start = struct.pack("<Q", len(header)) + header + label
+    (tmp_path / "x").write_bytes(start + digest(start, blank).encode())
+    with pytest.raises(Damaged, match="x: is damaged"):
+        unseal(tmp_path / "x")
+
+
 def test_odd_names_among_the_checkpoints_are_let_be(run: Path) -> None:
     for name in ("²", "٣", "03", "-1", "1e3", "٣٤"):
         (run / "checkpoint" / f"{name}.safetensors").write_text("mine")
-    (run / "checkpoint" / "9.safetensors").mkdir()
     (run / "state" / "²").mkdir()
-    (run / "state" / "0" / "²").write_text("mine")
-    assert commands.call("resume", [str(run), "num_rounds=3", "engine=inline"]) == 0
+    (run / "state" / "0" / "².safetensors").write_text("mine")
+    (run / "figures").mkdir()
+    for name in ("mine", "²", "7", "00007"):
+        (run / "figures" / f"round_{name}.png").write_text("mine")
+    assert commands.call("verify", [str(run), str(run)]) == 0
+    assert commands.call("resume", [str(run), "num_rounds=3", "engine=inline", "figures=true"]) == 0
+    assert all(file.read_text() == "mine" for file in run.glob("figures/round_*"))
+    assert len(list(run.glob("figures/round_*"))) == 4
 
 
 RECORDS = {
     "a list": ([], "it is no JSON object"),
     "a text": ("no", "it is no JSON object"),
     "deep": ("[" * 100_000, "it is no JSON object"),
+    "less deep": ('{"config": {}, "final": ' + '{"a":' * 600 + "1" + "}" * 601, "nested too deep"),
+    "a deep config": ('{"config": ' + '{"a":' * 100 + "1" + "}" * 101, "nested too deep"),
     "a config that is none": ({"config": [1]}, "config: Input should be a valid dictionary"),
     "an unknown class of entry": ({"config": {}, "digests": {"a": 1}}, "digests: Input should be a valid list"),
     "words that are none": ({"config": {}, "overrides": [1]}, "overrides.0: Input should be a valid string"),
@@ -150,10 +230,37 @@ RECORDS = {
 @pytest.mark.parametrize("case", RECORDS)
 def test_an_odd_record_is_damaged(run: Path, case: str, verb: str) -> None:
     content, said = RECORDS[case]
-    (run / "run.json").write_text(str(content) if case == "deep" else json.dumps(content))
-    more = {"replay": ["--round", "2", "--client", "0"], "verify": [str(run)]}.get(verb, [])
+    (run / "run.json").write_text(content if isinstance(content, str) and case != "a text" else json.dumps(content))
     with pytest.raises(Damaged, match=said):
-        commands.call(verb, [str(run), *more])
+        commands.call(verb, [str(run), *more(verb, run)])
+
+
+@pytest.mark.parametrize("verb", ["resume", "verify"])
+def test_a_huge_record_is_not_read(run: Path, verb: str) -> None:
+    os.truncate(run / "run.json", 2**40)
+    with pytest.raises(Damaged, match=r"run.json: is damaged: it has more than \d+ bytes"):
+        commands.call(verb, [str(run), *more(verb, run)])
+
+
+def test_a_huge_model_does_not_fill_the_memory(run: Path, shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As far as verify goes: the sizes differ, and so no byte need be read."""
+    os.truncate(run / "model.safetensors", 2**40)
+    assert commands.call("verify", [str(shared), str(run)]) == 1
+    assert "differs: model.safetensors: is missing or damaged: " in capsys.readouterr().out
+
+
+CELLS = {"a digit that is none": "²", "many digits": "9" * 5_000, "a huge cell": "9" * 200_000, "no number": "\0"}
+
+
+@pytest.mark.parametrize("verb", ["resume", "replay", "verify", "export"])
+@pytest.mark.parametrize("case", CELLS)
+def test_odd_cells_are_said_in_one_line(run: Path, shared: Path, case: str, verb: str) -> None:
+    for name in ("metrics.csv", "clients.csv"):
+        (run / name).write_text((run / name).read_text().replace("\n2,", f"\n{CELLS[case]},"))
+    if verb == "replay":
+        shutil.rmtree(run / "checkpoint")  # which knows what the tables were
+    with suppress(FlBenchError):  # which is one line
+        assert commands.call(verb, [str(run), *more(verb, shared)]) == (0 if verb == "resume" else 1)
 
 
 @pytest.mark.parametrize("config", [{"engine": {}}, {"engine": 3}, {"task": None}, {"local": []}])

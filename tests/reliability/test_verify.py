@@ -143,7 +143,7 @@ def test_a_folder_without_a_run(tmp_path: Path, launch: Launch) -> None:
     (tmp_path / "run.json").write_text('{"config": ')
     result = forked("verify", str(tmp_path), str(tmp_path), cwd=tmp_path)
     assert result.returncode == 1
-    assert result.stderr == f"fl-bench: {tmp_path / 'run.json'}: is damaged: it is no JSON object\n"
+    assert result.stderr == f"fl-bench: {tmp_path / 'run.json'}: is damaged: it is no JSON object, or nested too deep\n"
 
 
 def test_a_run_is_repeated_from_its_record(tmp_path: Path) -> None:
