@@ -85,6 +85,7 @@ BAD = [
     ("num_rounds=2147483648", "num_rounds=2147483648: must be at most 2147483647"),
     ("num_clients=99999999", "num_clients=99999999: must be at most 10000000"),
     ("seed=99999999999999999999", "seed=99999999999999999999: is too large a number"),
+    (f"local.lr=1{'0' * 400}", "local.lr: is too large a number"),
     ("targets=[nan]", "targets=[nan]: must be finite numbers"),
     ("strategy={a: 1}", "strategy={a: 1}: must name one option; known: apfl, "),
     ("strategy=null", "strategy=null: must name one option; known: apfl, "),
@@ -95,6 +96,10 @@ BAD = [
     ("local.optimizer.name=LBFGS", "local.optimizer.name=LBFGS: cannot take the steps of local training: "),
     ("local.optimizer.name=SparseAdam", "local.optimizer.name=SparseAdam: cannot take the steps of local training: "),
     ("engine._target_=os.path.join", "engine._target_=os.path.join: must name a class derived from Engine"),
+    (
+        "partition._target_=collections.Counter",
+        "partition._target_=collections.Counter: must return an integer for each training row, the client who owns it",
+    ),
     ("task._target_=collections.Counter", "task._target_=collections.Counter: must name a class derived from Task"),
     (
         "strategy.client._target_=flwr.serverapp.strategy.FedAvg",
@@ -108,7 +113,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("word", "line"), BAD, ids=[word for word, _ in BAD])
+@pytest.mark.parametrize(("word", "line"), BAD, ids=[word[:80] for word, _ in BAD])
 def test_a_mistake_is_named_in_one_line(words: Words, word: str, line: str) -> None:
     code, lines = words(word)
     assert (code, len(lines)) == (2, 1)

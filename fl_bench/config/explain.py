@@ -23,6 +23,9 @@ def explained(words: Sequence[str] = (), folder: Path | None = None) -> Iterator
         yield
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(error, words, folder)) from error
+    except OverflowError as error:
+        key = str(error).partition("full_key: ")[2].split("\n")[0]
+        raise ConfigError(f"{key or 'a value'}: is too large a number") from error
     except (YAMLError, ValueError, RecursionError) as error:
         if folder is None:
             raise

@@ -57,6 +57,10 @@ def prepare(cfg: DictConfig, task: Task, scratch: Path) -> Trainer:
         num_clients=cfg.num_clients,
         rng=rng.generator(cfg.seed, "partition"),
     )
+    whole = isinstance(owners, np.ndarray) and owners.shape == (data.num_samples,) and owners.dtype.kind == "i"
+    if not (whole and owners.min() >= -1 and owners.max() < cfg.num_clients):
+        wish = "must return an integer for each training row, the client who owns it, or -1"
+        raise ConfigError(f"partition._target_={cfg.partition._target_}: {wish}")
     order = rng.generator(cfg.seed, "partition order")
     Partition.of(owners, cfg.num_clients, cfg.partition.holdout, order).save(scratch)
     data.save(scratch)
