@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fl_bench.errors import FULL, StorageError
+from fl_bench.errors import FULL
 
 PADDING = -1
 
@@ -140,7 +140,7 @@ def new_array(file: Path, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray:
     """An empty array in a new file, which has its room on the disk: where that is full, a mapped file kills who writes.
 
     Raises:
-        StorageError: where there is no room.
+        OSError: where there is no room.
     """
     with writing_into(file.parent):
         array = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
@@ -152,17 +152,13 @@ def new_array(file: Path, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray:
 
 @contextmanager
 def writing_into(folder: Path) -> Iterator[None]:
-    """Where the disk of a run's temporary folder is full, say so in one line, whichever library was writing.
-
-    Raises:
-        StorageError: where it is.
-    """
+    """Where the disk of a run's temporary folder is full, raise an OSError that says so, whichever library was writing."""
     try:
         yield
-    except Exception as error:  # those in Rust have exceptions of their own, with the system's words in them
-        if getattr(error, "errno", None) in FULL or os.strerror(errno.ENOSPC) in str(error):
-            reason = getattr(error, "strerror", None) or os.strerror(errno.ENOSPC)
-            raise StorageError(
-                f"{folder}: {reason}; TMPDIR=FOLDER chooses another for what a run keeps there"
-            ) from error
+    except Exception as error:
+        # NumPy's has no number; those of libraries in Rust are no OSError, and have the system's words in them.
+        full = isinstance(error, OSError) and error.errno in (None, *FULL)
+        if full or os.strerror(errno.ENOSPC) in str(error):
+            number = getattr(error, "errno", None) or errno.ENOSPC
+            raise OSError(number, os.strerror(number), str(folder)) from error
         raise

@@ -162,15 +162,15 @@ def test_a_round_in_which_all_withhold_keeps_the_model(launch: Launch) -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (("compression=quantize", "compression.bits=0"), "compression.up: bits=0: must be from 1 to 16"),
-        (("compression=topk", "compression.fraction=2"), "compression.up: fraction=2: must be more than 0"),
+        (("compression=quantize", "compression.bits=0"), "compression.bits=0: must be from 1 to 16"),
+        (("compression=topk", "compression.fraction=2"), "compression.fraction=2: must be more than 0"),
         (("compression=quantize", "compression.bits=eight"), "compression.bits=eight: should be a valid integer"),
         (("compression=importance", "compression/down=quantize"), "compression/down: what is rounded at random hides"),
         (
             ("strategy=dp_client_fixed", "compression=topk"),
             "compression: may lengthen updates",
         ),
-        (("compression=importance", "compression.rule=all"), "compression.up: rule=all: must be one of cmfl"),
+        (("compression=importance", "compression.rule=all"), "compression.rule=all: must be one of cmfl"),
     ],
 )
 def test_mistakes(launch: Launch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], line: str) -> None:

@@ -149,11 +149,11 @@ def test_traces_that_are_not_there(launch: Launch, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("word", "line"),
     [
-        ("network.dropout=1.5", "network: dropout=1.5: must be from 0 to 1"),
-        ("network.deadline_s=0", "network: deadline_s=0: must be a positive number, or null"),
-        ("network.over_select=0.5", "network: over_select=0.5: must be a number from 1"),
-        ("network.bytes_per_second_up=0", "network: bytes_per_second_up=0: must be a positive number"),
-        ("network.spread=-1", "network: spread=-1: must be a number from 0"),
+        ("network.dropout=1.5", "network.dropout=1.5: must be from 0 to 1"),
+        ("network.deadline_s=0", "network.deadline_s=0: must be a positive number, or null"),
+        ("network.over_select=0.5", "network.over_select=0.5: must be a number from 1"),
+        ("network.bytes_per_second_up=0", "network.bytes_per_second_up=0: must be a positive number"),
+        ("network.spread=-1", "network.spread=-1: must be a number from 0"),
         ("network.dropouts=1", "network.dropouts: unknown key; did you mean dropout?"),
         ("min_clients=11", "min_clients=11: a round has 10 answers with this strategy"),
     ],

@@ -159,7 +159,7 @@ def test_a_run_that_crashes_before_its_first_round_does_not_take_over_what_it_wa
     """The engine starts it again; each time it must be as new, not as a run that goes on."""
     assert run("hydra.run.dir=run") == 0
     before = contents(tmp_path / "run")
-    monkeypatch.setattr("fl_bench.runs.experiment.prepare", lambda *given: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr("fl_bench.runs.execute.limit_gpus", lambda *given: os.kill(os.getpid(), signal.SIGKILL))
     words = ("hydra.run.dir=run", "engine=simulation", "strategy=fedadam", "overwrite=true", "engine.max_restarts=1")
     assert run(*words) == 1
     assert "the run there is as it was" in capsys.readouterr().err

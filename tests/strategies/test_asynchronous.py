@@ -203,11 +203,11 @@ def test_oort_hears_everybody_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (("strategy=fedbuff", "strategy.buffer=11"), "strategy.schedule: buffer=11: must be from 1 to num_clients=10"),
+        (("strategy=fedbuff", "strategy.buffer=11"), "strategy.buffer=11: must be from 1 to num_clients=10"),
         (("strategy=fedbuff", "min_clients=5"), "min_clients=5: a round has 4 answers with this strategy"),
-        (("strategy=fedbuff", "strategy.server_lr=0"), "strategy.server: server_lr=0: must be a positive number"),
-        (("strategy=tifl", "strategy.tiers=0"), "strategy.schedule: tiers=0: must be 1 or more"),
-        (("strategy=oort", "strategy.explore=2"), "strategy.schedule: explore=2: must be from 0 to 1"),
+        (("strategy=fedbuff", "strategy.server_lr=0"), "strategy.server_lr=0: must be a positive number"),
+        (("strategy=tifl", "strategy.tiers=0"), "strategy.tiers=0: must be 1 or more"),
+        (("strategy=oort", "strategy.explore=2"), "strategy.explore=2: must be from 0 to 1"),
     ],
 )
 def test_mistakes(launch: Launch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], line: str) -> None:
