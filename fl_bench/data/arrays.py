@@ -152,7 +152,7 @@ def new_array(file: Path, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray:
 
 @contextmanager
 def writing_into(folder: Path) -> Iterator[None]:
-    """Where the disk of a run's temporary folder is full, raise an OSError that says so, whichever library was writing."""
+    """Where the disk of a run's temporary folder is full, raise an OSError that says so, whoever was writing."""
     try:
         yield
     except Exception as error:
