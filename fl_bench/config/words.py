@@ -26,7 +26,9 @@ def refuse_choices(words: Sequence[str], multirun: bool, own: Path | None) -> No
     """Raise ConfigError for a group of which something else than one option is chosen, and for a sweep over nothing."""
     for override in OverridesParser.create().parse_overrides(list(words)):
         key, value, word = override.key_or_group, override.value(), override.input_line
-        if override.is_sweep_override() and multirun and not values(override, own):
+        if not key:
+            raise ConfigError(f"{word}: has no key; say KEY=VALUE")
+        if multirun and override.is_discrete_sweep() and not values(override, own):
             raise ConfigError(f"{word}: is a sweep over nothing")
         if key not in GROUPS or override.is_delete() or override.is_sweep_override() or isinstance(value, str):
             continue
