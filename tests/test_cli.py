@@ -89,6 +89,7 @@ BAD = [
     ("num_clients=99999999", "num_clients=99999999: must be at most 10000000"),
     ("seed=99999999999999999999", "seed=99999999999999999999: is too large a number"),
     (f"local.lr=1{'0' * 400}", "local.lr: is too large a number"),
+    ("++targets=[{a: 1}]", "targets=[{'a': 1}]: must be finite numbers"),
     ("targets=[nan]", "targets=[nan]: must be finite numbers"),
     ("strategy={a: 1}", "strategy={a: 1}: must name one option; known: apfl, "),
     ("strategy=null", "strategy=null: must name one option; known: apfl, "),

@@ -22,6 +22,15 @@ def readable(words: Iterable[str]) -> list[str]:
     return [word if _parses(word) else _quoted(word) for word in words]
 
 
+def assignments(words: Iterable[str]) -> list[Override]:
+    """The words where each has to give a key one value."""
+    overrides = OverridesParser.create().parse_overrides(readable(words))
+    for override in overrides:
+        if override.is_sweep_override() or override.is_delete() or not override.key_or_group:
+            raise ConfigError(f"{override.input_line}: must be KEY=VALUE, with one value")
+    return overrides
+
+
 def refuse_choices(words: Sequence[str], multirun: bool, own: Path | None) -> None:
     """Raise ConfigError for a group of which something else than one option is chosen, and for a sweep over nothing."""
     for override in OverridesParser.create().parse_overrides(list(words)):
