@@ -101,6 +101,7 @@ def test_mistakes(words: list[str], line: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
+        ("3\n", "--config-dir .: a yaml in it cannot be read: Invalid loaded object type: int"),
         ("server: {_target_: nowhere.Server}\n", "strategy.server._target_=nowhere.Server: Error loading"),
         (
             "server: {_target_: os.system}\n",
