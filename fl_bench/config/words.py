@@ -14,7 +14,6 @@ from fl_bench.config.compose import GROUPS, options
 from fl_bench.errors import ConfigError
 
 PLAIN = re.compile(r"[^'\"\\{}\[\](),=$*\x00-\x1f]+")  # a value that can only be meant as it stands, such as a path
-OPTIONAL = ("experiment",)  # groups of which none need be chosen
 
 
 def readable(words: Iterable[str]) -> list[str]:
@@ -39,9 +38,8 @@ def refuse_choices(words: Sequence[str], multirun: bool, own: Path | None) -> No
             raise ConfigError(f"{word}: has no key; say KEY=VALUE")
         if multirun and override.is_discrete_sweep() and not values(override, own):
             raise ConfigError(f"{word}: is a sweep over nothing")
-        if key not in GROUPS or override.is_delete() or override.is_sweep_override() or isinstance(value, str):
-            continue
-        if not (value is None and key in OPTIONAL):
+        chosen = override.is_delete() or override.is_sweep_override() or isinstance(value, str)
+        if key in GROUPS and not chosen:
             raise ConfigError(f"{word}: must name one option; {nearest(str(value), options(key, own))}")
 
 
