@@ -86,6 +86,8 @@ def test_a_wrong_copy_in_a_folder_of_ones_own_ends_the_command_with_1(tmp_path: 
         (["strategy=fedavg", "+model.name=x"], "model.name: nothing reads it with task=mnist; "),
         (["strategy=fedavg", "local.epochs=5"], "local.epochs=5: has no effect: local.steps=4 wins; "),
         (["num_rounds=0", "strategy=fedavg"], "num_rounds=0: must be 1 or more"),
+        (["fedavg", "krum"], "krum: check takes one strategy, or strategy=all, and key=value words"),
+        (["strategy=fedavg", "target_metric=a b"], "target_metric=a b: has no effect: there are no targets"),
         (["num_rounds=2"], "strategy=: known: apfl, "),
     ],
 )
@@ -99,6 +101,7 @@ def test_mistakes(words: list[str], line: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
+        ("3\n", "--config-dir .: a yaml in it cannot be read: Invalid loaded object type: int"),
         ("server: {_target_: nowhere.Server}\n", "strategy.server._target_=nowhere.Server: Error loading"),
         (
             "server: {_target_: os.system}\n",

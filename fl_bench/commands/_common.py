@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from fl_bench.build import nearest
@@ -17,7 +16,7 @@ from fl_bench.config.origin import Origin
 from fl_bench.config.rules import validate
 from fl_bench.config.schema import Config
 from fl_bench.config.suggest import suggest
-from fl_bench.config.words import readable
+from fl_bench.config.words import assignments
 from fl_bench.errors import ConfigError
 from fl_bench.storage import run_json
 from fl_bench.storage.folder import check_links
@@ -74,7 +73,7 @@ def recorded(
             _change(cfg, "engine", name, None)
         chosen: dict[str, str] = {}
         named = list(trusted)
-        for override in OverridesParser.create().parse_overrides(readable(words)):
+        for override in assignments(words):
             key, value = override.key_or_group, override.value()
             _change(cfg, key, value, own)
             chosen |= {key: str(value)} if key in RECHOSEN else {}

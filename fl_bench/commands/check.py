@@ -15,6 +15,7 @@ from fl_bench.config.explain import explained
 from fl_bench.config.origin import Origin
 from fl_bench.config.rules import validate
 from fl_bench.config.unread import refuse_unread
+from fl_bench.config.words import readable
 from fl_bench.errors import ConfigError
 
 
@@ -28,8 +29,10 @@ def command(given: argparse.Namespace) -> int:
     """Print a line for each check."""
     strategies = sorted(options("strategy", given.config_dir))
     chosen = [word for word in given.words if word.startswith("strategy=") or "=" not in word]
-    overrides = [word for word in given.words if word not in chosen]
-    name = "".join(chosen[:1]).removeprefix("strategy=")
+    overrides = readable(word for word in given.words if word not in chosen)
+    if len(chosen) > 1:
+        raise ConfigError(f"{chosen[1]}: check takes one strategy, or strategy=all, and key=value words")
+    name = "".join(chosen).removeprefix("strategy=")
     if name not in [*strategies, "all"]:
         raise ConfigError(f"strategy={name}: {nearest(name, strategies)}")
     found: list[tuple[str, str]] = []

@@ -7,9 +7,9 @@ import argparse
 import csv
 from pathlib import Path
 
-from fl_bench.build import build
+from fl_bench.build import build, nearest
 from fl_bench.commands._common import add_config_dir, folder
-from fl_bench.config.compose import compose
+from fl_bench.config.compose import compose, options
 from fl_bench.config.explain import explained
 from fl_bench.errors import ConfigError, Damaged, plain
 from fl_bench.observers.tracker import Tracker, Tracking
@@ -34,6 +34,8 @@ def command(given: argparse.Namespace) -> int:
     folders = [folder(word) for word in words if word not in keys]
     if not folders:
         raise ConfigError("export: needs a run: fl-bench export RUN --to NAME")
+    if name not in (known := options("tracker", given.config_dir)):
+        raise ConfigError(f"tracker={name}: {nearest(name, known)}")
     runs = [(run, *_read(run)) for run in folders]
     with explained():
         cfg = compose([f"tracker={name}", *(f"++{key}" for key in keys)], given.config_dir)  # `build` refuses best

@@ -55,7 +55,7 @@ def command(given: argparse.Namespace) -> int:
     if strays := [word for word in given.overrides if "=" not in word and not word.startswith("~")]:
         word, verbs = strays[0], commands.ours()
         why = "a verb comes first" if word in verbs else f"is neither a verb nor key=value; {nearest(word, verbs)}"
-        raise ConfigError(f"{word}: {why}")
+        raise ConfigError(f"{shlex.quote(word)}: {why}")
     given.overrides = readable(given.overrides)
     codes: list[int] = []
     sweep = _again(given) if given.multirun else ""

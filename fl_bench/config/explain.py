@@ -26,8 +26,8 @@ def explained(words: Sequence[str] = (), folder: Path | None = None) -> Iterator
     except OverflowError as error:
         key = str(error).partition("full_key: ")[2].split("\n")[0]
         raise ConfigError(f"{key or 'a value'}: is too large a number") from error
-    except (YAMLError, ValueError, RecursionError) as error:
-        if folder is None:
+    except (YAMLError, ValueError, RecursionError, OSError) as error:
+        if folder is None or getattr(error, "errno", None):  # OmegaConf's own OSError has none
             raise
         reason = " ".join(str(error).split())
         raise ConfigError(f"--config-dir {folder}: a yaml in it cannot be read: {reason}") from error

@@ -51,7 +51,7 @@ RULES: list[Rule] = [
     *_between("evaluate.adapt_steps", 0),
     *_between("checkpoint.every", 0),
     *_between("early_stop.patience", 1),
-    ("targets", lambda value, _: all(map(math.isfinite, value)), "must be finite numbers"),
+    ("targets", lambda value, _: all(is_number(v) and math.isfinite(v) for v in value), "must be finite numbers"),
     ("on_client_failure", lambda value, _: value in FAILURES, f"must be one of {', '.join(FAILURES)}"),
     (
         "compression.down",

@@ -14,7 +14,6 @@ from fl_bench.config.compose import GROUPS, options
 from fl_bench.errors import ConfigError
 
 PLAIN = re.compile(r"[^'\"\\{}\[\](),=$*\x00-\x1f]+")  # a value that can only be meant as it stands, such as a path
-OPTIONAL = ("experiment",)  # groups of which none need be chosen
 
 
 def readable(words: Iterable[str]) -> list[str]:
@@ -22,15 +21,25 @@ def readable(words: Iterable[str]) -> list[str]:
     return [word if _parses(word) else _quoted(word) for word in words]
 
 
+def assignments(words: Iterable[str]) -> list[Override]:
+    """The words where each has to give a key one value."""
+    overrides = OverridesParser.create().parse_overrides(readable(words))
+    for override in overrides:
+        if override.is_sweep_override() or override.is_delete() or not override.key_or_group:
+            raise ConfigError(f"{override.input_line}: must be KEY=VALUE, with one value")
+    return overrides
+
+
 def refuse_choices(words: Sequence[str], multirun: bool, own: Path | None) -> None:
     """Raise ConfigError for a group of which something else than one option is chosen, and for a sweep over nothing."""
     for override in OverridesParser.create().parse_overrides(list(words)):
         key, value, word = override.key_or_group, override.value(), override.input_line
-        if override.is_sweep_override() and multirun and not values(override, own):
+        if not key:
+            raise ConfigError(f"{word}: has no key; say KEY=VALUE")
+        if multirun and override.is_discrete_sweep() and not values(override, own):
             raise ConfigError(f"{word}: is a sweep over nothing")
-        if key not in GROUPS or override.is_delete() or override.is_sweep_override() or isinstance(value, str):
-            continue
-        if not (value is None and key in OPTIONAL):
+        chosen = override.is_delete() or override.is_sweep_override() or isinstance(value, str)
+        if key in GROUPS and not chosen:
             raise ConfigError(f"{word}: must name one option; {nearest(str(value), options(key, own))}")
 
 

@@ -106,6 +106,10 @@ UNKNOWN = [
     (["engine=inlin"], "engine=inlin: did you mean inline?"),
     (["num_rounds=x"], "num_rounds: Value 'x' of type 'str' could not be converted to Integer"),
     (["num_rounds=[3"], "num_rounds=[3: cannot be read"),
+    (["num_rounds=1,2"], "num_rounds=1,2: must be KEY=VALUE, with one value"),
+    (["engine=choice(inline,simulation)"], "engine=choice(inline,simulation): must be KEY=VALUE, with one value"),
+    (["~seed"], "~seed: must be KEY=VALUE, with one value"),
+    (["=3"], "=3: must be KEY=VALUE, with one value"),
 ]
 
 

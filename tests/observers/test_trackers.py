@@ -316,6 +316,9 @@ def test_what_cannot_be_exported(runs: list[str], mine: Path, capfd: pytest.Capt
         run_export("--to", "tensorboard")
     with pytest.raises(ConfigError, match=r"tracker=notebok: did you mean notebook\?"):
         run_export(runs[0], "--to", "notebok", "--config-dir", str(mine))
+    for odd in ("null", "none,mlflow", "{a: 1}"):
+        with pytest.raises(ConfigError, match=f"tracker={odd}: "):
+            run_export(runs[0], "--to", odd)
     with pytest.raises(ConfigError, match=r"tracker.page: unknown key; did you mean pages\?"):
         run_export(runs[0], "--to", "notebook", "tracker.page=2", "--config-dir", str(mine))
     assert run_export(runs[0], "--to", "notebook", "tracker.file=/nowhere/x", "--config-dir", str(mine)) == 1

@@ -230,6 +230,12 @@ def shaken(chance: random.Random) -> Words:
     return words
 
 
+def on_a_run(chance: random.Random) -> Words:
+    """Words for a run that there is."""
+    words = chance.choice([odd_value, change, nested, twice, reference, target])(chance)
+    return chance.choice([["resume", "run", *words], ["export", "run", "--to", chance.choice(VALUES)]])
+
+
 def other_task(chance: random.Random) -> Words:
     """A task with a model that has keys; its synthetic data is made at once."""
     keys = [key for key in keys_with("task=cifar") if key.split(".")[0] in ("task", "model", "local")]
@@ -245,7 +251,7 @@ def optimizer(chance: random.Random) -> Words:
 
 KINDS: list[Kind] = [
     odd_value, odd_value, near_key, change, group, option_and_key, hydras, flags, sweep, own_yaml, verb, several,
-    nested, reference, twice, target, shaken, other_task, optimizer,
+    nested, reference, twice, target, shaken, on_a_run, other_task, optimizer,
 ]  # fmt: skip
 
 
@@ -254,6 +260,6 @@ def words_of(number: int) -> Words:
     chance = random.Random(number)
     kind = KINDS[number % len(KINDS)]
     words = kind(chance)
-    if kind in (verb,) or words[:1] in (["list"], ["check"], ["help"]):
+    if kind in (verb, on_a_run) or words[:1] in (["list"], ["check"], ["help"]):
         return words
     return [*BASE, *words] if chance.random() < 0.7 else [*words, *BASE]
