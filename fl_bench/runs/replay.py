@@ -131,7 +131,9 @@ def _debugged(turn: Callable[[], Row], stop_at: Callable[..., Any]) -> Row | Non
 def _recorded(folder: Path, round: int, client: int) -> Mapping[str, str] | None:
     """The row of clients.csv."""
     with (folder / "clients.csv").open(newline="", encoding="utf-8") as stream:
-        rows = (row for row in csv.DictReader(stream) if (row["round"], row["client"]) == (str(round), str(client)))
+        rows = (
+            row for row in csv.DictReader(stream) if (row.get("round"), row.get("client")) == (str(round), str(client))
+        )
         try:
             return next(rows, None)
         except csv.Error as error:

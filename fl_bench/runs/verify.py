@@ -1,6 +1,7 @@
 """Whether two runs are the same, and if not, where they first differ."""
 
 import csv
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
 from fl_bench.config.changes import apart, changes, flat, matters, shown
@@ -98,13 +99,16 @@ def _number(text: str) -> tuple[int, str]:
 
 
 def _tensors(a: Path, b: Path, name: str) -> Iterator[str]:
-    """The tensors in which two files differ; whose state it is, which a file says too, is written by newer versions."""
+    """The tensors in which two files differ; of which run a state is, newer versions may say otherwise."""
     if _same_bytes(a, b):
         return
     try:
         x, y = load_file(a), load_file(b)
     except (FileNotFoundError, SafetensorError, MemoryError) as error:
         yield f"{name}: is missing or damaged: {error}"
+        return
+    except (TypeError, AttributeError) as error:  # of bfloat16, of float8
+        yield f"{name}: differs, and NumPy cannot say how: {error}"
         return
     found = list(filter(None, (_apart(key, x.get(key), y.get(key)) for key in sorted({**x, **y}))))
     found = found or ([] if name.startswith("state/") else ["has the same tensors, written differently"])
@@ -127,11 +131,29 @@ def _states(a: Path, b: Path) -> Iterator[str]:
     clients = {
         int(file.name) for folder in (a, b) if folder.exists() for file in folder.iterdir() if is_number(file.name)
     }
-    found = [list(_tensors(_newest(a / str(k)), _newest(b / str(k)), f"state/{k}")) for k in sorted(clients)]
+    found = [list(_state(_newest(a / str(k)), _newest(b / str(k)), f"state/{k}")) for k in sorted(clients)]
     if others := [lines for lines in found if lines]:
         yield from others[0]
     if len(others) > 1:
         yield f"state: differs for {len(others)} of {len(clients)} clients"
+
+
+def _state(a: Path, b: Path, name: str) -> Iterator[str]:
+    """How two states of a client differ: in whose they are, and in their tensors."""
+    x, y = _whose(a), _whose(b)
+    yield from (f"{name}: {key} is {x[key]} and {y[key]}" for key in x if key in y and x[key] != y[key])
+    yield from _tensors(a, b, name)
+
+
+def _whose(file: Path) -> dict[str, Any]:
+    """Of which client and round a file says that it is, as far as it does; nothing where it is missing or damaged."""
+    try:
+        with safe_open(file, "numpy") as opened:
+            note = opened.metadata()["fl-bench"]  # see storage/sealed.py, which imports torch
+        facts = json.loads(note.split(" ", 2)[2]) or {}  # older versions have none
+        return {"file": file.name} | {key: facts[key] for key in ("client", "round") if key in facts}
+    except (OSError, SafetensorError, ValueError, LookupError, TypeError, RecursionError):
+        return {}
 
 
 def _newest(folder: Path) -> Path:

@@ -90,6 +90,32 @@ def as_before(run: Path) -> None:
         seal(file, load_file(file))
 
 
+@pytest.mark.parametrize("facts", [{"client": 1}, {"round": 1}, {"run": "made by a version that made it otherwise"}])
+def test_verify_says_whose_state_it_is(go: Go, capsys: pytest.CaptureFixture[str], facts: dict[str, object]) -> None:
+    """But not where only the run's identity differs, which a newer version may make otherwise."""
+    run, other = go("run", "num_rounds=2")[0], go("other", "num_rounds=2")[0]
+    tensors, before = unseal(state(other, 0))
+    seal(state(other, 0), tensors, before | facts)
+    lines = [f"differs: state/0: {name} is {before[name]} and {facts[name]}" for name in facts if name != "run"]
+    assert commands.call("verify", [str(run), str(other)]) == len(lines)
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("differs: ")] == lines
+
+
+def test_verify_says_where_a_state_is_of_another_round(go: Go, capsys: pytest.CaptureFixture[str]) -> None:
+    run, other = go("run", "num_rounds=2")[0], go("other", "num_rounds=2")[0]
+    state(other, 0).rename(state(other, 0, round=9))
+    assert commands.call("verify", [str(run), str(other)]) == 1
+    assert "differs: state/0: file is 2.safetensors and 9.safetensors\n" in capsys.readouterr().out
+
+
+def test_verify_of_tensors_that_numpy_does_not_know(go: Go, capsys: pytest.CaptureFixture[str]) -> None:
+    run, other = go("run", "num_rounds=2")[0], go("other", "num_rounds=2")[0]
+    tensors, facts = unseal(state(other, 0))
+    seal(state(other, 0), {name: tensor.bfloat16() for name, tensor in tensors.items()}, facts)
+    assert commands.call("verify", [str(run), str(other)]) == 1
+    assert "differs: state/0: differs, and NumPy cannot say how: " in capsys.readouterr().out
+
+
 def test_an_older_run_goes_on(go: Go) -> None:
     run, whole = go("run", "num_rounds=2")[0], go("whole", "num_rounds=4")[0]
     as_before(run)

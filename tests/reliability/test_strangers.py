@@ -263,6 +263,13 @@ def test_odd_cells_are_said_in_one_line(run: Path, shared: Path, case: str, verb
         assert commands.call(verb, [str(run), *more(verb, shared)]) == (0 if verb == "resume" else 1)
 
 
+def test_a_table_of_clients_without_its_columns(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(run / "checkpoint")  # which knows what the table was
+    (run / "clients.csv").write_text("a,b\n1,2\n")
+    assert commands.call("replay", [str(run), *more("replay", run)]) == 1
+    assert "clients.csv has no such row" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("config", [{"engine": {}}, {"engine": 3}, {"task": None}, {"local": []}])
 def test_a_record_that_lacks_keys(run: Path, config: dict[str, Any]) -> None:
     (run / "run.json").write_text(json.dumps({"config": config}))
