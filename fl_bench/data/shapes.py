@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_bench.data.fetch import package_file
+from fl_bench.data.images import read_colours, read_image
 from fl_bench.data.sources import photo
-from fl_bench.errors import ConfigError
+from fl_bench.errors import ConfigError, note
 
 KINDS = ("polygon", "star", "ellipse")
 
@@ -118,23 +119,26 @@ def nuclei(size: int = 64) -> list[Scene]:
 
 def from_folder(root: str) -> Iterator[Scene]:
     """`root/images` and `root/masks`, files of the same names; each value but 0 in a mask is an object."""
-    from PIL import Image
-
-    names = sorted(path.name for path in Path(root, "images").glob("*")) if Path(root, "images").is_dir() else []
-    if not names:
+    files = sorted(Path(root, "images").glob("*"))
+    if not files:
         raise ConfigError(f"data.root={root}: has no images/; give a folder with images/ and masks/, or data=embedded")
-    for name in names:
-        try:
-            image = np.array(Image.open(Path(root, "images", name)).convert("RGB"))
-            (found,) = Path(root, "masks").glob(f"{Path(name).stem}.*")
-            mask = np.asarray(Image.open(found))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ConfigError(f"data.root={root}: no readable image and mask named {name} ({error})") from error
-        if mask.shape != image.shape[:2]:
-            raise ConfigError(f"data.root={root}: the mask of {name} has shape {mask.shape}, not {image.shape[:2]}")
+    masks: dict[str, list[Path]] = {}
+    for file in Path(root, "masks").glob("*"):
+        masks.setdefault(file.stem, []).append(file)
+    for file in files:
+        found = masks.get(file.stem, [])
+        if len(found) != 1:
+            raise ConfigError(f"data.root={root}: masks/ has {len(found)} files for the image {file.name}, not one")
+        image, mask = np.array(read_colours(root, file)), np.asarray(read_image(root, found[0]))
+        if mask.shape != image.shape[:2] or mask.dtype.kind not in "biu":
+            shapes = f"{mask.shape} of {mask.dtype}, not {image.shape[:2]} of whole numbers"
+            raise ConfigError(f"data.root={root}: the mask of {file.name} is {shapes}")
         numbers = np.unique(mask)
         numbers = numbers[numbers != 0]
         objects = np.searchsorted(numbers, mask) + 1
         objects[mask == 0] = 0
         boxes = [[float(side) for side in bounding_box(mask == number)] for number in numbers]
-        yield Scene(image, objects, boxes, [0] * len(boxes))
+        if boxes:
+            yield Scene(image, objects, boxes, [0] * len(boxes))
+        else:
+            note(f"data.root={root}: the mask of {file.name} has no object; the image is left out")

@@ -3,20 +3,22 @@
 import gzip
 import importlib.util
 import math
-import pickle
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fl_bench.data.arrays import FederatedData, new_column
 from fl_bench.data.fetch import CACHE
-from fl_bench.errors import ConfigError
+from fl_bench.data.images import read_colours
+from fl_bench.errors import ConfigError, disk_trouble
 from fl_bench.machine import memory
 
 DIGITS = tuple("0123456789")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 GIGABYTE = 10**9
 CHUNK = 4096  # generated images at a time
 TRAIN_PHOTOS = [f"skimage/data/{name}" for name in ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg")]
@@ -64,19 +66,8 @@ def synthetic(folder: Path, num_samples: int, shape: tuple[int, ...], num_classe
     """Generated images: half of a random template of the class, half noise; an extra tenth (at most 10,000) to test."""
     if num_samples < 1:
         raise ConfigError(f"data.num_samples={num_samples}: must be at least 1")
-    num_test, image_bytes = min(-(-num_samples // 10), 10_000), math.prod(shape)
-    total, at_once = num_samples + num_test, num_classes + 3 * min(num_samples, CHUNK)
-    for needed, there, where in (
-        (
-            total * (image_bytes + 16),
-            shutil.disk_usage(folder).free,
-            f"free in {folder}; TMPDIR=FOLDER chooses another",
-        ),
-        (total * 64 + at_once * image_bytes, memory(), "of memory"),
-    ):
-        if needed > max(there, GIGABYTE):  # where less is lacking, whoever writes says so
-            sizes = f"needs {needed // GIGABYTE:,} GB, and there are {there // GIGABYTE:,}"
-            raise ConfigError(f"data.num_samples={num_samples}: {sizes} {where}")
+    num_test = min(-(-num_samples // 10), 10_000)
+    _refuse_too_many(folder, num_samples, num_test, num_classes, math.prod(shape))
     rng = np.random.default_rng(0)
     templates = rng.integers(128, size=(num_classes, *shape), dtype=np.uint8)
 
@@ -94,8 +85,22 @@ def synthetic(folder: Path, num_samples: int, shape: tuple[int, ...], num_classe
     return FederatedData(columns("train", num_samples), columns("test", num_test), names)
 
 
-def torchvision_images(name: str, root: str | None) -> FederatedData:
-    """A data set of torchvision's, read from the folder `root`, or downloaded when none is given."""
+def _refuse_too_many(folder: Path, num_samples: int, num_test: int, num_classes: int, image_bytes: int) -> None:
+    """Raise ConfigError where generated images would not fit on the disk, or what is made of them in memory."""
+    rows, at_once = num_samples + num_test, num_classes + 3 * min(num_samples, CHUNK)
+    on_disk = rows * (image_bytes + 16)
+    in_memory = rows * 64 + at_once * image_bytes  # labels, and the partition while it is made
+    for needed, there, where in (
+        (on_disk, shutil.disk_usage(folder).free, f"free in {folder}; TMPDIR=FOLDER chooses another folder"),
+        (in_memory, memory(), "of memory"),
+    ):
+        if needed > max(there, GIGABYTE):  # where less is lacking, whoever writes says so
+            sizes = f"needs {needed // GIGABYTE:,} GB and there are {there // GIGABYTE:,}"
+            raise ConfigError(f"data.num_samples={num_samples}: {sizes} {where}")
+
+
+def torchvision_images(name: str, root: str | None, shape: tuple[int, ...]) -> FederatedData:
+    """A data set of torchvision's, images of `shape`, read from the folder `root`, or downloaded when none is given."""
     import torchvision.datasets  # a second to import, for data=full only
 
     options = {"split": "balanced"} if name == "EMNIST" else {}
@@ -104,8 +109,10 @@ def torchvision_images(name: str, root: str | None) -> FederatedData:
             getattr(torchvision.datasets, name)(root or CACHE, train=train, download=root is None, **options)
             for train in (True, False)
         )
-        columns = [_torchvision_columns(split, transposed=name == "EMNIST") for split in (train, test)]
-    except (RuntimeError, OSError, ValueError, AssertionError, EOFError, pickle.UnpicklingError) as error:
+        columns = [_torchvision_columns(split, shape, transposed=name == "EMNIST") for split in (train, test)]
+    except Exception as error:  # at files that are not what they should be, torchvision raises a dozen kinds
+        if disk_trouble(error):
+            raise
         where = f"data.root={root}: holds no readable {name}" if root else f"data=full: cannot download {name}"
         reason = str(error).strip().split("\n")[0]
         raise ConfigError(f"{where} ({reason}); give data.root=FOLDER with the files, or use data=embedded") from error
@@ -113,16 +120,14 @@ def torchvision_images(name: str, root: str | None) -> FederatedData:
 
 
 def image_folder(root: str, size: int) -> FederatedData:
-    """All images below the folder `root`, cut to a square in the middle and resized; a random tenth to test."""
-    from PIL import Image, ImageOps
+    """All images below the folder `root`, cut to a square in the middle and resized; a random tenth to test.
 
-    images = []
-    for file in sorted(Path(root).rglob("*")):
-        if file.suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp", ".webp"):
-            try:
-                images.append(np.asarray(ImageOps.fit(Image.open(file).convert("RGB"), (size, size))))
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-                raise ConfigError(f"data.root={root}: {file.name} is not a readable image ({error})") from error
+    Links to files are followed, those to folders are not.
+    """
+    from PIL import ImageOps
+
+    files = [file for file in sorted(Path(root).rglob("*")) if file.suffix.lower() in SUFFIXES]
+    images = [np.asarray(ImageOps.fit(read_colours(root, file), (size, size))) for file in files]
     if len(images) < 4:
         raise ConfigError(f"data.root={root}: holds {len(images)} images; give a folder with more, or data=embedded")
     pixels = np.stack(images).transpose(0, 3, 1, 2)
@@ -132,11 +137,15 @@ def image_folder(root: str, size: int) -> FederatedData:
     return FederatedData(train, test, ("image",))
 
 
-def _torchvision_columns(dataset: object, transposed: bool) -> dict[str, NDArray]:
-    images, labels = np.asarray(dataset.data), np.asarray(dataset.targets, dtype=np.int64)  # type: ignore[attr-defined]
+def _torchvision_columns(dataset: Any, shape: tuple[int, ...], transposed: bool) -> dict[str, NDArray]:
+    images, labels = np.asarray(dataset.data), np.asarray(dataset.targets, dtype=np.int64)
     if len(images) != len(labels) or not len(labels):
         raise ValueError(f"{len(images)} images for {len(labels)} labels")
     images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+    if images.shape[1:] != shape or images.dtype != np.uint8:
+        raise ValueError(f"images {images.shape[1:]} of {images.dtype}, not {shape} of uint8")
+    if not (labels.min() >= 0 and labels.max() < len(dataset.classes)):
+        raise ValueError(f"labels from {labels.min()} to {labels.max()} for {len(dataset.classes)} classes")
     return {"x": np.ascontiguousarray(images.swapaxes(2, 3) if transposed else images), "y": labels}
 
 

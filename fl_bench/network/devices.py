@@ -58,7 +58,7 @@ def read(file: Path, num_clients: int) -> Devices:
 
     where = f"network.traces={file}"
     if file.exists() and not file.is_file():  # a pipe would wait for somebody to write
-        raise ConfigError(f"{where}: is no file")
+        raise ConfigError(f"{where}: is not a file")
     try:
         with file.open(newline="") as stream:
             reader = csv.DictReader(stream, restval="")

@@ -1,7 +1,8 @@
 """What every task is made of; a new one overrides what it does differently."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,33 +55,49 @@ def transformers_quietly() -> Any:
     return transformers
 
 
+@contextmanager
+def loading(path: str | Path) -> Iterator[None]:
+    """Says in one line why nothing can be made of the pretrained model in `path`, a folder or an id of the hub.
+
+    Raises:
+        ConfigError: where that is so.
+    """
+    try:
+        yield
+    except Exception as error:  # at files that are not what they should be, transformers raises a dozen kinds
+        if disk_trouble(error):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if "ignore_mismatched_sizes" in reason:
+            reason = "the weights have other shapes than config.json says"
+        raise ConfigError(f"model.path={path}: cannot be loaded ({reason}); {WAYS_OUT}") from error
+
+
 def from_pretrained(kind: Any, path: str | Path, **options: Any) -> Any:
-    """What `kind`, a class of transformers, makes of the files in a folder or on the hub; none is run or unpickled.
+    """What `kind`, a class of transformers, makes of the files in `path`; code in there is neither run nor asked about.
 
     Raises:
         ConfigError: where it can make nothing of them.
     """
-    try:
+    with loading(path):
         return kind.from_pretrained(path, trust_remote_code=False, **options)
-    except Exception as error:  # at files that are not what they should be, its readers raise a dozen kinds
-        if disk_trouble(error):
-            raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"model.path={path}: cannot be loaded ({reason}); {WAYS_OUT}") from error
 
 
-def pretrained_model(kind: Any, path: str | Path, new: Sequence[str] = (), **options: Any) -> nn.Module:
-    """A model of `kind` with the weights in `path`: safetensors, which have all but those named like one of `new`.
+def pretrained_model(kind: Any, path: str | Path, new_head: bool = False, **options: Any) -> nn.Module:
+    """A model of `kind` with the weights in `path`, safetensors only; `new_head`: what is behind the body may be new.
 
     Raises:
-        ConfigError: where they have not, or cannot be read.
+        ConfigError: where they cannot be read, or are those of another model.
     """
-    model: nn.Module
+    model: Any
     model, found = from_pretrained(kind, path, use_safetensors=True, output_loading_info=True, **options)
-    lacking = sorted(name for name in found["missing_keys"] if not any(part in name for part in new))
+    body = f"{model.base_model_prefix}." if new_head else ""
+    lacking = sorted(
+        name for name in found["missing_keys"] if name.startswith(body) and not (new_head and "pooler" in name)
+    )
     if lacking:
-        raise ConfigError(f"model.path={path}: its weights are not those of {type(model).__name__}: no {lacking[0]}")
-    return model
+        raise ConfigError(f"model.path={path}: has no weights for {lacking[0]} of {type(model).__name__}; {WAYS_OUT}")
+    return model  # type: ignore[no-any-return]
 
 
 class Task(ABC):

@@ -47,7 +47,7 @@ class Cifar(ImageClassifier):
     def load_full(self, folder: Path, root: str | None, dataset: str | None) -> FederatedData:
         if dataset not in (None, "CIFAR10"):
             raise ConfigError(f"data.dataset={dataset}: task cifar knows CIFAR10 only")
-        return sources.torchvision_images("CIFAR10", root)
+        return sources.torchvision_images("CIFAR10", root, (3, 32, 32))
 
     def load_synthetic(self, folder: Path, num_samples: int) -> FederatedData:
         return sources.synthetic(folder, num_samples, (3, 32, 32))

@@ -100,7 +100,7 @@ class Dcgan(Task):
             return self._judged(folder, sources.image_folder(root, size), size)
         if dataset not in (None, "CIFAR10"):
             raise ConfigError(f"data.dataset={dataset}: task dcgan knows CIFAR10 and folder")
-        return self._judged(folder, sources.torchvision_images("CIFAR10", root), size)
+        return self._judged(folder, sources.torchvision_images("CIFAR10", root, (3, 32, 32)), size)
 
     def optimizer(self, model: nn.Module, local: Mapping[str, Any]) -> Pair:
         assert isinstance(model, Gan)

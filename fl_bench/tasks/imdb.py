@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from fl_bench.data import reviews
 from fl_bench.data.arrays import FederatedData, Ragged, writing_into
 from fl_bench.data.fetch import WAYS_OUT, use_cache_when_offline
-from fl_bench.errors import ConfigError
+from fl_bench.errors import ConfigError, StorageError, disk_trouble
 from fl_bench.tasks.base import PRETRAINED, Batch, Classifier, from_pretrained, pretrained_model, transformers_quietly
 
 HUB = "albert/albert-base-v2"
-HEADS = ("classif", "pooler", "score", "dense")  # parts that a language model gets to classify, by parts of their names
 
 
 class Imdb(Classifier):
@@ -51,20 +50,31 @@ class Imdb(Classifier):
 
     def load_full(self, folder: Path, root: str | None, dataset: str | None) -> FederatedData:
         """IMDB's 25,000 + 25,000 reviews, or any data set of its form, with `model.path` or albert-base-v2."""
-        use_cache_when_offline()
-        import datasets
-
         name = dataset or "stanfordnlp/imdb"
+        if root is not None and not Path(root).is_dir():
+            raise ConfigError(f"data.root={root}: is not a folder; {WAYS_OUT}")
+        if root is None and "/" not in name:  # datasets also has formats by name, one of them pickles in this folder
+            raise ConfigError(f"data.dataset={name}: must be owner/name, a data set on the hub; or {WAYS_OUT}")
+        use_cache_when_offline()
+        import datasets  # from version 4 on it runs no code that comes with the data
+
+        datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what is wrong, we say ourselves
         try:
             files = {s: sorted(map(str, Path(root or "").rglob(f"*{s}*.parquet"))) for s in ("train", "test") if root}
             if files and all(files.values()):
                 loaded = datasets.load_dataset("parquet", data_files=files)
             else:
-                loaded = datasets.load_dataset(root or name)
+                loaded = datasets.load_dataset(str(Path(root).resolve()) if root else name)
             splits = [(list(loaded[split]["text"]), list(loaded[split]["label"])) for split in ("train", "test")]
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            for texts, labels in splits:
+                if not texts or not all(isinstance(text, str) for text in texts) or not set(labels) <= {0, 1}:
+                    raise ValueError("not texts in column text and 0 or 1 in column label")
+        except Exception as error:  # at files that are not what they should be, datasets raises a dozen kinds
+            cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+            if trouble := disk_trouble(cause):
+                raise StorageError(trouble) from error
             where = f"data.root={root}: holds no readable {name}" if root else f"data=full: cannot download {name}"
-            reason = str(error).strip().split("\n")[0]
+            reason = str(cause).strip().split("\n")[0]
             raise ConfigError(f"{where} ({reason}); {WAYS_OUT}") from error
         return self._tokenized(folder, splits[0], splits[1], self.path or HUB)
 
@@ -86,17 +96,24 @@ class Imdb(Classifier):
         if path is None:
             with writing_into(folder):
                 _make_tiny(folder / PRETRAINED, train[0])
-        tokenizer = from_pretrained(transformers.AutoTokenizer, path or folder / PRETRAINED)
+        tokenizer, limits = from_pretrained(transformers.AutoTokenizer, path or folder / PRETRAINED), {}
         if path is not None:  # once, here: the workers never ask a hub, and share one new classification head
             kind = transformers.AutoModelForSequenceClassification
-            model: Any = pretrained_model(kind, path, new=HEADS, num_labels=2)
+            model: Any = pretrained_model(kind, path, new_head=True, num_labels=len(reviews.LABELS))
+            limits = model.config.to_dict()
             with writing_into(folder):
                 model.save_pretrained(folder / PRETRAINED)
                 tokenizer.save_pretrained(folder / PRETRAINED)
 
         def columns(texts: Sequence[str], labels: Sequence[int]) -> dict[str, Any]:
-            tokens = tokenizer(list(texts), truncation=True, max_length=self.max_length)["input_ids"]
-            return {"tokens": Ragged.of(tokens), "y": np.array(labels, dtype=np.int64)}
+            tokens = Ragged.of(tokenizer(list(texts), truncation=True, max_length=self.max_length)["input_ids"])
+            if np.isin(tokens.flat, tokenizer.all_special_ids).all():
+                raise ConfigError(f"model.path={path}: its tokenizer knows no word of the data; {WAYS_OUT}")
+            if tokens.flat.max() >= limits.get("vocab_size", np.inf):
+                raise ConfigError(f"model.path={path}: its tokenizer knows words that its model does not; {WAYS_OUT}")
+            if np.diff(tokens.offsets).max() > (most := limits.get("max_position_embeddings", np.inf)):
+                raise ConfigError(f"task.max_length={self.max_length}: must be at most {most} with model.path={path}")
+            return {"tokens": tokens, "y": np.array(labels, dtype=np.int64)}
 
         return FederatedData(columns(*train), columns(*test), reviews.LABELS)
 

@@ -24,7 +24,7 @@ class Mnist(ImageClassifier):
         name = dataset or "MNIST"
         if name not in FAMILY:
             raise ConfigError(f"data.dataset={name}: {nearest(name, FAMILY)}")
-        return sources.torchvision_images(name, root)
+        return sources.torchvision_images(name, root, (1, 28, 28))
 
     def load_synthetic(self, folder: Path, num_samples: int) -> FederatedData:
         return sources.synthetic(folder, num_samples, (1, 28, 28))

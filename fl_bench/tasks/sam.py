@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fl_bench.data import shapes
-from fl_bench.data.arrays import FederatedData, Lookup, new_column, writing_into
+from fl_bench.data.arrays import FederatedData, Lookup, new_array, new_column
 from fl_bench.data.fetch import WAYS_OUT, use_cache_when_offline
 from fl_bench.data.shapes import Scene
 from fl_bench.data.sources import TEST_PHOTOS, TRAIN_PHOTOS
@@ -25,9 +25,10 @@ from fl_bench.tasks.base import (
     batch_mean,
     from_pretrained,
     gather,
+    loading,
     pretrained_model,
     transformers_quietly,
-)
+)  # fmt: skip
 
 HUB = "facebook/sam-vit-base"
 TINY = Path(__file__).parent / "sam_tiny"  # made by scripts/make_sam_checkpoint.py
@@ -78,7 +79,7 @@ class Sam(Task):
         order = np.random.default_rng(0).permutation(len(scenes))
         cut = max(1, len(scenes) // 10)
         train, test = ([scenes[i] for i in part] for part in (order[cut:], order[:cut]))
-        if not sum(len(scene.boxes) for scene in train) or not sum(len(scene.boxes) for scene in test):
+        if not train or not test:
             raise ConfigError(f"data.root={root}: needs masks with objects in at least two images")
         return self._load(folder, train, test, ("object",), self.path or HUB)
 
@@ -130,18 +131,16 @@ class Sam(Task):
     def _load(
         self, folder: Path, train: Sequence[Scene], test: Sequence[Scene], classes: tuple[str, ...], path: str
     ) -> FederatedData:
-        if not Path(path).exists():
+        on_hub = not Path(path).exists()
+        if on_hub:
             use_cache_when_offline()
         transformers = transformers_quietly()
-        if not Path(path).exists():
-            try:
-                path = transformers.utils.hub.snapshot_download(path)
-            except (OSError, ValueError) as error:
-                reason = str(error).strip().split("\n")[0]
-                raise ConfigError(f"model.path={path}: cannot be loaded ({reason}); {WAYS_OUT}") from error
-        (folder / PRETRAINED).symlink_to(Path(path).resolve())
+        if on_hub:
+            with loading(path):
+                path = transformers.utils.hub.snapshot_download(path, allow_patterns=["*.json", "*.safetensors"])
         processor = from_pretrained(transformers.SamProcessor, path)
         model = pretrained_model(transformers.SamModel, path)
+        (folder / PRETRAINED).symlink_to(Path(path).resolve())
         columns = {
             split: self._columns(folder, split, scenes, processor, model)
             for split, scenes in (("train", train), ("test", test))
@@ -161,6 +160,9 @@ class Sam(Task):
         shown: list[NDArray[np.uint8]] = []
         table: NDArray | None = None
         for number, scene in enumerate(scenes):
+            height, width = scene.image.shape[:2]
+            if 2 * size * min(height, width) <= max(height, width):
+                raise ConfigError(f"data: an image of {height} x {width} pixels is too narrow for {size} x {size}")
             inputs = processor(
                 scene.image, segmentation_maps=scene.objects, input_boxes=[scene.boxes], return_tensors="pt", **frame
             )
@@ -175,8 +177,8 @@ class Sam(Task):
                 if len(shown) < SHOWN_COUNT:
                     shown.append(_display(pixels[0]))
         if split == "test":
-            with writing_into(folder):
-                np.save(folder / SHOWN, np.stack(shown))
+            pictures = np.stack(shown)
+            new_array(folder / SHOWN, pictures.shape, pictures.dtype)[...] = pictures
         assert table is not None
         kinds = np.concatenate([np.array(scene.kinds, dtype=np.int64) for scene in scenes])
         return {name: Lookup(table, images), "box": np.stack(boxes), "mask": masks, "y": kinds}

@@ -77,7 +77,7 @@ def write_mnist(root: Path, name: str = "MNIST", prefix: str = "", num_classes: 
 @pytest.mark.parametrize("name", ["MNIST", "FashionMNIST", "KMNIST"])
 def test_the_mnist_family_is_read_from_a_folder(launch: Launch, tmp_path: Path, name: str) -> None:
     write_mnist(tmp_path, name)
-    data = sources.torchvision_images(name, str(tmp_path))
+    data = sources.torchvision_images(name, str(tmp_path), (1, 28, 28))
     assert (data.train["x"].shape, data.test["x"].shape) == ((60, 1, 28, 28), (20, 1, 28, 28))
     assert data.train["y"][:11].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
     launch("data=full", f"data.root={tmp_path}", f"data.dataset={name}", "num_rounds=1")
@@ -85,7 +85,7 @@ def test_the_mnist_family_is_read_from_a_folder(launch: Launch, tmp_path: Path, 
 
 def test_emnist_has_47_classes_and_upright_letters(tmp_path: Path) -> None:
     write_mnist(tmp_path, "EMNIST", "emnist-balanced-", 47)
-    data = sources.torchvision_images("EMNIST", str(tmp_path))
+    data = sources.torchvision_images("EMNIST", str(tmp_path), (1, 28, 28))
     assert len(data.classes) == 47
     raw = np.random.default_rng(0).integers(256, size=(60, 28, 28))
     assert (data.train["x"][0, 0] == raw[0].T).all()
@@ -108,7 +108,7 @@ def test_cifar10_is_read_from_a_folder(launch: Launch, tmp_path: Path, monkeypat
     monkeypatch.setattr(real, "train_list", lists["train"])
     monkeypatch.setattr(real, "test_list", lists["test"])
     monkeypatch.setattr(real, "meta", meta)
-    data = sources.torchvision_images("CIFAR10", str(tmp_path))
+    data = sources.torchvision_images("CIFAR10", str(tmp_path), (3, 32, 32))
     assert (data.train["x"].shape, data.classes[3]) == ((100, 3, 32, 32), "class 3")
     launch("task=cifar", "data=full", f"data.root={tmp_path}", "num_rounds=1")
 
@@ -127,7 +127,7 @@ def test_a_folder_without_readable_data_is_one_line(tmp_path: Path, damage: str)
     else:
         write_idx(labels, np.zeros(59))
     with pytest.raises(ConfigError) as error:
-        sources.torchvision_images("MNIST", str(tmp_path))
+        sources.torchvision_images("MNIST", str(tmp_path), (1, 28, 28))
     line = str(error.value)
     assert f"data.root={tmp_path}" in line
     assert "data=embedded" in line
