@@ -64,7 +64,7 @@ def grey(file: Path, size: tuple[int, int] = (9, 9), mode: str = "L") -> None:
     Image.new(mode, size).save(file)
 
 
-def cut_off(file: Path) -> None:
+def cut_noise(file: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(256, size=(40, 40), dtype=np.uint8)).save(file)
     file.write_bytes(file.read_bytes()[:-500])
 
@@ -75,7 +75,7 @@ IMAGES: dict[str, tuple[Change, str | None]] = {  # what becomes of a.png, and w
     "no pixels": (lambda file: file.write_bytes(png(0, 0)), "cannot identify image file"),
     "text": (lambda file: file.write_text("no image"), "cannot identify image file"),
     "a program": (lambda file: file.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), "cannot identify"),
-    "cut off": (cut_off, "is truncated"),
+    "cut off": (cut_noise, "is truncated"),
     "a folder": (lambda file: file.mkdir(), "not a file"),
     "a pipe": (lambda file: os.mkfifo(file), "not a file"),
     "a device": (lambda file: file.symlink_to("/dev/zero"), "not a file"),
