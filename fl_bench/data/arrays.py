@@ -156,9 +156,8 @@ def writing_into(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # NumPy's has no number; those of libraries in Rust are no OSError, and have the system's words in them.
-        full = isinstance(error, OSError) and error.errno in (None, *FULL)
-        if full or os.strerror(errno.ENOSPC) in str(error):
-            number = getattr(error, "errno", None) or errno.ENOSPC
+        number = getattr(error, "errno", None) or errno.ENOSPC
+        # Those of libraries in Rust are no OSError, and have the system's words in them.
+        if getattr(error, "errno", None) in FULL or os.strerror(errno.ENOSPC) in str(error):
             raise OSError(number, os.strerror(number), str(folder)) from error
         raise

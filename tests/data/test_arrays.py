@@ -1,6 +1,11 @@
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
+from conftest import environment
 
 from fl_bench.data.arrays import FederatedData, Lookup, Ragged, new_column
 
@@ -38,3 +43,43 @@ def test_every_kind_of_column_comes_back_memory_mapped(tmp_path: Path) -> None:
     assert opened.train["big"][rows].tolist() == [8, 9]
     assert isinstance(opened.train["image"].table.base, np.memmap)
     assert (opened.num_samples, opened.classes, opened.folder) == (3, ("a",), tmp_path)
+
+
+FULL_DISK = """
+from pathlib import Path
+import numpy as np, torch
+from fl_bench.data.arrays import FederatedData, new_column
+from fl_bench.data.partition import Partition
+from fl_bench.tasks.dcgan import Dcgan
+from fl_bench.tasks.imdb import Imdb
+
+folder, many = Path("small"), np.zeros(10**5, dtype=np.int64)
+images = {"x": np.zeros((9, 1, 16, 16), np.uint8), "y": np.zeros(9, np.int64)}
+writers = {
+    "a column": lambda: FederatedData({"y": many}, {"y": many}, ("a",)).save(folder),
+    "a column in pieces": lambda: new_column(folder, "train", "big", many.shape, many.dtype),
+    "the partition": lambda: Partition(many, many, many).save(folder),
+    "the judge": lambda: Dcgan(16, 1, 1, "both")._judged(folder, FederatedData(images, images, ("a",)), 16),
+    "the tokenizer": lambda: Imdb(None, 16)._tokenized(folder, [["a word"] * 9, [0]], [["a word"], [0]], None),
+}
+(folder / "filling").write_bytes(bytes(60_000))
+for name, write in writers.items():
+    try:
+        write()
+    except OSError as error:
+        print(name, error.filename, error.strerror, sep=": ")
+print(sorted(writers))
+"""
+
+
+def test_a_full_temporary_folder_is_named(tmp_path: Path) -> None:
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
+        pytest.skip("this system lets nobody mount a small disk")
+    script = f'mkdir small && mount -t tmpfs -o size=64k none small && "{sys.executable}" -'
+    command = ["unshare", "-rm", "bash", "-c", script]
+    result = subprocess.run(
+        command, input=FULL_DISK, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=60
+    )
+    *lines, names = result.stdout.splitlines()
+    assert str(sorted(line.split(": ")[0] for line in lines)) == names, result.stdout + result.stderr
+    assert {line.split(": ", 1)[1] for line in lines} == {"small: No space left on device"}
