@@ -51,7 +51,7 @@ def memory() -> int:
     files = [folder / "memory.max" for folder in (own, *own.parents)]
     limits = [file.read_text().strip() for file in files if file.exists()]
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min(total, *(int(limit) for limit in limits if limit != "max"), total)
+    return min([total, *(int(limit) for limit in limits if limit != "max")])
 
 
 def address_space() -> float:
@@ -76,8 +76,12 @@ def describe() -> dict[str, Any]:
     } | _git()
 
 
+@cache
 def _git() -> dict[str, Any]:
-    """The commit of this checkout and whether it has changes; None for an installed package."""
+    """The commit of this checkout and whether it has changes; None for an installed package.
+
+    Asked once: the process of a run is forked from one that knows it.
+    """
     here, unknown = Path(__file__).parent.parent, {"git_commit": None, "git_dirty": None}
     if not (here / ".git").exists():
         return unknown

@@ -62,12 +62,9 @@ def call(word: str, words: Sequence[str]) -> int:
     except FileNotFoundError as error:
         raise ConfigError("the current folder is gone: go to one that exists") from error
     verb, given = find(word), parser_of(word).parse_intermixed_args(words)
-    if word in ours():
-        code: int = verb.command(given)
-        return code
     try:
         return int(verb.command(given))
-    except (OSError, FlBenchError):
-        raise
     except Exception as error:
+        if word in ours() or isinstance(error, OSError | FlBenchError):
+            raise
         raise RunError(f"{word}: {in_one_line(error)}") from error

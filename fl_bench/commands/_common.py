@@ -66,7 +66,7 @@ def recorded(
     """
     record = run_json.read_run(folder)
     origin = Origin.of(record)
-    with explained():
+    with explained(folder=own):
         cfg = OmegaConf.merge(OmegaConf.structured(Config), complete(record["config"], origin.choices))
         assert isinstance(cfg, DictConfig)
         if name := ENGINES.get(cfg.engine._target_):
@@ -80,8 +80,9 @@ def recorded(
             named += [name for _, name in trust.targets({key: value})]
             named += [str(value)] if key.endswith(f".{trust.TARGET}") else []
         validate(cfg)
+        named += trust.named_in(own) if own else ()
         config: Any = OmegaConf.to_container(cfg, resolve=True)
-    trust.refuse_strange(folder, config, [*named, *(trust.named_in(own) if own else ())])
+    trust.refuse_strange(folder, config, named)
     return cfg, origin.and_then(words, chosen)
 
 

@@ -4,16 +4,17 @@ fl-bench export RUN [RUN ...] --to mlflow [tracker.uri=sqlite:///other.db]
 """
 
 import argparse
-import csv
+from collections.abc import Mapping
 from pathlib import Path
 
 from fl_bench.build import build, nearest
 from fl_bench.commands._common import add_config_dir, folder
 from fl_bench.config.compose import compose, options
 from fl_bench.config.explain import explained
-from fl_bench.errors import ConfigError, Damaged, plain
+from fl_bench.errors import ConfigError, plain
 from fl_bench.observers.tracker import Tracker, Tracking
 from fl_bench.storage import run_json
+from fl_bench.storage.tables import rows_of
 
 KEY = "tracker."
 
@@ -49,16 +50,13 @@ def command(given: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _read(run: Path) -> tuple[dict, list[dict[str, str]]]:
+def _read(run: Path) -> tuple[dict, list[Mapping[str, str]]]:
     """The record of a run and the rows of its metrics.csv."""
     record = run_json.read(run)
     try:
-        with (run / "metrics.csv").open(newline="") as stream:
-            rows = list(csv.DictReader(stream))
+        rows = list(rows_of(run / "metrics.csv"))
     except (FileNotFoundError, NotADirectoryError):
         rows = []
-    except csv.Error as error:
-        raise Damaged(f"{run / 'metrics.csv'}: is damaged: {error}") from None
     if not record or not rows:
         raise ConfigError(f"{run}: is no folder of a run: it needs run.json and metrics.csv with a row")
     return record, rows

@@ -8,7 +8,6 @@ fl-bench --cfg job                                # its config, and no run
 import argparse
 import os
 import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import replace
@@ -72,7 +71,7 @@ def command(given: argparse.Namespace) -> int:
     if given.multirun:
         _claim_sweep(given.overrides)
     try:
-        with explained(given.overrides, _own(given)), _said_by_hydra(given):
+        with explained(given.overrides, _own(given)), _said_by_hydra() if given.cfg else nullcontext():
             refuse_choices(given.overrides, given.multirun, _own(given))
             if given.multirun:
                 refuse_cells(given.overrides, _own(given))
@@ -85,8 +84,6 @@ def command(given: argparse.Namespace) -> int:
             )
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        raise
     except OSError as error:
         if disk_trouble(error):
             raise known(error) from error
@@ -97,14 +94,14 @@ def command(given: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _said_by_hydra(given: argparse.Namespace) -> Iterator[None]:
+def _said_by_hydra() -> Iterator[None]:
     """With --cfg Hydra says itself what is wrong, and exits with 1."""
-    with redirect_stderr(StringIO()) if given.cfg else nullcontext(sys.stderr) as stream:
+    with redirect_stderr(StringIO()) as said:
         try:
             yield
         except SystemExit as end:
             if end.code:
-                raise ConfigError(stream.getvalue() if isinstance(stream, StringIO) else "") from end
+                raise ConfigError(said.getvalue()) from end
 
 
 def _run(cfg: DictConfig, given: argparse.Namespace, sweep: str) -> int:

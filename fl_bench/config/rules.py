@@ -20,9 +20,16 @@ COUNT, LARGEST = 2**31 - 1, 2**63 - 1  # of anything; of an integer
 MOST_CLIENTS = 10**7
 
 
+def _at_least(key: str, low: int) -> Rule:
+    return key, lambda value, _: value >= low, f"must be {low} or more"
+
+
+def _at_most(key: str, high: int = COUNT) -> Rule:
+    return key, lambda value, _: value is None or value <= high, f"must be at most {high}"
+
+
 def _between(key: str, low: int, high: int = COUNT) -> tuple[Rule, Rule]:
-    at_least: Rule = (key, lambda value, _: value is None or value >= low, f"must be {low} or more")
-    return at_least, (key, lambda value, _: value is None or value <= high, f"must be at most {high}")
+    return _at_least(key, low), _at_most(key, high)
 
 
 def _part(key: str) -> Rule:
@@ -42,7 +49,7 @@ RULES: list[Rule] = [
     ),
     *_between("min_clients", 1),
     ("local.steps", lambda value, _: value is None or value >= 1, "must be 1 or more, or null to count in epochs"),
-    *_between("local.steps", 1),
+    _at_most("local.steps"),
     *_between("local.epochs", 1),
     *_between("local.batch_size", 1),
     ("local.lr", lambda value, _: 0 < value < math.inf, "must be a positive number"),
@@ -70,10 +77,11 @@ def validate(cfg: DictConfig) -> None:
         if name not in Config.__dataclass_fields__:
             known = flat(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
             raise ConfigError(f"{name}: unknown key; {suggest(name, known)}")
-    complete = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.to_container(cfg, resolve=True))
+    values: Any = OmegaConf.to_container(cfg, resolve=True)
+    complete = OmegaConf.merge(OmegaConf.structured(Config), values)
     if missing := OmegaConf.missing_keys(complete):
         raise ConfigError(f"{min(missing)}: has no value")
-    for key, value in flat(OmegaConf.to_container(cfg, resolve=True)).items():  # type: ignore[arg-type]
+    for key, value in flat(values).items():
         require(key, value, not isinstance(value, int) or abs(value) <= LARGEST, "is too large a number")
     for key, holds, wish in RULES:
         value = OmegaConf.select(cfg, key)

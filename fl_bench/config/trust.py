@@ -18,8 +18,10 @@ from fl_bench.config.schema import PACKAGE
 from fl_bench.errors import ConfigError
 
 TARGET = "_target_"
-FLOWER = re.compile(r"flwr\.serverapp\.strategy\.[A-Z]\w*")  # its strategies are what a capital begins there
-WHERE = {  # by key: where in this package that which it names is defined
+FLOWER = re.compile(
+    r"flwr\.serverapp\.strategy\.[A-Z]\w*"
+)  # its strategies are the classes there: names with a capital
+WHERE = {  # by key: the folders and files of this package in which what it may name is defined
     "engine": ("engines",),
     "task": ("tasks",),
     "partition": ("data/partition.py",),
@@ -67,10 +69,8 @@ def targets(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
 def named_in(folder: Path) -> Iterator[str]:
     """What the yamls of a folder of options name."""
     for file in folder.glob("**/*.yaml"):
-        try:
-            yield from (name for _, name in targets(yaml.safe_load(file.read_text(encoding="utf-8"))))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise ConfigError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
+        with file.open(encoding="utf-8") as stream:
+            yield from (name for _, name in targets(yaml.safe_load(stream)))
 
 
 def flags(config: Mapping[Any, Any]) -> Sequence[str]:

@@ -1,6 +1,5 @@
 """One client's turn once more, exactly as it was: to see why it failed, or that its numbers are what was written."""
 
-import csv
 import pdb
 import shutil
 from collections.abc import Callable, Mapping
@@ -28,6 +27,7 @@ from fl_bench.runs.scratch import scratch_folder
 from fl_bench.storage import run_json
 from fl_bench.storage.checkpoint import Checkpoint, Store
 from fl_bench.storage.files import digest
+from fl_bench.storage.tables import rows_of
 from fl_bench.tasks.base import Task
 
 
@@ -130,14 +130,9 @@ def _debugged(turn: Callable[[], Row], stop_at: Callable[..., Any]) -> Row | Non
 
 def _recorded(folder: Path, round: int, client: int) -> Mapping[str, str] | None:
     """The row of clients.csv."""
-    with (folder / "clients.csv").open(newline="", encoding="utf-8") as stream:
-        rows = (
-            row for row in csv.DictReader(stream) if (row.get("round"), row.get("client")) == (str(round), str(client))
-        )
-        try:
-            return next(rows, None)
-        except csv.Error as error:
-            raise Damaged(f"{folder / 'clients.csv'}: is damaged: {error}") from None
+    wanted = str(round), str(client)
+    rows = rows_of(folder / "clients.csv")
+    return next((row for row in rows if (row.get("round"), row.get("client")) == wanted), None)
 
 
 def _compare(row: Row, recorded: Mapping[str, str] | None) -> int:

@@ -1,6 +1,5 @@
 """What a run needs to go on after a round: one file in the run's folder, beside the clients' states and the tables."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from fl_bench.config.changes import refuse_changes
 from fl_bench.config.origin import UNKNOWN, Origin
 from fl_bench.errors import Damaged, in_one_line
 from fl_bench.storage import snapshot
-from fl_bench.storage.folder import NUMBER, clear
+from fl_bench.storage.folder import clear, is_number
 from fl_bench.storage.run_json import check_config
 from fl_bench.storage.sealed import seal, unseal
 from fl_bench.storage.states import KEPT, ClientStates
@@ -80,7 +79,7 @@ class Store:
     def rounds(self) -> list[int]:
         """The rounds that have a checkpoint, rising."""
         files = self._checkpoints.glob("*.safetensors")
-        return sorted(int(file.stem) for file in files if re.fullmatch(NUMBER, file.stem) and file.is_file())
+        return sorted(int(file.stem) for file in files if is_number(file.stem) and file.is_file())
 
     def read(self, round: int) -> Checkpoint:
         """The checkpoint of a round; raises Damaged."""

@@ -1,5 +1,6 @@
 """What in a run's folder is ours: files of known names. Only they are deleted, and links are not followed."""
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,40 +27,41 @@ def is_number(name: str) -> bool:
 
 def check_links(folder: Path) -> None:
     """Raise ConfigError for the first entry of a name of ours that is not a file, or a folder, of its own."""
-    for path in _entries(folder):
-        name = path.relative_to(folder).as_posix()
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise ConfigError(f"{path}: is a link or a device; a run's folder must have its files in it")
-        if OURS.fullmatch(name) and not path.is_file():
-            raise ConfigError(f"{path}: must be a file; move this folder of the same name elsewhere")
-        if OUR_FOLDERS.fullmatch(name) and not path.is_dir():
-            raise ConfigError(f"{path}: must be a folder; move this file of the same name elsewhere")
+    for name, entry in _entries(folder):
+        is_file, is_folder = entry.is_file(follow_symlinks=False), entry.is_dir(follow_symlinks=False)
+        if not (is_file or is_folder):
+            raise ConfigError(f"{entry.path}: is a link or a device; a run's folder must have its files in it")
+        if is_folder and OURS.fullmatch(name):
+            raise ConfigError(f"{entry.path}: must be a file; move this folder of the same name elsewhere")
+        if is_file and OUR_FOLDERS.fullmatch(name):
+            raise ConfigError(f"{entry.path}: must be a folder; move this file of the same name elsewhere")
 
 
 def clear(folder: Path, but: str = "run.json") -> None:
     """Delete the files that an earlier run has left here, and folders of ours that are empty then."""
-    paths = list(_entries(folder))
-    for path in paths:
-        name = path.relative_to(folder).as_posix()
-        if OURS.fullmatch(name) and name != but and path.is_file():
-            path.unlink()
-    for path in reversed(paths):  # what is below comes first
-        if path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
+    folders = []
+    for name, entry in list(_entries(folder)):
+        if entry.is_dir(follow_symlinks=False):
+            folders.append(entry.path)
+        elif OURS.fullmatch(name) and name != but:
+            os.unlink(entry)
+    for path in reversed(folders):  # what is below comes first
+        if not os.listdir(path):
+            os.rmdir(path)
 
 
-def _entries(folder: Path) -> Iterator[Path]:
-    """All that has a name of ours, and all that is in folders of ours; each folder before its entries."""
-    for path in folder.iterdir():
-        if path.name in FOLDERS:
-            yield path
-            yield from _below(path)
-        elif OURS.fullmatch(path.name):
-            yield path
+def _entries(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """All that has a name of ours, and all that is in folders of ours, each folder before what is in it.
 
-
-def _below(folder: Path) -> Iterator[Path]:
-    if folder.is_dir() and not folder.is_symlink():
-        for path in folder.iterdir():
-            yield path
-            yield from _below(path)
+    With its name below `folder`. An entry knows what it is without asking the system once more: there may be millions.
+    """
+    below = [("", str(folder))]
+    while below:
+        prefix, path = below.pop()
+        with os.scandir(path) as entries:
+            for entry in entries:
+                name = f"{prefix}{entry.name}"
+                if prefix or name in FOLDERS or OURS.fullmatch(name):
+                    yield name, entry
+                    if entry.is_dir(follow_symlinks=False):
+                        below.append((f"{name}/", entry.path))

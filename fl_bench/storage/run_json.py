@@ -51,7 +51,7 @@ class Record(BaseModel):
     files: dict[str, str] = {}
 
 
-OLDER: dict[str, Any] = {"status": "", "stopped_early": False, "final": {}, "digests": [], "data": None}
+OLDER = Record().model_dump(include={"status", "stopped_early", "final", "digests", "data"})  # what is read unasked
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -8,7 +8,6 @@ Each file says whose state it is: of which client, after which round, of which r
 refused.
 """
 
-import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,12 @@ import numpy as np
 from torch import Tensor
 
 from fl_bench.errors import Damaged
-from fl_bench.storage.folder import NUMBER
+from fl_bench.storage.folder import OURS, is_number
 from fl_bench.storage.sealed import seal, unseal
 
 State = dict[str, Tensor]
 Versions = dict[int, int]  # by client: the round of its state
 
-OURS = re.compile(rf"{NUMBER}/{NUMBER}\.safetensors(?:\.tmp)?")  # below the folder of all states
 KEPT = 2  # checkpoints: the last but one is for when the last is damaged
 
 
@@ -83,7 +81,7 @@ class ClientStates:
         """Leave no state but what the checkpoints need."""
         needed = {self._file(client, version) for pinned in self.pinned for client, version in pinned.items()}
         for file in self.folder.glob("*/*.safetensors*"):
-            if file not in needed and OURS.fullmatch(f"{file.parent.name}/{file.name}"):
+            if file not in needed and OURS.fullmatch(f"state/{file.parent.name}/{file.name}"):
                 file.unlink()
 
     def _unseal(self, client: int, round: int) -> State:
@@ -100,4 +98,4 @@ class ClientStates:
 
     def _rounds(self, client: int) -> list[int]:
         files = (self.folder / str(client)).glob("*.safetensors")
-        return [int(file.stem) for file in files if OURS.fullmatch(f"{client}/{file.name}")]
+        return [int(file.stem) for file in files if is_number(file.stem)]

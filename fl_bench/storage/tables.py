@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -34,7 +34,7 @@ class Tables:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._tables: dict[str, Table] = {}
-        self._texts: dict[str, bytes] = {}  # of files that are to be brought back
+        self._texts: dict[str, bytes] = {}  # of files that are to be brought back, until they are
 
     def write(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append rows to `<name>.csv`. Floats are written so that they read back to the same bits."""
@@ -65,21 +65,22 @@ class Tables:
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         """Take up the tables as they were; `settle` brings the files back. Raises Damaged where their rows differ."""
+        self._tables, self._texts = {}, {}
         for name, (columns, num_rows, digest) in state.items():
             if name not in NAMES:
                 raise Damaged(f"{self.folder}: its checkpoint has a table {name!r}, which fl-bench does not write")
             table = self._tables[name] = Table(columns, num_rows)
             try:
                 self._texts[name] = self._reread(name, table)
-            except (FileNotFoundError, csv.Error):
-                raise Damaged(f"{self._file(name)}: is missing, or no table") from None
+            except FileNotFoundError:
+                raise Damaged(f"{self._file(name)}: is missing") from None
             if table.digest.hexdigest() != digest:
                 raise Damaged(f"{self._file(name)}: is damaged: its first {num_rows} rows are not those written")
 
     def settle(self) -> None:
         """Remove later and half-written rows from the files."""
-        for name, text in self._texts.items():
-            files.write(self._file(name), text)
+        while self._texts:
+            files.write(self._file(name := min(self._texts)), self._texts.pop(name))
 
     def _reread(self, name: str, table: Table) -> bytes:
         """The file as it is with the table's columns and its first rows."""
@@ -92,11 +93,19 @@ class Tables:
     def _first_rows(self, name: str, count: int) -> list[Mapping[str, Any]]:
         if not count:
             return []
-        with self._file(name).open(newline="", encoding="utf-8", errors="replace") as stream:
-            return list(islice(csv.DictReader(stream), count))
+        return list(islice(rows_of(self._file(name)), count))
 
     def _file(self, name: str) -> Path:
         return self.folder / f"{name}.csv"
+
+
+def rows_of(file: Path) -> Iterator[Mapping[str, str]]:
+    """The rows of a table as text. Raises Damaged where it is none."""
+    with file.open(newline="", encoding="utf-8", errors="replace") as stream:
+        try:
+            yield from csv.DictReader(stream)
+        except csv.Error as error:
+            raise Damaged(f"{file}: is damaged: {error}") from None
 
 
 def _text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:

@@ -249,6 +249,11 @@ def test_a_huge_model_does_not_fill_the_memory(run: Path, shared: Path, capsys: 
     assert "differs: model.safetensors: is missing or damaged: " in capsys.readouterr().out
 
 
+def test_a_table_that_is_no_text_is_exported_as_far_as_it_goes(run: Path) -> None:
+    (run / "metrics.csv").write_bytes((run / "metrics.csv").read_bytes()[:-2] + b"\xff\n")
+    assert commands.call("export", [str(run), "--to", "none"]) == 0
+
+
 CELLS = {"a digit that is none": "²", "many digits": "9" * 5_000, "a huge cell": "9" * 200_000, "no number": "\0"}
 
 

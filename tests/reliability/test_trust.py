@@ -121,6 +121,13 @@ def test_what_it_does_not_name_is_not(mine: Path, named: list[str]) -> None:
     assert commands.call("replay", [str(mine), "--round", "1", "--client", "0", "--trust", "mine_trusted"]) == 0
 
 
+@pytest.mark.parametrize("content", ["a: &a [*a]", "a: [1", "a: b: c"])
+def test_a_yaml_that_cannot_be_read_trusts_nothing(mine: Path, content: str) -> None:
+    (mine.parent / "own" / "strategy" / "odd.yaml").write_text(content)
+    with pytest.raises(ConfigError, match=r"\A--config-dir own: a yaml in it cannot be read: [^\n]+\Z"):
+        commands.call("resume", [str(mine), "num_rounds=2", "--config-dir", "own"])
+
+
 def test_the_line_that_says_how_to_go_on_names_it_too(
     mine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
