@@ -3,12 +3,13 @@
 import inspect
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import is_dataclass
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from hydra._internal.utils import _locate  # what get_object does, which says on stderr too what it raises
 from omegaconf import DictConfig, OmegaConf
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, InstanceOf, TypeAdapter, ValidationError
 
 from fl_bench.errors import ConfigError
 
@@ -73,7 +74,9 @@ def path(node: DictConfig, name: str = "") -> str:
     raw = OmegaConf.to_container(node, resolve=False).get(name) if name else None  # type: ignore[union-attr]
     if isinstance(raw, str) and raw.startswith("${") and raw.count("$") == 1:
         pointer = raw[2:-1]
-        return f"{full.rsplit('.', 2)[0]}.{pointer[2:]}" if pointer.startswith("..") else pointer
+        target = pointer.lstrip(".")
+        levels = len(pointer) - len(target)
+        return ".".join([*full.split(".")[:-levels], target]) if levels else pointer
     return full
 
 
@@ -96,8 +99,10 @@ def _check_arguments(
     for name, value in arguments.items():
         if name in given or (name not in parameters and not open_ended):
             raise ConfigError(f"{path(node, name)}: unknown key; {nearest(name, set(parameters) - set(given))}")
+        hint = hints.get(name, Any)
+        adapter = TypeAdapter(InstanceOf[hint]) if is_dataclass(hint) else TypeAdapter(hint, config=STRICT)  # type: ignore
         try:
-            TypeAdapter(hints.get(name, Any), config=STRICT).validate_python(value)
+            adapter.validate_python(value)
         except ValidationError as error:
             wishes = dict.fromkeys(detail["msg"].removeprefix("Input should be ") for detail in error.errors())
             raise ConfigError(f"{path(node, name)}={value}: should be {' or '.join(wishes)}") from error

@@ -99,6 +99,7 @@ def _std(values: Values, _: Values) -> float:
 
 FUNCTIONS: dict[str, Callable[[Values, Values], float]] = {
     "mean": _weighted_mean,
+    "uniform": lambda values, _: statistics.fmean(values),
     "median": lambda values, _: statistics.median(values),
     "std": _std,
     "min": lambda values, _: min(values),
@@ -108,4 +109,4 @@ FUNCTIONS: dict[str, Callable[[Values, Values], float]] = {
 }
 
 
-WRITTEN = ("std", "worst_decile", "best_decile", "min")  # of every metric of the clients, into metrics.csv
+WRITTEN = ("uniform", "std", "worst_decile", "best_decile", "min")  # of every metric of the clients, into metrics.csv

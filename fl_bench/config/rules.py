@@ -12,6 +12,7 @@ from fl_bench.config.suggest import suggest
 from fl_bench.errors import ConfigError
 
 FAILURES = ("skip", "retry", "abort")
+WEIGHTINGS = ("examples", "uniform")
 
 Rule = tuple[str, Callable[[Any, DictConfig], bool], str]
 
@@ -55,7 +56,8 @@ RULES: list[Rule] = [
     ("local.lr", lambda value, _: 0 < value < math.inf, "must be a positive number"),
     *_between("evaluate.every", 1),
     *_between("evaluate.batch_size", 1),
-    *_between("evaluate.adapt_steps", 0),
+    ("evaluate.adapt_steps", lambda value, _: value == "turn" or is_count(value), "must be a number of steps, or turn"),
+    ("weighting", lambda value, _: value in WEIGHTINGS, f"must be one of {', '.join(WEIGHTINGS)}"),
     *_between("checkpoint.every", 0),
     *_between("early_stop.patience", 1),
     ("targets", lambda value, _: all(is_number(v) and math.isfinite(v) for v in value), "must be finite numbers"),
@@ -96,6 +98,10 @@ def require(key: str, value: Any, holds: bool, wish: str) -> None:
 
 def require_seconds(key: str, value: float | None) -> None:
     require(key, value, value is None or 0 < value < math.inf, "must be a positive number, or null")
+
+
+def is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= COUNT
 
 
 def is_number(value: Any) -> bool:

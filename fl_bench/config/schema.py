@@ -25,7 +25,7 @@ class Evaluate:
     every: int = MISSING
     clients: bool = MISSING
     batch_size: int = MISSING
-    adapt_steps: int = MISSING
+    adapt_steps: Any = MISSING  # a number, or turn
 
 
 @dataclass
@@ -48,6 +48,7 @@ class Config:
     num_clients: int = MISSING
     clients_per_round: int = MISSING
     min_clients: int = MISSING
+    weighting: str = MISSING
     targets: list[float] = MISSING
     target_metric: str = MISSING
     figures: bool = MISSING

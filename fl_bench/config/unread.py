@@ -78,7 +78,7 @@ SILENCES = [
     Silence(
         "evaluate.adapt_steps",
         "evaluate.clients",
-        lambda cfg: cfg.evaluate.adapt_steps > 0 and not cfg.evaluate.clients,
+        lambda cfg: cfg.evaluate.adapt_steps != 0 and not cfg.evaluate.clients,
         "clients are not evaluated; add evaluate.clients=true",
     ),
     Silence(

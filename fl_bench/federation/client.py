@@ -114,7 +114,8 @@ class _Training:
                 trained = stacked.pop(client).checked()
             else:
                 trained = trainer.train(client, round, self.received, self.config, without_memory(before))
-        numbers = trained.metrics, trained.num_examples, trained.reply
+        weight = trainer.weight(trained.num_examples)
+        numbers = trained.metrics, trained.num_examples, weight, trained.reply
         loss = trained.metrics["loss"].value
         state = trained.state | memory_of(before)
         arrived = channel.arrives_up(client, round, self.start, self.received, trained.payload, state, loss)
@@ -126,7 +127,7 @@ class _Training:
             check_size(arrived, self.start)
             self.models[str(client)] = arrived.copy()
         else:
-            self.total = self.exact.add(self.total, Update(arrived, trained.num_examples))
+            self.total = self.exact.add(self.total, Update(arrived, weight))
         return Answer(client, Status.OK, *numbers, bytes_up=channel.bytes_up)
 
 

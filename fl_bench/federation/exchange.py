@@ -51,7 +51,7 @@ class Job:
     together: int  # how many clients to train as one program
     round: int = 0
     clients: tuple[int, ...] = ()
-    weight_bound: int = 1  # at least the examples of all who train in this exchange
+    weight_bound: int = 1  # at least the weights of all who train in this exchange
     batches: tuple[int, ...] = ()  # of the central test set
 
     def beside(self, content: RecordDict, **work: Any) -> RecordDict:
@@ -77,6 +77,7 @@ class Answer:
     status: Status
     metrics: Mapping[str, Mean] = field(default_factory=dict)
     num_examples: int = 0
+    weight: int = 0  # of its model in the mean
     reply: Mapping[str, float] = field(default_factory=dict)  # numbers of the algorithm for the server half
     bytes_up: int = 0
     why: str | None = None  # it failed
@@ -84,7 +85,12 @@ class Answer:
 
     def to_json(self) -> dict[str, Any]:
         metrics = {name: [float(mean.total), mean.count] for name, mean in self.metrics.items()}
-        known = {"num_examples": self.num_examples, "reply": dict(self.reply), "bytes_up": self.bytes_up}
+        known = {
+            "num_examples": self.num_examples,
+            "weight": self.weight,
+            "reply": dict(self.reply),
+            "bytes_up": self.bytes_up,
+        }
         return {"client": self.client, "status": self.status, "metrics": metrics, "why": self.why} | known
 
     @classmethod

@@ -40,7 +40,7 @@ class Pack(NamedTuple):
 class Loads:
     """What the fleet needs to know of each client, [num_clients]."""
 
-    examples: NDArray[np.int64]  # to train on: its weight in a mean
+    weights: NDArray[np.int64]  # in a mean
     steps: NDArray[np.int64]  # in a turn: its share of a worker's time
 
 
@@ -63,7 +63,7 @@ class Fleet:
         """
         by_client = {message.metadata.dst_node_id: message for message in messages}
         answering = sorted(by_client.keys() - plan.dropping)
-        bound = max(1, int(self.loads.examples[answering].sum()))
+        bound = max(1, int(self.loads.weights[answering].sum()))
         job = replace(self._job, round=plan.round, weight_bound=bound)
         found = self._ask([by_client[client] for client in answering], job)
         while (crowded := _without_room(report for _, report in found)) and len(self._nodes) > 1:
@@ -213,11 +213,11 @@ def collect(grid: Grid, message_ids: Iterable[str], timeout: float | None = None
 
 
 def _together(answered: Sequence[Answer], weight: int) -> Answer:
-    """One answer for all: their metrics merged, and the means of their replies by examples."""
-    replies = merge({k: Mean(v * a.num_examples, a.num_examples) for k, v in a.reply.items()} for a in answered)
+    """One answer for all: their metrics merged, and the means of their replies by weight."""
+    replies = merge({k: Mean(v * a.weight, a.weight) for k, v in a.reply.items()} for a in answered)
     return replace(
         answered[0],
-        num_examples=weight,
+        weight=weight,
         metrics=merge(answer.metrics for answer in answered),
         reply={name: mean.value for name, mean in replies.items()},
     )
@@ -229,7 +229,7 @@ def _numbers(answer: Answer) -> MetricRecord:
     if answer.status is Status.EVALUATED:
         return MetricRecord({"num-examples": answer.metrics["loss"].count, **values})
     trained = {f"train_{name}": value for name, value in values.items()}
-    return MetricRecord({"num-examples": answer.num_examples, **trained, **answer.reply})
+    return MetricRecord({"num-examples": answer.weight, **trained, **answer.reply})
 
 
 def _without_room(reports: Iterable[Report]) -> list[int]:

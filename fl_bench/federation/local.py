@@ -66,7 +66,8 @@ class Trainer:
         self.seed: int = cfg.seed
         self.local: Mapping[str, Any] = OmegaConf.to_container(cfg.local)  # type: ignore[assignment]
         self.batch_size: int = cfg.evaluate.batch_size
-        self.adapt_steps: int = cfg.evaluate.adapt_steps
+        self.adapt_steps: int | str = cfg.evaluate.adapt_steps
+        self.uniform: bool = cfg.weighting == "uniform"
         self.timeout: float | None = cfg.engine.client_timeout_s  # of a client's turn
         self.retry: bool = cfg.on_client_failure == "retry"
         wanted = cfg.engine.client_resources.num_gpus
@@ -93,6 +94,16 @@ class Trainer:
     def rows(self, client: int) -> NDArray:
         """The rows that the client's training works on."""
         return self.algorithm.rows(self.partition, client)
+
+    def weight(self, num_examples: int) -> int:
+        """What the model of a client with so many examples weighs in the mean."""
+        return 1 if self.uniform else num_examples
+
+    @property
+    def weights(self) -> NDArray[np.int64]:
+        """The weights of all clients [num_clients]; 0 where there is nothing to train on."""
+        sizes = self.partition.train_sizes
+        return np.minimum(sizes, 1) if self.uniform else sizes
 
     def untrained(self) -> Vector:
         """The payload before the first round: the model as it was made, and zeros."""
@@ -127,8 +138,10 @@ class Trainer:
         turn = self._turn("adapt ", client, round, self.partition.train_rows(client), start, config, state)
         self.flat.model.train()
         self.algorithm.personalize(turn)
-        for _ in range(self.adapt_steps):
-            turn.step(turn.draw("adapt"))
+        count = self.adapt_steps
+        whole = turn.batches(purpose="adapt") if count == "turn" else (turn.draw("adapt") for _ in range(int(count)))
+        for batch in whole:
+            turn.step(batch)
         self.flat.model.eval()
         parts = self._batches(self.partition.heldout_rows(client))
         with torch.no_grad():

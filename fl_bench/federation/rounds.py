@@ -26,7 +26,7 @@ from fl_bench.federation.local import Trainer
 from fl_bench.federation.rows import Row
 from fl_bench.network.schedule import Plan, Schedule
 from fl_bench.storage.states import ClientStates
-from fl_bench.strategies.server import ALL_EXAMPLES, LOWER_IS_BETTER
+from fl_bench.strategies.server import ALL_WEIGHTS, LOWER_IS_BETTER
 
 Vector = NDArray[np.float32]
 SILENT = (Status.FAILED, Status.DROPPED, Status.EMPTY)  # of clients that have done nothing in a round
@@ -113,7 +113,7 @@ class Rounds:
         self._commit(plan, answers, made_a_model=record is not None)
         if record is not None:
             vector = self.trainer.layout.from_record(record)
-        row: Row = {"round": number} | rows.training(answers, clients, extra)
+        row: Row = {"round": number} | rows.training(answers, clients, extra, getattr(self.strategy, "columns", ()))
         row |= {"aggregated": int(record is not None), "virtual_seconds": plan.ends}
         return Round(number, vector, row, clients, seconds, self.fleet.worker_peak_mb, plan, answers)
 
@@ -140,9 +140,8 @@ class Rounds:
         """Who is asked in a round, and what the strategy sends them."""
         plan = self.experiment.schedule.plan(number)
         rng.seed_globals(self.cfg.seed, "configure_train", number)
-        examples = int(self.trainer.partition.train_sizes.sum())
-        told = ConfigRecord({ALL_EXAMPLES: examples, **plan.told})
-        if not plan.asked:  # a strategy of Flower's would wait for somebody
+        told = ConfigRecord({ALL_WEIGHTS: int(self.trainer.weights.sum()), **plan.told})
+        if not plan.asked and not self._of_nothing:  # a strategy of Flower's would wait for somebody
             return [], plan
         arrays = self.trainer.layout.to_record(vector)
         return list(self.strategy.configure_train(number, arrays, told, Cohort(plan))), plan
@@ -155,10 +154,16 @@ class Rounds:
         arrays, told = self.trainer.layout.to_record(vector), ConfigRecord({LOWER_IS_BETTER: lower})
         return list(self.strategy.configure_evaluate(number, arrays, told, Cohort(plan))), plan
 
+    @property
+    def _of_nothing(self) -> bool:
+        """Whether the strategy makes a model also where nobody has answered."""
+        return getattr(self.strategy, "of_nothing", False)
+
     def _aggregate(self, plan: Plan, answers: Sequence[Answer]) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """The strategy's new model and what it makes of the metrics; None where too few have answered."""
         answered, withheld = with_status(Status.OK, answers), with_status(Status.WITHHELD, answers)
-        if not answered or len(answered) + len(withheld) < self.cfg.min_clients:
+        enough = answered and len(answered) + len(withheld) >= self.cfg.min_clients
+        if not (enough or self._of_nothing):
             return None, None
         rng.seed_globals(self.cfg.seed, "aggregate_train", plan.round)
         record, extra = self.strategy.aggregate_train(plan.round, _messages(answers))

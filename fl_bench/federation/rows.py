@@ -43,17 +43,23 @@ def of_evaluation(answer: Answer, why: str | None = None) -> Row:
     return {"why": "; ".join(filter(None, (why, f"evaluation: {answer.why}")))}
 
 
-def training(answers: Sequence[Answer], rows: Iterable[Row], extra: MetricRecord | None) -> Row:
-    """What metrics.csv says of a round's training: means over those who answered, what the strategy adds, counts."""
+def training(
+    answers: Sequence[Answer], rows: Iterable[Row], extra: MetricRecord | None, columns: Sequence[str] = ()
+) -> Row:
+    """What metrics.csv says of a round's training: means over those who answered, what the strategy adds, counts.
+
+    Of what it adds, `columns` are no metrics of the training, and keep their names.
+    """
     means = merge(answer.metrics for answer in answers if answer.status is Status.OK)
     row = {f"train_{name}": mean.value for name, mean in means.items()}
-    row |= {name: value for name, value in _prefixed("train_", extra).items() if name not in row}
+    row |= {name: value for name, value in _prefixed("train_", extra, columns).items() if name not in row}
     statuses = [answer.status for answer in answers]
     row["clients_sampled"] = len(statuses)
     for status in (Status.OK, Status.FAILED, Status.DROPPED, Status.WITHHELD):
         row[f"clients_{status}"] = statuses.count(status)
     rows = list(rows)
-    return row | {name: sum(row[name] for row in rows) for name in ("bytes_down", "bytes_up")}
+    row |= {name: sum(row[name] for row in rows) for name in ("bytes_down", "bytes_up")}
+    return row | {name: extra[name] for name in columns if extra is not None}
 
 
 def evaluation(answers: Sequence[Answer], metrics: Mapping[str, Metric], extra: MetricRecord | None) -> Row:
@@ -68,7 +74,8 @@ def evaluation(answers: Sequence[Answer], metrics: Mapping[str, Metric], extra: 
     return row | {name: value for name, value in _prefixed("client_", extra).items() if name not in row}
 
 
-def _prefixed(prefix: str, record: MetricRecord | None) -> Row:
-    """The single numbers of what a strategy made of the metrics, as columns."""
-    numbers = {name: value for name, value in (record or {}).items() if isinstance(value, int | float)}
+def _prefixed(prefix: str, record: MetricRecord | None, others: Sequence[str] = ()) -> Row:
+    """The single numbers of what a strategy made of the metrics, as columns, but for `others`."""
+    known = (record or {}).items()
+    numbers = {name: value for name, value in known if isinstance(value, int | float) and name not in others}
     return {name if name.startswith(prefix) else prefix + name: value for name, value in numbers.items()}

@@ -34,7 +34,7 @@ from fl_bench.strategies.turn import Turn
 Compose = Callable[[Sequence[str]], DictConfig]  # from words of the command line to the config
 
 PLAIN = ("engine=inline", "figures=false", "checkpoint.every=0")
-SMALL = (*PLAIN, "num_clients=4", "num_rounds=2", "local.steps=2")
+SMALL = (*PLAIN, "num_clients=5", "num_rounds=2", "local.steps=2")
 DATA = ("task=cifar", "data=synthetic", "data.num_samples=200")  # unless the user names another task or data
 TELLING = (*PLAIN, "task=mnist", "partition=pathological", "evaluate.clients=true", "num_rounds=5")
 ROUNDING = 1e-6  # how far apart two models may be that differ by float32's rounding only

@@ -25,6 +25,7 @@ from fl_bench.federation.rounds import Experiment, Round, RoundFailed, Rounds
 from fl_bench.metrics import metric_of
 from fl_bench.observers.album import Album
 from fl_bench.observers.base import Observer
+from fl_bench.observers.budget import Budget
 from fl_bench.observers.checkpoints import Checkpoints
 from fl_bench.observers.console import Console, summary
 from fl_bench.observers.guard import Guard
@@ -148,6 +149,8 @@ def _observers(made: Experiment, store: Store, start: Checkpoint | None, journal
     if start is not None:
         start.put_back({guard.keeps: guard})
     observers = [Recorder(store.tables), *_album(made, start), journal, guard]
+    if (privacy := getattr(made.strategy, "privacy", None)) is not None:
+        observers.append(Budget(privacy, start.round if start else 0, cfg.num_rounds))
     kept = {observer.keeps: observer for observer in observers if observer.keeps}
     title = " ".join(
         type(part).__name__

@@ -24,6 +24,7 @@ from fl_bench.federation.rounds import Experiment
 from fl_bench.federation.vectorized import why_not
 from fl_bench.network.clock import Network
 from fl_bench.network.schedule import Schedule
+from fl_bench.runs.privacy import check_privacy
 from fl_bench.storage.checkpoint import Store
 from fl_bench.storage.files import digest, write
 from fl_bench.strategies.base import LocalAlgorithm
@@ -39,6 +40,8 @@ def make(cfg: DictConfig, strategy: Strategy, trainer: Trainer, data: Path, stor
     """The experiment of a run, whose workers find their data in `data`; raises ConfigError where parts do not fit."""
     schedule = make_schedule(cfg, trainer)
     try_out(cfg, trainer, strategy)
+    if (privacy := getattr(strategy, "privacy", None)) is not None:
+        check_privacy(cfg, trainer, schedule, privacy)
     return Experiment(cfg, store.folder, data, strategy, trainer, schedule, store.states)
 
 
@@ -103,7 +106,7 @@ def make_fleet(experiment: Experiment, grid: Grid, together: int = 1) -> Fleet:
     cfg, trainer = experiment.cfg, experiment.trainer
     states, each = experiment.states, cfg.strategy.needs_each_client
     job = Job(str(experiment.data), str(states.folder), states.run, each, together)
-    loads = Loads(trainer.partition.train_sizes, _steps(cfg, trainer))
+    loads = Loads(trainer.weights, _steps(cfg, trainer))
     return Fleet(grid, job, trainer.layout, loads, cfg.engine.packing)
 
 

@@ -54,7 +54,7 @@ class LocalAlgorithm:
         return set()
 
     def rows(self, partition: Partition, client: int) -> NDArray:
-        """The training rows that a client's turn works on, int64 [N]; N is the client's weight in the mean."""
+        """The training rows that a client's turn works on, int64 [N]; with `weighting=examples`, N is its weight."""
         return partition.train_rows(client)
 
     def begin(self, turn: Turn) -> None:

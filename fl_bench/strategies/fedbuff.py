@@ -81,7 +81,7 @@ class Buffered(Schedule):
 
 
 class FedBuff(FedAvg):
-    """w + server_lr * mean of s_i (w_i - the model that i started from), weighted by examples; s_i = 1/sqrt(1 + t)."""
+    """w + server_lr * mean of s_i (w_i - the model that i started from), by `weighting`; s_i = 1/sqrt(1 + t)."""
 
     def __init__(self, server_lr: float, **options: Any) -> None:
         if not server_lr > 0:

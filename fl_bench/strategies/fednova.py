@@ -4,6 +4,9 @@ A client that takes more steps pulls the mean towards its own optimum. So every 
 are in it, and the mean of those is multiplied by the mean number of steps.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from flwr.app import MetricRecord
 from numpy.typing import NDArray
 
@@ -16,18 +19,35 @@ STEPS = "effective_steps"
 
 
 class NormalizedAveraging(MovedMean):
-    """x + tau * mean of (y_i - x) / a_i with tau = mean of a_i, both weighted by examples."""
+    """x + tau * mean of (y_i - x) / a_i with tau = mean of a_i, both by `weighting`."""
 
     def move(self, name: str, sent: NDArray, mean: NDArray, part: float, metrics: MetricRecord) -> NDArray:
         return sent + float(metrics[STEPS]) * (mean - sent)  # type: ignore[arg-type, no-any-return]
 
 
+def effective_steps(count: int, optimizer: Mapping[str, Any]) -> float:
+    """The sum of the factors that the gradients of so many steps have in where they lead (|a_i|_1 of the paper).
+
+    Examples:
+        >>> effective_steps(3, {}), effective_steps(3, {"momentum": 0.5}), effective_steps(1, {"momentum": 0.5})
+        (3.0, 4.25, 1.0)
+    """
+    momentum, damped = float(optimizer.get("momentum", 0)), 1 - float(optimizer.get("dampening", 0))
+    velocity = distance = 0.0
+    for step in range(count):
+        velocity = momentum * velocity + (damped if step else 1)  # torch does not dampen the first gradient
+        distance += 1 + momentum * velocity if optimizer.get("nesterov") else velocity
+    return distance
+
+
 class Normalized(LocalAlgorithm):
-    """Sends x + (y_i - x) / a_i, and a_i: its steps, or with SGD's momentum rho what they add up to."""
+    """Sends x + (y_i - x) / a_i, and a_i: how far its steps would go if each gradient were 1, by the learning rate.
+
+    That is their number, or with SGD's momentum, dampening and Nesterov's form what these make of it.
+    """
 
     def finish(self, turn: Turn) -> None:
-        rho = float(turn.local["optimizer"].get("momentum", 0))
-        effective = (turn.steps - rho * (1 - rho**turn.steps) / (1 - rho)) / (1 - rho)
+        effective = effective_steps(turn.steps, turn.local["optimizer"])
         starts = turn.split(turn.start)
         for name, part in turn.split(turn.parameters).items():
             if not is_statistic(name):

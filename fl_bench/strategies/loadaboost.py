@@ -49,7 +49,12 @@ class MedianLoss(FedAvg):
 
 
 class Boosted(LocalAlgorithm):
-    """Amounts are local epochs, or steps where `local.steps` is set."""
+    """Amounts are local epochs, or steps where `local.steps` is set; 1 has no half to look at the loss after."""
+
+    def __init__(self, epochs: int, steps: int | None) -> None:
+        for name, amount in (("epochs", epochs),) if steps is None else (("steps", steps),):
+            if amount < 2:
+                raise ValueError(f"{name}={amount}: must be 2 or more, as clients look at their loss after a half")
 
     def train(self, turn: Turn) -> list[Metrics]:
         metrics: list[Metrics] = []

@@ -10,15 +10,23 @@ from fl_bench.strategies.base import LocalAlgorithm, need_one_loss
 from fl_bench.strategies.turn import Turn
 from fl_bench.tasks.base import Batch, Metrics, Task
 
+PLAIN_LR = 0.01  # what a step of plain gradient descent can be where the local optimiser is Adam, say
+
 
 class Meta(LocalAlgorithm):
     """`order`: "first" leaves out second derivatives (FO), "hessian_free" takes them by differences of `delta` (HF).
 
-    The outer step is the task's own, by `local.lr` (the paper's beta). Each inner step has a batch of its own.
+    The outer step is the task's own, by `local.lr` (the paper's beta). Each inner step has a batch of its own, and
+    is one of plain gradient descent: without `alpha`, `local.lr` is its length too, but not that of Adam and its like.
     """
 
-    def __init__(self, alpha: float, order: Literal["first", "hessian_free"], delta: float) -> None:
-        if alpha < 0:
+    def __init__(
+        self,
+        alpha: float | None,
+        order: Literal["first", "hessian_free"],
+        delta: float,
+    ) -> None:
+        if alpha is not None and alpha < 0:
             raise ValueError(f"alpha={alpha}: must be 0 or more")
         if delta <= 0:
             raise ValueError(f"delta={delta}: must be a positive number")
@@ -38,10 +46,15 @@ class Meta(LocalAlgorithm):
                 turn.place(here + self.delta * outer)
                 ahead = turn.gradient(third)
                 turn.place(here - self.delta * outer)
-                turn.grad = outer - self.alpha * (ahead - turn.gradient(third)) / (2 * self.delta)
+                turn.grad = outer - self._alpha(turn) * (ahead - turn.gradient(third)) / (2 * self.delta)
             turn.place(here)
 
         return turn.step(batch, correct)
 
     def personalize(self, turn: Turn) -> None:
-        turn.parameters.sub_(self.alpha * turn.gradient(turn.draw("inner")))
+        turn.parameters.sub_(self._alpha(turn) * turn.gradient(turn.draw("inner")))
+
+    def _alpha(self, turn: Turn) -> float:
+        if self.alpha is not None:
+            return self.alpha
+        return float(turn.local["lr"]) if turn.local["optimizer"]["name"] == "SGD" else PLAIN_LR

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fl_bench.strategies.layers import is_statistic
 
 # What every strategy is told by the config of a round.
-ALL_EXAMPLES = "all-examples"  # in training: how many examples all clients have together
+ALL_WEIGHTS = "all-weights"  # in training: what all clients weigh together
 LOWER_IS_BETTER = "lower-is-better"  # in evaluation: the names of such metrics
 
 
@@ -42,8 +42,8 @@ class MovedMean(FedAvg):
         Args:
             name: of the tensor, as in the model's `state_dict`.
             sent: what the clients started from.
-            mean: the clients' mean, weighted by their examples.
-            part: how much of all training examples that mean is of, from 0 to 1.
+            mean: the clients' mean, by `weighting`.
+            part: how much of the weight of all clients that mean is of, from 0 to 1.
             metrics: the mean metrics of the clients' training, and the mean of each number of `turn.reply`.
         """
 
@@ -51,7 +51,7 @@ class MovedMean(FedAvg):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Called by the round loop: Flower's, and what is sent is kept for `move`."""
-        self.sent, self.all_examples = arrays, int(config[ALL_EXAMPLES])  # type: ignore[arg-type]
+        self.sent, self.all_weights = arrays, int(config[ALL_WEIGHTS])  # type: ignore[arg-type]
         return super().configure_train(server_round, arrays, config, grid)
 
     def aggregate_train(
@@ -63,7 +63,7 @@ class MovedMean(FedAvg):
         if means is None or metrics is None:
             return means, metrics
         answers = [next(iter(reply.content.metric_records.values())) for reply in replies if not reply.has_error()]
-        part = sum(answer[self.weighted_by_key] for answer in answers) / self.all_examples  # type: ignore[misc, operator]
+        part = sum(answer[self.weighted_by_key] for answer in answers) / self.all_weights  # type: ignore[misc, operator]
         moved = {
             name: mean
             if is_statistic(name)

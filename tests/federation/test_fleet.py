@@ -25,7 +25,7 @@ from fl_bench.runs.experiment import make, make_fleet, make_strategy, prepare
 from fl_bench.storage.checkpoint import Store
 from fl_bench.storage.states import ClientStates, State
 from fl_bench.strategies.base import LocalAlgorithm
-from fl_bench.strategies.server import ALL_EXAMPLES
+from fl_bench.strategies.server import ALL_WEIGHTS
 from fl_bench.strategies.turn import Turn
 from fl_bench.tasks.base import Task
 
@@ -49,7 +49,7 @@ def start(tmp_path: Path, strategy: str) -> tuple[DictConfig, Trainer]:
 def told(trainer: Trainer, number: int = 1) -> ConfigRecord:
     """What a strategy is told each round; the last three are for FedBuff, whose clients are all up to date here."""
     up_to_date = {"clients": list(range(10)), "models": [number - 1] * 10, "flying": []}
-    return ConfigRecord({ALL_EXAMPLES: int(trainer.partition.train_sizes.sum()), **up_to_date})
+    return ConfigRecord({ALL_WEIGHTS: int(trainer.partition.train_sizes.sum()), **up_to_date})
 
 
 def fleet_of(

@@ -96,8 +96,10 @@ def test_the_tables_are_as_promised(launch: Launch) -> None:
     metrics, clients, partition = (table(folder, name) for name in ("metrics", "clients", "partition"))
     assert list(metrics[0]) == [
         "round", "train_loss", "train_accuracy", "test_loss", "test_accuracy",
-        "client_loss", "client_loss_std", "client_loss_worst_decile", "client_loss_best_decile", "client_loss_min",
-        "client_accuracy", "client_accuracy_std", "client_accuracy_worst_decile", "client_accuracy_best_decile",
+        "client_loss", "client_loss_uniform", "client_loss_std",
+        "client_loss_worst_decile", "client_loss_best_decile", "client_loss_min",
+        "client_accuracy", "client_accuracy_uniform", "client_accuracy_std",
+        "client_accuracy_worst_decile", "client_accuracy_best_decile",
         "client_accuracy_min",
         "clients_sampled", "clients_ok", "clients_failed", "clients_dropped", "clients_withheld",
         "aggregated", "bytes_down", "bytes_up", "virtual_seconds",

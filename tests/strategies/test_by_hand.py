@@ -75,7 +75,7 @@ def serve(
     server: MovedMean, sent: dict[str, float], name: str, value: float, clients: list[int], **metrics: float
 ) -> float:
     """The server's new value of one weight."""
-    server.all_examples = 40  # as configure_train would set them
+    server.all_weights = 40  # as configure_train would set them
     server.sent = ArrayRecord({key: Array(torch.tensor([v]).numpy()) for key, v in sent.items()})
     record, _ = server.aggregate_train(1, [reply_of(name, value, clients, metrics)])
     assert record is not None
@@ -194,7 +194,7 @@ def test_loadaboosts_plan(amount: int, parts: list[int]) -> None:
 def test_loadaboost_goes_on_until_its_loss_is_below(threshold: float, done: int) -> None:
     # losses before each step: 1, 0.64, 0.41, 0.26, 0.17; the means of the parts 0.82, 0.34 and 0.17
     turn = turn_of([0.0], 1.0, 4, config={"loss-threshold": threshold})
-    play(Boosted(), turn)
+    play(Boosted(2, None), turn)
     assert turn.reply["amount"] == done
 
 

@@ -16,12 +16,13 @@ from fl_bench.storage.checkpoint import Store
 from fl_bench.tasks.base import Task
 
 STRATEGIES = sorted(file.stem for file in (CONF / "strategy").glob("*.yaml"))
-SMALL = ("num_clients=4", "local.steps=2", "data=synthetic", "data.num_samples=60", "model.norm=batch")
+SMALL = ("num_clients=5", "local.steps=2", "data=synthetic", "data.num_samples=60")
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_turn_leaves_nothing_in_the_algorithm(name: str, tmp_path: Path) -> None:
-    cfg = compose("task=cifar", f"strategy={name}", *SMALL)
+    norm = "group" if name.startswith("dp_") else "batch"
+    cfg = compose("task=cifar", f"strategy={name}", f"model.norm={norm}", *SMALL)
     trainer = prepare(cfg, build(cfg.task, Task), tmp_path)
     algorithm = trainer.algorithm
     trainer.rows(0)  # what it learns of the partition is the same for everybody

@@ -1,0 +1,23 @@
+"""Ends a run before more is told of its clients than may be."""
+
+from fl_bench.errors import note
+from fl_bench.federation.rounds import Round
+from fl_bench.observers.base import Observer
+from fl_bench.strategies.accountant import Privacy
+
+
+class Budget(Observer):
+    """`done`: how many rounds there have been."""
+
+    def __init__(self, privacy: Privacy, done: int, num_rounds: int) -> None:
+        self.privacy, self.done, self.num_rounds = privacy, done, num_rounds
+
+    def see(self, round: Round) -> None:
+        self.done = round.number
+        if self.stops and self.done < self.num_rounds:
+            then = self.privacy.epsilon(self.done + 1)
+            note(f"round {self.done} is the last: with another, epsilon would be {then:.4g}")
+
+    @property
+    def stops(self) -> bool:
+        return not self.privacy.lasts(self.done + 1)
