@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from fl_bench.data.arrays import FederatedData
@@ -42,7 +43,7 @@ def test_the_partition_has_a_place_for_each_client_and_the_labels_in_their_order
     make_run(tmp_path / "run", NOBODY, held, 6, NAMES)
     (axes,) = drawn["partition"].axes
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0", "1", "2", "3", "4", "5"]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["worst", "NA", "2", "best"]
+    assert axes.get_legend_handles_labels()[1] == ["worst", "NA", "2", "best"]
     assert [[bar.get_height() for bar in bars] for bars in axes.containers] == [
         [0, 0, 0, 0, 1, 0], [0, 0, 0, 2, 0, 0], [0, 0, 0, 7, 0, 0], [0, 5, 0, 0, 0, 0],
     ]  # fmt: skip
@@ -52,7 +53,7 @@ def test_of_many_clients_those_without_samples_count(tmp_path: Path, drawn: dict
     make_run(tmp_path / "run", NOBODY, "0,best,3\n0,NA,3\n7,best,2\n", 60, NAMES)
     (axes,) = drawn["partition"].axes
     assert axes.get_title() == "60 clients, on average 0.1 labels each"  # 3 / 60 = 0.05
-    assert [bar.get_height() for bar in axes.patches] == [58, 0, 1, 0, 0, 0, 1]
+    assert [bar.get_bbox().height for bar in axes.patches if isinstance(bar, Rectangle)] == [58, 0, 1, 0, 0, 0, 1]
 
 
 def test_participation_goes_in_steps_and_each_round_is_as_wide(tmp_path: Path, drawn: dict[str, Figure]) -> None:

@@ -51,8 +51,8 @@ class Regression(Task):
 
     def load_embedded(self, folder: Path) -> FederatedData:
         data = sources.digits()
-        splits = ({**columns, "y": columns["y"] / np.float32(4)} for columns in (data.train, data.test))
-        return FederatedData(*splits, classes=("any",))
+        train, test = ({**columns, "y": columns["y"] / np.float32(4)} for columns in (data.train, data.test))
+        return FederatedData(train, test, classes=("any",))
 
     def model(self, data: FederatedData) -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 1))

@@ -120,7 +120,7 @@ def test_dirichlet_has_the_variance_of_its_distribution() -> None:
 
 def drawn_once(labels: NDArray[np.int64], num_clients: int, alpha: float, rng: np.random.Generator) -> list[int]:
     """Yurochkin's draw, row by row."""
-    owner_of = {}
+    owner_of: dict[int, int] = {}
     for label in np.unique(labels):
         rows = [row for row in range(len(labels)) if labels[row] == label]
         shares = rng.dirichlet([alpha] * num_clients)

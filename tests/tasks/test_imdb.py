@@ -37,7 +37,7 @@ def gpt2(folder: Path, **specials: str) -> None:
     """A tiny GPT-2, whose classes are read from the last token that is no padding."""
     torch.manual_seed(0)
     tokenizer = words(specials)
-    sizes = {"vocab_size": len(tokenizer), "n_positions": 32, "n_embd": 16, "n_layer": 2, "n_head": 2}
+    sizes: Any = {"vocab_size": len(tokenizer), "n_positions": 32, "n_embd": 16, "n_layer": 2, "n_head": 2}
     config = transformers.GPT2Config(**sizes, bos_token_id=None, eos_token_id=None, initializer_range=0.5)
     transformers.GPT2ForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
