@@ -13,9 +13,11 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from fl_bench.data.arrays import Columns, new_array, open_array
-from fl_bench.errors import ConfigError
+from fl_bench.data.labels import groups_of, labels_of
+from fl_bench.errors import ConfigError, note
 
 Ints = NDArray[np.int64]
+DRAWS = 1000  # at most, until every client has partition.min_samples
 
 
 @dataclass(frozen=True)
@@ -121,26 +123,72 @@ def exponential(columns: Columns, num_clients: int, rng: Generator) -> Ints:
     return _by_share(np.exp(np.arange(num_clients) - num_clients), _count(columns), rng)
 
 
-def dirichlet(columns: Columns, num_clients: int, rng: Generator, alpha: float) -> Ints:
-    """Hsu et al. 2019, arXiv:1909.06335: for each class, the clients' shares of it are drawn from Dirichlet(alpha).
+def dirichlet(columns: Columns, num_clients: int, rng: Generator, alpha: float, min_samples: int = 0) -> Ints:
+    """Yurochkin et al. 2019, arXiv:1905.12022: each class is shared out in shares drawn from Dirichlet(alpha).
 
-    The smaller alpha, the more skewed are labels and amounts; a client may get nothing.
+    The smaller alpha, the more skewed are labels and amounts; a client may get nothing. Where one gets less than
+    `min_samples`, held-out ones included, all is drawn again, as in NIID-Bench (Li et al. 2022, arXiv:2102.02079).
+    After 1,000 draws, clients with too few rows get random ones of whoever has most at the time; a note says so.
 
     Raises:
-        ConfigError: where alpha is not positive and finite, or the data has no column "y".
+        ConfigError: where alpha is not positive and finite, `min_samples` too high, or "y" missing or not of classes.
 
     Examples:
         >>> owners = dirichlet({"y": np.repeat([0, 1], 50)}, 3, np.random.default_rng(0), alpha=100.0)
         >>> len(owners), sorted(set(owners.tolist()))
         (100, [0, 1, 2])
     """
-    if not 0 < alpha < np.inf:
-        raise ConfigError(f"partition.alpha={alpha}: must be a positive number")
-    labels = _groups(columns, "y")
+    labels = labels_of(columns, "dirichlet")
+    _check_alpha(alpha)
+    if not 0 <= min_samples * num_clients <= len(labels):
+        wish = f"must be from 0 to {len(labels) // num_clients}, as {num_clients} clients share {len(labels)} samples"
+        raise ConfigError(f"partition.min_samples={min_samples}: {wish}")
+    classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     owners = np.empty(len(labels), dtype=np.int64)
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        owners[rows] = _by_share(rng.dirichlet(np.full(num_clients, alpha)), len(rows), rng)
+    for _ in range(DRAWS):
+        for rows in classes:
+            owners[rows] = _by_share(rng.dirichlet(np.full(num_clients, alpha)), len(rows), rng)
+        if np.bincount(owners, minlength=num_clients).min() >= min_samples:
+            return owners
+    moved = _top_up(owners, num_clients, min_samples, rng)
+    note(f"partition.min_samples={min_samples}: not so in {DRAWS} draws; {moved} samples went to clients with too few")
+    return owners
+
+
+def dirichlet_equal(columns: Columns, num_clients: int, rng: Generator, alpha: float) -> Ints:
+    """Hsu et al. 2019, arXiv:1909.06335: each client draws its mix of classes from Dirichlet(alpha * the data's mix).
+
+    All hold equally many rows (or one more), drawn by the client's mix without replacement, one client after the other.
+    Where a class has run out, the mix is that of the other classes.
+
+    Raises:
+        ConfigError: where alpha is not positive and finite, or "y" missing or not of classes.
+
+    Examples:
+        >>> labels = np.repeat([0, 1], 4)
+        >>> owners = dirichlet_equal({"y": labels}, 2, np.random.default_rng(0), alpha=1e-9)
+        >>> np.bincount(owners).tolist(), [len(set(labels[owners == client])) for client in (0, 1)]
+        ([4, 4], [1, 1])
+    """
+    labels = labels_of(columns, "dirichlet_equal")
+    _check_alpha(alpha)
+    names, left = np.unique(labels, return_counts=True)
+    weights = alpha * (left / len(labels))
+    sizes = np.diff(np.arange(num_clients + 1) * len(labels) // num_clients)
+    held = np.zeros((num_clients, len(names)), dtype=np.int64)
+    for counts, size in zip(held, sizes, strict=True):
+        mix = rng.dirichlet(weights)
+        while lacking := size - counts.sum():
+            mix[left == 0] = 0
+            if not mix.any():  # it was of classes that have run out only: the rest of a Dirichlet is one too
+                mix[left > 0] = rng.dirichlet(weights[left > 0])
+            mix /= mix.sum()
+            drawn = np.minimum(rng.multinomial(lacking, mix), left)  # what is too much is drawn again
+            counts += drawn
+            left -= drawn
+    owners = np.empty(len(labels), dtype=np.int64)
+    for name, counts in zip(names, held.T, strict=True):
+        owners[labels == name] = rng.permutation(np.repeat(np.arange(num_clients), counts))
     return owners
 
 
@@ -148,14 +196,14 @@ def shards(columns: Columns, num_clients: int, rng: Generator, per_client: int) 
     """McMahan et al. 2017, section 3: rows sorted by label, cut into equal shards, `per_client` of them each.
 
     Raises:
-        ConfigError: where a client would get no shard, or a shard no row, or the data has no column "y".
+        ConfigError: where a client would get no shard, or a shard no row, or "y" is missing or not of classes.
 
     Examples:
         >>> owners = shards({"y": np.repeat([0, 1], 4)}, 2, np.random.default_rng(0), per_client=2)
         >>> np.bincount(owners).tolist()
         [4, 4]
     """
-    labels = _groups(columns, "y")
+    labels = labels_of(columns, "shards")
     num_shards = num_clients * per_client
     if not num_clients <= num_shards <= len(labels):
         raise ConfigError(
@@ -176,7 +224,7 @@ def pathological(columns: Columns, num_clients: int, rng: Generator, classes_per
     Client k always holds class k modulo the number of classes, so that with enough clients no class is left over.
 
     Raises:
-        ConfigError: where `classes_per_client` is not between 1 and the number of classes, or there is no column "y".
+        ConfigError: where there are not so many classes, or not one is wished, or "y" is missing or not of classes.
 
     Examples:
         >>> labels = np.repeat([0, 1], 4)
@@ -184,7 +232,7 @@ def pathological(columns: Columns, num_clients: int, rng: Generator, classes_per
         >>> labels[owners == 0].tolist(), labels[owners == 1].tolist()
         ([0, 0, 0, 0], [1, 1, 1, 1])
     """
-    labels = _groups(columns, "y")
+    labels = labels_of(columns, "pathological")
     classes = np.unique(labels)
     if not 1 <= classes_per_client <= len(classes):
         raise ConfigError(f"partition.classes_per_client={classes_per_client}: must be between 1 and {len(classes)}")
@@ -212,7 +260,7 @@ def natural(columns: Columns, num_clients: int, rng: Generator) -> Ints:
         >>> owners.tolist()
         [0, 0, 1, 1, 1, 1]
     """
-    sources = _groups(columns, "source")
+    sources = groups_of(columns, "source")
     owners = np.full(len(sources), -1, dtype=np.int64)
     names = np.unique(sources)
     if num_clients < len(names):
@@ -228,12 +276,21 @@ def _count(columns: Columns) -> int:
     return len(next(iter(columns.values())))
 
 
-def _groups(columns: Columns, name: str) -> Ints:
-    if name not in columns:
-        has = ", ".join(sorted(columns))
-        raise ConfigError(f'partition: this one needs a column "{name}", and the data has {has}; use partition=iid')
-    groups: Ints = columns[name]
-    return groups
+def _check_alpha(alpha: float) -> None:
+    if not 0 < alpha < np.inf:
+        raise ConfigError(f"partition.alpha={alpha}: must be a positive number")
+
+
+def _top_up(owners: Ints, num_clients: int, min_samples: int, rng: Generator) -> int:
+    """Change `owners` so that each client has `min_samples` rows, and return how many have changed hands."""
+    before = Partition.of(owners, num_clients, 0, rng)
+    sizes = before.train_sizes
+    lacks = np.maximum(min_samples - sizes, 0)
+    for poor in np.repeat(np.arange(num_clients), lacks):
+        rich = sizes.argmax()  # it has more than min_samples, as somebody has less
+        sizes[rich] -= 1
+        owners[before.rows[before.starts[rich] + sizes[rich]]] = poor
+    return int(lacks.sum())
 
 
 def _by_share(shares: NDArray[np.float64], num_rows: int, rng: Generator) -> Ints:

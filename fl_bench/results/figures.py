@@ -1,29 +1,54 @@
 """Figures that any run has, drawn from its own CSV files."""
 
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
+from fl_bench.errors import plain
 from fl_bench.metrics import WRITTEN
 
 MANY_CLIENTS = 50  # above this, a line or bar for each would be a blur
 
 
-def draw(folder: Path) -> None:
-    """Draw the curves and the partition of the run in `folder` into its folder figures/."""
+def draw(folder: Path, num_clients: int, classes: Sequence[str]) -> None:
+    """Draw the curves and the partition of the run in `folder` into its folder figures/.
+
+    partition.csv has only the clients and labels that have samples: all clients get a place, and the labels come in the
+    order of `classes`.
+    """
     figures = folder / "figures"
     figures.mkdir(exist_ok=True)
     metrics = pd.read_csv(folder / "metrics.csv").set_index("round")
-    _curves(metrics, figures / "curves.png")
-    _participation(metrics, figures / "participation.png")
+    _curves(metrics, figures)
+    _participation(metrics, figures)
     if "train_loss" in metrics:  # somebody has trained
-        _client_losses(pd.read_csv(folder / "clients.csv"), figures / "client_losses.png")
-    _partition(pd.read_csv(folder / "partition.csv"), figures / "partition.png")
+        _client_losses(pd.read_csv(folder / "clients.csv"), figures)
+    held = pd.read_csv(folder / "partition.csv", dtype={"label": str}, keep_default_na=False)  # a class may be "NA"
+    table = held.pivot(index="client", columns="label", values="samples")
+    labels = [name for name in map(str, classes) if name in table]
+    _partition(table.reindex(index=range(num_clients), columns=labels).fillna(0), figures)
 
 
-def _curves(metrics: pd.DataFrame, file: Path) -> None:
+def save(figure: Figure, folder: Path, name: str) -> None:
+    """Write `name`.png and `name`.pdf to a run's `folder` figures/, with the run's name in the lower right corner."""
+    run = plain(Path(*folder.absolute().parts[-4:-1]))
+    figure.supxlabel(run, x=0.99, ha="right", fontsize=6, color="grey")
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # a dollar in a name is a dollar
+    with warnings.catch_warnings(), matplotlib.rc_context({"pdf.fonttype": 42}):  # publishers refuse the default fonts
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a letter that the font lacks is drawn as a box
+        figure.savefig(folder / f"{name}.png", dpi=120)
+        figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
+
+
+def _curves(metrics: pd.DataFrame, folder: Path) -> None:
     """One panel a metric: its training, test and client values as lines, most of the clients as a band."""
     columns = [c for c in map(str, metrics) if c.startswith(("train_", "test_", "client_"))]
     lines = [c for c in columns if not c.endswith(WRITTEN)]
@@ -43,7 +68,7 @@ def _curves(metrics: pd.DataFrame, file: Path) -> None:
             )
         finish(axes, "round", name)
         axes.legend()
-    figure.savefig(file, dpi=120)
+    save(figure, folder, "curves")
 
 
 def _metric(column: str, plain: list[str]) -> str:
@@ -52,7 +77,7 @@ def _metric(column: str, plain: list[str]) -> str:
     return next((name for name in plain if rest == name or rest.startswith(f"{name}_")), rest)
 
 
-def _participation(metrics: pd.DataFrame, file: Path) -> None:
+def _participation(metrics: pd.DataFrame, folder: Path) -> None:
     """How many of the clients that were asked answered, dropped out and so on; drawn where not all answered."""
     counts = metrics.filter(regex="^clients_").dropna().rename(columns=lambda name: name.removeprefix("clients_"))
     sampled = counts.pop("sampled")
@@ -62,13 +87,15 @@ def _participation(metrics: pd.DataFrame, file: Path) -> None:
         return
     figure = Figure(figsize=(7, 3.5), layout="constrained")
     axes = figure.subplots()
-    axes.stackplot(parts.index, parts.T.to_numpy(), labels=list(parts.columns), alpha=0.8)
+    edges = np.append(parts.index, parts.index[-1] + 1) - 0.5  # a round is a step from half before to half after it
+    heights = parts.T.to_numpy()[:, [*range(len(parts)), -1]]
+    axes.stackplot(edges, heights, labels=list(parts.columns), alpha=0.8, step="post")
     finish(axes, "round", "clients")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    figure.savefig(file, dpi=120)
+    save(figure, folder, "participation")
 
 
-def _client_losses(clients: pd.DataFrame, file: Path) -> None:
+def _client_losses(clients: pd.DataFrame, folder: Path) -> None:
     """Each client's training loss over the rounds; of many clients their median and the range of most."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -83,29 +110,30 @@ def _client_losses(clients: pd.DataFrame, file: Path) -> None:
         middle.plot(ax=axes, label="median client")
         axes.legend()
     finish(axes, "round", "training loss of a client")
-    figure.savefig(file, dpi=120)
+    save(figure, folder, "client_losses")
 
 
-def _partition(partition: pd.DataFrame, file: Path) -> None:
+def _partition(table: pd.DataFrame, folder: Path) -> None:
     """Who holds what: samples by client and label."""
-    table = partition.pivot(index="client", columns="label", values="samples")
-    labels = list(partition["label"].drop_duplicates())
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     if len(table) <= MANY_CLIENTS:
-        table[labels].plot.bar(ax=axes, stacked=True, width=0.85, colormap="tab20")
+        table.plot.bar(ax=axes, stacked=True, width=0.85, colormap="tab20")
         axes.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1), title="label")
         finish(axes, "client", "samples")
     else:
         sizes = table.sum(axis=1)
         axes.hist(sizes, bins=min(50, int(sizes.max() - sizes.min()) + 1))
         finish(axes, "samples of a client", "clients")
+        axes.locator_params(axis="x", integer=True)
         axes.set_title(f"{len(sizes)} clients, on average {(table > 0).sum(axis=1).mean():.1f} labels each")
-    figure.savefig(file, dpi=120)
+    save(figure, folder, "partition")
 
 
 def finish(axes: Axes, x: str, y: str) -> None:
     axes.set_xlabel(x)
+    if x == "round":
+        axes.locator_params(axis="x", integer=True)
     axes.set_ylabel(y)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fl_bench.data.arrays import FederatedData
+from fl_bench.results.figures import save
 
 
 def predictions(folder: Path, data: FederatedData, predicted: NDArray) -> None:
@@ -20,7 +21,7 @@ def predictions(folder: Path, data: FederatedData, predicted: NDArray) -> None:
         axes.imshow(data.test["x"][row].transpose(1, 2, 0), cmap="gray", vmin=0, vmax=255)
         right = guess == label
         axes.set_title(label if right else f"{label}, not {guess}", fontsize=8, color="black" if right else "red")
-    figure.savefig(folder / "predictions.png", dpi=120)
+    save(figure, folder, "predictions")
 
 
 def confusion(folder: Path, data: FederatedData, predicted: NDArray) -> None:
@@ -47,7 +48,7 @@ def confusion(folder: Path, data: FederatedData, predicted: NDArray) -> None:
             )
     axes.set_xlabel("prediction")
     axes.set_ylabel("label")
-    figure.savefig(folder / "confusion.png", dpi=120)
+    save(figure, folder, "confusion")
 
 
 def sentences(folder: Path, data: FederatedData, rows: NDArray, texts: list[str], predicted: NDArray) -> None:
@@ -61,4 +62,4 @@ def sentences(folder: Path, data: FederatedData, rows: NDArray, texts: list[str]
         height = 1 - (line + 0.8) / (len(rows) + 0.6)
         axes.text(0.01, height, label if guess == label else f"{label}, not {guess}", color=colour, fontsize=9)
         axes.text(0.2, height, text if len(text) <= 110 else text[:107] + "...", fontsize=9, color=colour)
-    figure.savefig(folder / "sentences.png", dpi=120)
+    save(figure, folder, "sentences")

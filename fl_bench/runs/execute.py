@@ -16,6 +16,7 @@ from fl_bench.build import build
 from fl_bench.compression.base import Codec
 from fl_bench.config.changes import identity, refuse_changes
 from fl_bench.config.origin import UNKNOWN, Origin
+from fl_bench.data.labels import countable
 from fl_bench.engines.base import Engine
 from fl_bench.engines.resources import limit_gpus, share_gpus
 from fl_bench.errors import note
@@ -220,10 +221,11 @@ def _draw(made: Experiment) -> None:
     """The figures of a run that is over."""
     from fl_bench.results import figures  # matplotlib takes a second to import
 
-    figures.draw(made.folder)
-    Album(made.folder / "figures", made.trainer, made.cfg.num_rounds).bind()
-    if not made.trainer.personal:
-        made.trainer.task.figures(made.trainer.flat.model, made.trainer.data, made.folder / "figures")
+    trainer, data = made.trainer, made.trainer.data
+    figures.draw(made.folder, made.cfg.num_clients, countable(data.train["y"], data.classes)[1])
+    Album(made.folder / "figures", trainer, made.cfg.num_rounds).bind()
+    if not trainer.personal:
+        trainer.task.figures(trainer.flat.model, data, made.folder / "figures")
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from torch import nn
 
 from fl_bench import rng
 from fl_bench.build import build, call, find_target
+from fl_bench.data.labels import countable
 from fl_bench.data.partition import Partition
 from fl_bench.engines.base import Engine
 from fl_bench.errors import ConfigError, note
@@ -64,6 +65,8 @@ def prepare(cfg: DictConfig, task: Task, scratch: Path) -> Trainer:
     if not (whole and owners.min() >= -1 and owners.max() < cfg.num_clients):
         wish = "must return an integer for each training row, the client who owns it, or -1"
         raise ConfigError(f"partition._target_={cfg.partition._target_}: {wish}")
+    if nobodys := np.count_nonzero(owners == -1):
+        note(f"partition: no client holds {nobodys} of the {data.num_samples} training samples")
     order = rng.generator(cfg.seed, "partition order")
     Partition.of(owners, cfg.num_clients, cfg.partition.holdout, order).save(scratch)
     data.save(scratch)
@@ -201,9 +204,9 @@ def _say_what_stays(trainer: Trainer) -> None:
 
 
 def write_partition(trainer: Trainer, folder: Path) -> None:
-    """partition.csv: how many samples of each label each client holds, where it holds any."""
-    classes = trainer.data.classes
-    counts = trainer.partition.label_counts(trainer.data.train["y"], len(classes))
+    """partition.csv: how many samples of each label, or range of numbers, each client holds, where it holds any."""
+    numbers, classes = countable(trainer.data.train["y"], trainer.data.classes)
+    counts = trainer.partition.label_counts(numbers, len(classes))
     clients, labels = np.nonzero(counts)
     names = map(classes.__getitem__, labels.tolist())
     text = io.StringIO(newline="")

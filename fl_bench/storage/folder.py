@@ -9,13 +9,12 @@ from fl_bench.errors import ConfigError
 
 FOLDERS = ("checkpoint", "state", "figures", ".hydra")
 NUMBER = r"(?:0|[1-9][0-9]*)"
-FIGURES = (
-    "curves|participation|client_losses|partition|predictions|confusion|sentences|round_(?:[0-9]{4}|[1-9][0-9]{4,})"
-)
+FIGURES = "curves|participation|client_losses|partition|predictions|confusion|sentences"
 OURS = re.compile(
     r"(?:run\.json|model\.safetensors|(?:metrics|clients|partition|timing)\.csv"
     rf"|checkpoint/{NUMBER}\.safetensors|state/{NUMBER}/{NUMBER}\.safetensors"
-    rf"|figures/(?:(?:{FIGURES})\.png|rounds\.gif)|\.hydra/(?:config|hydra|overrides)\.yaml)(?:\.tmp)?"
+    rf"|figures/(?:(?:{FIGURES})\.(?:png|pdf)|round_(?:[0-9]{{4}}|[1-9][0-9]{{4,}})\.png|rounds\.gif)"
+    r"|\.hydra/(?:config|hydra|overrides)\.yaml)(?:\.tmp)?"
 )
 OUR_FOLDERS = re.compile(rf"checkpoint|state(?:/{NUMBER})?|figures|\.hydra")
 

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from fl_bench.data import reviews
-from fl_bench.data.arrays import FederatedData, Ragged, writing_into
+from fl_bench.data.arrays import PADDING, FederatedData, Ragged, writing_into
 from fl_bench.data.fetch import WAYS_OUT, use_cache_when_offline
 from fl_bench.errors import ConfigError, StorageError, disk_trouble
 from fl_bench.tasks.base import PRETRAINED, Batch, Classifier, from_pretrained, pretrained_model, transformers_quietly
@@ -27,9 +27,10 @@ class Imdb(Classifier):
         return pretrained_model(transformers_quietly().AutoModelForSequenceClassification, data.folder / PRETRAINED)
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
-        tokens = batch["tokens"]
-        inside = tokens >= 0
-        scores: Tensor = model(input_ids=tokens.clamp(min=0), attention_mask=inside.long()).logits
+        config: Any = model.config
+        inside = batch["tokens"] != PADDING
+        tokens = batch["tokens"].where(inside, config.pad_token_id)  # by which some models find where a text ends
+        scores: Tensor = model(input_ids=tokens, attention_mask=inside.long()).logits
         return scores
 
     def load_embedded(self, folder: Path) -> FederatedData:
@@ -97,9 +98,13 @@ class Imdb(Classifier):
             with writing_into(folder):
                 _make_tiny(folder / PRETRAINED, train[0])
         tokenizer, limits = from_pretrained(transformers.AutoTokenizer, path or folder / PRETRAINED), {}
+        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+        if tokenizer.pad_token_id is None:
+            raise ConfigError(f"model.path={path}: its tokenizer has neither a pad_token nor an eos_token; {WAYS_OUT}")
         if path is not None:  # once, here: the workers never ask a hub, and share one new classification head
             kind = transformers.AutoModelForSequenceClassification
             model: Any = pretrained_model(kind, path, new_head=True, num_labels=len(reviews.LABELS))
+            model.config.pad_token_id = tokenizer.pad_token_id
             limits = model.config.to_dict()
             with writing_into(folder):
                 model.save_pretrained(folder / PRETRAINED)
@@ -109,7 +114,7 @@ class Imdb(Classifier):
             tokens = Ragged.of(tokenizer(list(texts), truncation=True, max_length=self.max_length)["input_ids"])
             if np.isin(tokens.flat, tokenizer.all_special_ids).all():
                 raise ConfigError(f"model.path={path}: its tokenizer knows no word of the data; {WAYS_OUT}")
-            if tokens.flat.max() >= limits.get("vocab_size", np.inf):
+            if max(tokens.flat.max(), tokenizer.pad_token_id) >= limits.get("vocab_size", np.inf):
                 raise ConfigError(f"model.path={path}: its tokenizer knows words that its model does not; {WAYS_OUT}")
             if np.diff(tokens.offsets).max() > (most := limits.get("max_position_embeddings", np.inf)):
                 raise ConfigError(f"task.max_length={self.max_length}: must be at most {most} with model.path={path}")

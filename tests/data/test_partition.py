@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Launch, table
 from numpy.typing import NDArray
 
 from fl_bench.data import partition
@@ -14,7 +15,7 @@ from fl_bench.errors import ConfigError
 LABELS = np.random.default_rng(0).integers(10, size=4000)
 ALL: dict[str, dict[str, Any]] = {
     "iid": {}, "linear": {}, "square": {}, "exponential": {}, "dirichlet": {"alpha": 0.3},
-    "shards": {"per_client": 2}, "pathological": {"classes_per_client": 2},
+    "dirichlet_equal": {"alpha": 1.0}, "shards": {"per_client": 2}, "pathological": {"classes_per_client": 2},
 }  # fmt: skip
 
 
@@ -117,6 +118,93 @@ def test_dirichlet_has_the_variance_of_its_distribution() -> None:
     assert (counts / 2000).var() == pytest.approx(9 / (100 * 6), rel=0.15)
 
 
+def drawn_once(labels: NDArray[np.int64], num_clients: int, alpha: float, rng: np.random.Generator) -> list[int]:
+    """Yurochkin's draw, row by row."""
+    owner_of: dict[int, int] = {}
+    for label in np.unique(labels):
+        rows = [row for row in range(len(labels)) if labels[row] == label]
+        shares = rng.dirichlet([alpha] * num_clients)
+        bounds = np.rint(np.cumsum(shares) / shares.sum() * len(rows)).astype(int)
+        owners = [client for client in range(num_clients) for _ in range(bounds[client] - [0, *bounds][client])]
+        owner_of |= dict(zip(rows, rng.permutation(owners), strict=True))
+    return [int(owner_of[row]) for row in range(len(labels))]
+
+
+def test_dirichlet_draws_once_and_with_min_samples_again_from_where_it_was() -> None:
+    labels, rng = LABELS[:300], np.random.default_rng(4)
+    draws = [drawn_once(labels, 8, 0.2, rng) for _ in range(20)]
+    lowest = [min(map(draw.count, range(8))) for draw in draws]
+    assert lowest[0] < 8 <= max(lowest)
+    first = next(draw for draw in draws if min(map(draw.count, range(8))) >= 8)
+    for wish, expected in ((0, draws[0]), (8, first)):
+        owners = partition.dirichlet({"y": labels}, 8, np.random.default_rng(4), alpha=0.2, min_samples=wish)
+        assert owners.tolist() == expected
+
+
+@pytest.mark.parametrize(("min_samples", "sizes"), [(3, ([3, 3, 5, 5], [3, 3, 3, 7])), (4, ([4, 4, 4, 4],))])
+def test_rows_are_moved_where_no_draw_gives_everybody_enough(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], min_samples: int, sizes: tuple[list[int], ...]
+) -> None:
+    monkeypatch.setattr(partition, "DRAWS", 3)
+    labels = np.repeat([0, 1], 8)  # alpha is so small that one client gets each class: 8 and 8, or 16
+    owners = [
+        partition.dirichlet({"y": labels}, 4, np.random.default_rng(1), alpha=1e-9, min_samples=min_samples)
+        for _ in range(2)
+    ]
+    assert (owners[0] == owners[1]).all()
+    assert sorted(np.bincount(owners[0])) in sizes
+    said = capsys.readouterr().err
+    assert f"note: partition.min_samples={min_samples}: not so in 3 draws; " in said
+    assert said.count("\n") == 2  # one for each partition
+
+
+def test_dirichlet_equal_gives_all_the_same_amount() -> None:
+    for num_clients, sizes in ((8, {500}), (7, {571, 572})):
+        for alpha in (1e-9, 0.1, 1.0, 1e9, 1e308):
+            made = make("dirichlet_equal", num_clients, holdout=0, alpha=alpha)
+            assert set(made.train_sizes.tolist()) == sizes
+            assert made.train_sizes.sum() == 4000
+
+
+def test_dirichlet_equal_draws_each_mix_around_that_of_the_data() -> None:
+    # of Dirichlet(alpha p), a share has mean p and variance p (1 - p) / (alpha + 1); drawing n rows by it, without
+    # replacement from very many, adds the multinomial's (E[q] - E[q^2]) / n
+    labels = np.repeat([0, 1], [60_000, 20_000])
+    first = []
+    for seed in range(400):
+        owners = partition.dirichlet_equal({"y": labels}, 40, np.random.default_rng(seed), alpha=2.0)
+        first += [labels[owners == client].mean() for client in range(5)]
+    variance = 0.25 * 0.75 / 3
+    assert np.mean(first) == pytest.approx(0.25, abs=0.02)
+    assert np.var(first) == pytest.approx(variance + (0.25 - 0.25**2 - variance) / 2000, rel=0.1)
+
+
+def test_dirichlet_equal_takes_other_classes_where_one_has_run_out() -> None:
+    labels = np.repeat([0, 1, 2], [6, 4, 2])
+    for seed in range(20):  # with so small an alpha a client wants one class only, and goes on to another one
+        owners = partition.dirichlet_equal({"y": labels}, 2, np.random.default_rng(seed), alpha=1e-9)
+        counts = [np.bincount(labels[owners == client], minlength=3).tolist() for client in (0, 1)]
+        assert counts[0] in ([6, 0, 0], [2, 4, 0], [0, 4, 2], [4, 0, 2]), counts
+    one = partition.dirichlet_equal({"y": labels}, 12, np.random.default_rng(0), alpha=1e9)
+    assert sorted(one) == list(range(12))
+
+
+@pytest.mark.parametrize("name", ["dirichlet", "dirichlet_equal", "shards", "pathological"])
+def test_partitions_by_class_refuse_numbers_to_predict(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^partition={name}: needs a class .* use partition=iid$"):
+        getattr(partition, name)({"y": np.array([0.5, 1.5])}, 2, np.random.default_rng(0), **ALL[name])
+
+
+def test_a_run_says_how_many_samples_nobody_holds(launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:
+    # each client holds two of the ten classes: two clients hold three at least and four at most
+    words = ("partition=pathological", "data=synthetic", "data.num_samples=1000", "num_clients=2", "num_rounds=1")
+    folder = launch(*words)
+    held = sum(int(row["samples"]) for row in table(folder, "partition"))
+    assert f"note: partition: no client holds {1000 - held} of the 1000 training samples\n" in capsys.readouterr().err
+    launch(*words[1:])
+    assert "no client holds" not in capsys.readouterr().err
+
+
 def test_ten_thousand_clients_in_seconds() -> None:
     labels = np.random.default_rng(0).integers(10, size=100_000)
     start = time.process_time()
@@ -130,6 +218,9 @@ def test_ten_thousand_clients_in_seconds() -> None:
     [
         ("dirichlet", {"alpha": 0.0}, "partition.alpha=0"),
         ("dirichlet", {"alpha": float("nan")}, "partition.alpha=nan"),
+        ("dirichlet", {"alpha": 1.0, "min_samples": -1}, "partition.min_samples=-1: must be from 0 to 400"),
+        ("dirichlet", {"alpha": 1.0, "min_samples": 401}, "partition.min_samples=401: must be from 0 to 400"),
+        ("dirichlet_equal", {"alpha": 0.0}, "partition.alpha=0"),
         ("shards", {"per_client": 0}, "partition.per_client=0"),
         ("shards", {"per_client": 401}, "partition.per_client=401"),
         ("pathological", {"classes_per_client": 11}, "partition.classes_per_client=11"),

@@ -64,7 +64,7 @@ def test_a_model_that_is_not_whole_is_not_tested(fedper: Path) -> None:
     assert not [name for name in columns if name.startswith("test_")]
     assert {"client_accuracy", "client_accuracy_worst_decile", "client_accuracy_std"} <= set(columns)
     figures = {file.name for file in (fedper / "figures").iterdir()}
-    assert figures == {"curves.png", "client_losses.png", "partition.png"}
+    assert figures == {f"{name}.{kind}" for name in ("curves", "client_losses", "partition") for kind in ("png", "pdf")}
 
 
 @pytest.mark.parametrize(

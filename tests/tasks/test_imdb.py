@@ -1,12 +1,17 @@
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import transformers
 from conftest import Launch, compose
+from tokenizers import Tokenizer, models, pre_tokenizers
 
-from fl_bench.tasks.base import PRETRAINED
+from fl_bench.errors import ConfigError
 from fl_bench.tasks.imdb import Imdb, _make_tiny
 
 TEXTS = ["a good film", "a bad film , not good", "the plot was fine", "a good plot"] * 10
@@ -20,8 +25,49 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_padding_changes_neither_scores_nor_accuracy(pretrained: Path, tmp_path: Path) -> None:
-    (tmp_path / PRETRAINED).symlink_to(pretrained)
+def words(specials: Mapping[str, str]) -> Any:
+    """A tokenizer of the words of TEXTS, whose special tokens come last."""
+    known = ["?", *sorted(set(" ".join(TEXTS).split())), *dict.fromkeys(specials.values())]
+    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(known)}, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="?", **specials)
+
+
+def gpt2(folder: Path, **specials: str) -> None:
+    """A tiny GPT-2, whose classes are read from the last token that is no padding."""
+    torch.manual_seed(0)
+    tokenizer = words(specials)
+    sizes: Any = {"vocab_size": len(tokenizer), "n_positions": 32, "n_embd": 16, "n_layer": 2, "n_head": 2}
+    config = transformers.GPT2Config(**sizes, bos_token_id=None, eos_token_id=None, initializer_range=0.5)
+    transformers.GPT2ForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def bert(folder: Path, kind: str = "Bert") -> None:
+    """A tiny BERT, or RoBERTa, which finds the places of its tokens by its number for padding."""
+    torch.manual_seed(0)
+    tokenizer = words({"pad_token": "<pad>"})
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=len(tokenizer), max_position_embeddings=64, pad_token_id=tokenizer.pad_token_id,
+        initializer_range=0.5, **sizes,
+    )  # fmt: skip
+    getattr(transformers, f"{kind}ForSequenceClassification")(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+MODELS: dict[str, Callable[[Path], None]] = {
+    "albert": lambda folder: _make_tiny(folder, TEXTS),
+    "bert": bert,
+    "roberta": lambda folder: bert(folder, "Roberta"),
+    "gpt2": lambda folder: gpt2(folder, eos_token="<end>"),  # as the real one: no token to pad with
+    "gpt2 that pads": lambda folder: gpt2(folder, eos_token="<end>", pad_token="<pad>"),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_padding_changes_neither_scores_nor_accuracy(name: str, tmp_path: Path) -> None:
+    MODELS[name](pretrained := tmp_path / "model")
     task = Imdb(None, 16)
     data = task._tokenized(tmp_path, (TEXTS, [1, 0, 0, 1] * 10), (TEXTS[:4], [1, 0, 0, 1]), str(pretrained))
     data.save(tmp_path)
@@ -39,6 +85,29 @@ def test_padding_changes_neither_scores_nor_accuracy(pretrained: Path, tmp_path:
     assert metrics["accuracy"].value == 0.75
 
 
+def test_a_tokenizer_that_cannot_pad_is_refused(tmp_path: Path) -> None:
+    gpt2(tmp_path / "model")
+    with pytest.raises(ConfigError, match=r"model: its tokenizer has neither a pad_token nor an eos_token"):
+        Imdb(None, 16)._tokenized(tmp_path, (TEXTS, [1] * 40), (TEXTS[:4], [1] * 4), str(tmp_path / "model"))
+
+
+@pytest.mark.parametrize(
+    ("given", "rate"),
+    [
+        ([], 1e-3),
+        (["data=reviews"], 1e-3),
+        (["data=full"], 5e-5),  # albert-base-v2
+        (["model.path=albert/albert-base-v2"], 5e-5),
+        (["model.path=./my.model/full"], 5e-5),
+        (["data=full", "model.path=/models/roberta"], 5e-5),
+        (["model.path=albert/albert-base-v2", "local.lr=0.01"], 0.01),
+        (["local.lr=0.01"], 0.01),
+    ],
+)
+def test_pretrained_weights_have_the_learning_rate_of_fine_tuning(given: list[str], rate: float) -> None:
+    assert compose("task=imdb", *given).local.lr == rate
+
+
 def write_parquet(root: Path) -> None:
     root.mkdir(exist_ok=True)
     for split, count in (("train", 40), ("test", 8)):
@@ -53,6 +122,7 @@ def test_the_full_data_is_read_from_parquet_and_a_model_folder(
     words = ("task=imdb", "data=full", f"data.root={tmp_path / 'imdb'}", f"model.path={pretrained}", "num_clients=2")
     folder = launch(*words, "num_rounds=1", "figures=true")
     assert (folder / "figures" / "sentences.png").exists()
+    assert json.loads((folder / "run.json").read_text())["config"]["local"]["lr"] == 5e-5
 
 
 @pytest.mark.parametrize("words", [["data=full", "data.root=/nowhere"], ["model.path=/nowhere"]])
