@@ -10,6 +10,7 @@ import pytest
 from conftest import TRACE_COLUMNS, Launch, make_network, table
 
 from fl_bench import rng
+from fl_bench.errors import RunError
 from fl_bench.network import devices
 from fl_bench.network.clock import Network
 from fl_bench.network.schedule import Plan, Schedule
@@ -25,7 +26,7 @@ SECONDS = {0: 8.0, 1: 12.0, 2: 26.0, 3: 21.0}
 
 
 def network(tmp_path: Path, rows: str = ROWS, steps: tuple[int, ...] = (10, 10, 10, 10), **given: Any) -> Network:
-    return make_network(tmp_path, rows, steps, (100, 50), **given)
+    return make_network(tmp_path, rows, steps, (100, 50), **{"repeat": False} | given)
 
 
 def test_four_clients_by_hand(tmp_path: Path) -> None:
@@ -91,10 +92,57 @@ def test_clients_that_come_and_go(tmp_path: Path) -> None:
     assert schedule.plan(3) == Plan(3, [1], set(), {1: 7.0}, 47.0)
 
 
-def test_when_nobody_comes_any_more_rounds_are_empty(tmp_path: Path) -> None:
+def test_a_client_without_samples_is_not_what_the_clock_waits_for(tmp_path: Path) -> None:
+    """Client 0 has nothing to do and is there at once; 1, of 12 seconds, comes at 30."""
+    schedule = Schedule(network(tmp_path, "0,0.5,50,50,,\n1,1,50,100,30,\n", (0, 10)), 2)
+    assert schedule.plan(1) == Plan(1, [0, 1], set(), {0: 3.0, 1: 12.0}, 42.0)
+
+
+def test_when_nobody_comes_any_more_the_run_ends(tmp_path: Path) -> None:
     schedule = Schedule(network(tmp_path, ROWS.replace(",,", ",,10")), 4)
     assert schedule.plan(1) == Plan(1, [0, 1, 2, 3], {1, 2, 3}, SECONDS | {1: np.inf, 2: np.inf, 3: np.inf}, 10.0)
-    assert schedule.plan(2) == Plan(2, [], set(), {}, 10.0)
+    line = (
+        rf"round 2: network.traces={tmp_path}/traces.csv: no client with samples .* second 10; with network.repeat=true"
+    )
+    with pytest.raises(RunError, match=line):
+        schedule.plan(2)
+
+
+def test_traces_begin_anew(tmp_path: Path) -> None:
+    """They last 20 seconds. Client 1 takes 12 and is there for the first 4; 0 takes 8 and is there from 5 to 20."""
+    schedule = Schedule(network(tmp_path, "0,0.5,50,50,5,20\n1,1,50,100,,4\n", (10, 10), repeat=True), 2)
+    plans = [schedule.plan(round) for round in range(1, 8)]
+    assert [plan.asked for plan in plans] == [[1], [0], [0], [1], [0], [0], [1]]
+    assert [plan.ends for plan in plans] == [4, 13, 20, 24, 33, 40, 44]
+    assert [len(plan.dropping) for plan in plans] == [1, 0, 1, 1, 0, 1, 1]
+    assert plans[5] == Plan(6, [0], {0}, {0: np.inf}, 40.0)  # the end of the traces cuts a turn off, too
+
+
+def test_traces_that_begin_anew_are_those_written_out(tmp_path: Path) -> None:
+    """A period of 0.7 seconds, of which no multiple but those by powers of 2 is exact."""
+    rows = [(0, 0.1, 0.3), (0, 0.4, 0.7), (1, 0.0, 0.35), (2, 0.2, 0.6), (3, 0.65, 0.7), (4, 0.3, 0.4)]
+    short = "".join(f"{client},0.001,1e4,1e4,{start},{end}\n" for client, start, end in rows)
+    long = "".join(
+        f"{client},0.001,1e4,1e4,{start + count * 0.7},{end + count * 0.7}\n"
+        for count in range(200)
+        for client, start, end in rows
+    )
+    repeated = Schedule(network(tmp_path, short, (10,) * 5, repeat=True, dropout=0.3), 3)
+    written = Schedule(network(tmp_path, long, (10,) * 5, dropout=0.3), 3)
+    plans = [repeated.plan(round) for round in range(1, 1001)]
+    assert plans == [written.plan(round) for round in range(1, 1001)]
+    assert plans[-1].ends > 20
+
+
+@pytest.mark.parametrize("period", [0.1, 0.7, 1 / 3, 86400.0, 1e-3])
+def test_every_time_lies_in_one_period(period: float) -> None:
+    none = np.zeros(0)
+    table = devices.Devices(none.astype(int), none, none, none, none, none, period=period)
+    for count in [*range(1, 2000), 10**6 + 1, 10**9 + 7]:
+        for at in (count * period, np.nextafter(count * period, 0), np.nextafter(count * period, np.inf)):
+            begun, following = table.begins(float(at))
+            assert begun <= at < following
+            assert begun == (count if at >= count * period else count - 1) * period
 
 
 def test_drawn_devices_have_the_median_and_the_spread() -> None:
@@ -141,6 +189,24 @@ def test_bad_traces_are_one_line_that_says_where(
     assert line in error
 
 
+@pytest.mark.parametrize(
+    ("cells", "line"),
+    [
+        ("5,", "line 3: available_to is '': must be a number, since network.repeat=true"),
+        ("5,inf", "line 3: available_to is 'inf': must be a number, since network.repeat=true"),
+        ("-5,9", "line 3: available_from is '-5': must be a number of seconds from 0, or empty"),
+        ("5,5", "line 3: available_to is '5': must be more than available_from"),
+    ],
+)
+def test_traces_that_cannot_begin_anew(
+    launch: Launch, tmp_path: Path, capsys: pytest.CaptureFixture[str], cells: str, line: str
+) -> None:
+    file = tmp_path / "traces.csv"
+    file.write_text(f"{TRACE_COLUMNS}0,1,50,50,,9\n1,1,50,50,{cells}\n")
+    launch("network=heterogeneous", f"network.traces={file}", "network.repeat=true", "num_clients=2", exit_code=2)
+    assert f"network.traces={file}: {line}" in capsys.readouterr().err
+
+
 def test_traces_that_are_not_there(launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:
     launch("network=heterogeneous", "network.traces=/nowhere.csv", exit_code=2)
     assert "network.traces=/nowhere.csv: cannot be read: No such file or directory" in capsys.readouterr().err
@@ -154,6 +220,7 @@ def test_traces_that_are_not_there(launch: Launch, capsys: pytest.CaptureFixture
         ("network.over_select=0.5", "network.over_select=0.5: must be a number from 1"),
         ("network.bytes_per_second_up=0", "network.bytes_per_second_up=0: must be a positive number"),
         ("network.spread=-1", "network.spread=-1: must be a number from 0"),
+        ("network.repeat=true", "network.repeat=True: there are no network.traces to repeat"),
         ("network.dropouts=1", "network.dropouts: unknown key; did you mean dropout?"),
         ("min_clients=11", "min_clients=11: a round has 10 answers with this strategy"),
     ],
@@ -217,15 +284,21 @@ def test_too_few_answers_keep_the_model_and_what_clients_had(launch: Launch) -> 
     assert states == newest
 
 
-def test_nobody_to_ask(launch: Launch, tmp_path: Path) -> None:
+def test_nobody_to_ask(launch: Launch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "traces.csv"
     file.write_text(TRACE_COLUMNS + "".join(f"{k},1,1e6,1e6,,10\n" for k in range(4)))
-    words = ("network=heterogeneous", f"network.traces={file}", "num_clients=4", "num_rounds=4")
-    more = ("local.steps=4", "figures=true")
-    rows = table(launch(*words, *more), "metrics")[1:]
-    assert [row["clients_sampled"] for row in rows] == ["4", "4", "4", "0"]  # 4 seconds a round; in the third, cut off
-    assert [row["clients_ok"] for row in rows] == ["4", "4", "0", "0"]
-    assert [float(row["virtual_seconds"]) for row in rows] == pytest.approx([4.0628, 8.1256, 10, 10])
+    words = ("network=heterogeneous", f"network.traces={file}", "num_clients=4", "num_rounds=5", "local.steps=4")
+    folder = launch(*words, exit_code=1)
+    rows = table(folder, "metrics")[1:]
+    assert [row["clients_sampled"] for row in rows] == ["4", "4", "4"]  # 4 seconds a round; in the third, cut off
+    assert [row["clients_ok"] for row in rows] == ["4", "4", "0"]
+    assert [float(row["virtual_seconds"]) for row in rows] == pytest.approx([4.0628, 8.1256, 10])
+    line = f"round 4: network.traces={file}: no client with samples can be reached after virtual second 10; with "
+    assert f"fl-bench: {line}network.repeat=true the traces would begin anew\n" in capsys.readouterr().err
+    assert json.loads((folder / "run.json").read_text())["status"] == "failed"
+    rows = table(launch(*words, "network.repeat=true"), "metrics")[1:]
+    assert [row["clients_ok"] for row in rows] == ["4", "4", "0", "4", "4"]
+    assert [float(row["virtual_seconds"]) for row in rows] == pytest.approx([4.0628, 8.1256, 10, 14.0628, 18.1256])
 
 
 FRAGILE = (
