@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_bench import rng
+from fl_bench.errors import RunError
 from fl_bench.network import devices
 
 
@@ -35,6 +36,7 @@ class Network:
         bytes_per_second_down: float,
         spread: float,
         traces: str | None,
+        repeat: bool,
         seed: int,
         steps: NDArray[np.int64],  # [num_clients]: of each client's turn
         bytes_down: int,
@@ -48,18 +50,21 @@ class Network:
             ("bytes_per_second_up", bytes_per_second_up, bytes_per_second_up > 0, "must be a positive number"),
             ("bytes_per_second_down", bytes_per_second_down, bytes_per_second_down > 0, "must be a positive number"),
             ("spread", spread, 0 <= spread < np.inf, "must be a number from 0"),
+            ("repeat", repeat, traces is not None or not repeat, "there are no network.traces to repeat"),
         ]
         for name, value, holds, wish in limits:
             if not holds:
                 raise ValueError(f"{name}={value}: {wish}")
         self.dropout, self.over_select, self.seed, self.steps = dropout, over_select, seed, steps
         self.deadline = np.inf if deadline_s is None else deadline_s
+        self.traces = traces
         if traces is not None:
-            self.devices = devices.read(Path(traces).expanduser(), len(steps))
+            self.devices = devices.read(Path(traces).expanduser(), len(steps), repeat)
         else:
             speeds = (seconds_per_step, bytes_per_second_up, bytes_per_second_down)
             self.devices = devices.drawn(rng.generator(seed, "devices"), len(steps), speeds, spread)
         table = self.devices
+        self._useful = steps[table.client] > 0  # [R]: the rows of clients with samples
         self._seconds = (  # of each row of the devices' table
             bytes_down / table.bytes_per_second_down
             + steps[table.client] * table.seconds_per_step
@@ -71,17 +76,33 @@ class Network:
         """How long a turn of each client takes [num_clients], in its first row of a trace."""
         return self._seconds[np.searchsorted(self.devices.client, np.arange(len(self.steps)))]
 
+    def reachable(self, round: int, at: float) -> float:
+        """When a client with samples can be reached, from `at` on; raises RunError where none ever can."""
+        while not self.steps[self.devices.available(at)].any():
+            opens = self.opens(at)
+            if opens is None:
+                ends = self.devices.available_to[self._useful].max()
+                raise RunError(
+                    f"round {round}: network.traces={self.traces}: no client with samples can be reached after virtual "
+                    f"second {ends:.10g}; with network.repeat=true the traces would begin anew"
+                )
+            at = opens
+        return at
+
     def opens(self, after: float) -> float | None:
-        """When the next client can be reached that now cannot; None: never."""
-        later = self.devices.available_from[self.devices.available_from > after]
+        """When the next client with samples can be reached that now cannot; None: never."""
+        starts = self.devices.available_from[self._useful]
+        later = np.concatenate([starts + begun for begun in self.devices.begins(after)])
+        later = later[later > after]
         return float(later.min()) if len(later) else None
 
-    def answer(self, round: int, client: int, at: float) -> Arrival:
-        """What becomes of asking an available client for a turn of this round."""
+    def answer(self, round: int, client: int, at: float, start: int = 0) -> Arrival:
+        """What becomes of asking an available client for a turn of this round, which it has begun `start` times."""
         row = self.devices.row(client, at)
         assert row is not None, "asked are those who are available"
-        seconds, closes = float(self._seconds[row]), float(self.devices.available_to[row])
-        silent = self.dropout > 0 and rng.generator(self.seed, "dropout", round, client).random() < self.dropout
+        seconds, closes = float(self._seconds[row]), float(self.devices.available_to[row] + self.devices.begins(at)[0])
+        luck = rng.generator(self.seed, "dropout", round, client).random(start + 1)[start] if self.dropout > 0 else 1
+        silent = luck < self.dropout
         if not silent and seconds <= self.deadline and at + seconds <= closes:
             return Arrival(True, at + seconds, seconds)
         noticed = at + self.deadline if self.deadline < np.inf else min(at + seconds, closes)

@@ -44,8 +44,8 @@ class Schedule:
 
         >>> network = Network(
         ...     dropout=0.0, deadline_s=None, over_select=1.0, seconds_per_step=1.0, bytes_per_second_up=1.0,
-        ...     bytes_per_second_down=1.0, spread=0.0, traces=None, seed=0, steps=np.array([1, 2, 3, 4]),
-        ...     bytes_down=10, bytes_up=10,
+        ...     bytes_per_second_down=1.0, spread=0.0, traces=None, repeat=False, seed=0,
+        ...     steps=np.array([1, 2, 3, 4]), bytes_down=10, bytes_up=10,
         ... )
         >>> plan = Schedule(network, clients_per_round=4).plan(1)
         >>> plan.asked, plan.dropping, plan.ends
@@ -60,8 +60,12 @@ class Schedule:
         self.now = 0.0  # virtual seconds
 
     def plan(self, round: int) -> Plan:
-        """The next round; the clock then stands at its end. Where nobody can be reached, it waits for somebody."""
-        available = self._wait()
+        """The next round; the clock then stands at its end. Where nobody can be reached, it waits for somebody.
+
+        Raises RunError where nobody ever can be again.
+        """
+        self.now = self.network.reachable(round, self.now)
+        available = self.network.devices.available(self.now)
         count = min(ceil(self.network.over_select * self.wanted - 1e-9), len(available))
         asked = sorted(self.choose(round, available, count).tolist()) if count else []
         answers = {client: self.network.answer(round, client, self.now) for client in asked}
@@ -87,11 +91,3 @@ class Schedule:
     def __getstate__(self) -> dict[str, Any]:
         """All but the network, which is the same in every round."""
         return {name: value for name, value in vars(self).items() if name != "network"}
-
-    def _wait(self) -> Clients:
-        """Those who can be reached; if nobody can, the clock goes on to when somebody can, if ever."""
-        available = self.network.devices.available(self.now)
-        if not len(available) and (opens := self.network.opens(self.now)) is not None:
-            self.now = opens
-            available = self.network.devices.available(opens)
-        return available

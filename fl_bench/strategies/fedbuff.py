@@ -6,7 +6,8 @@ models ago counts 1 / sqrt(1 + t).
 """
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -16,7 +17,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from fl_bench import rng
 from fl_bench.network.clock import Arrival, Network
-from fl_bench.network.schedule import Plan, Schedule
+from fl_bench.network.schedule import Clients, Plan, Schedule
 from fl_bench.strategies.layers import is_statistic
 
 
@@ -31,7 +32,12 @@ class Flight(NamedTuple):
 
 
 class Buffered(Schedule):
-    """A round lasts until `buffer` answers have come, or nobody trains any more. Nobody ends two turns in it."""
+    """A round lasts until `buffer` answers have come, or until none can come any more.
+
+    Whoever has answered may start again at once, from the last model. Since a client has one row in a round, a second
+    answer lies in the buffer until the next round, and its client does not start before that. Those who answer at the
+    same time do so before anybody starts. Clients without samples are not asked.
+    """
 
     def __init__(self, network: Network, clients_per_round: int, buffer: int) -> None:
         if not 1 <= buffer <= len(network.steps):
@@ -39,43 +45,65 @@ class Buffered(Schedule):
         super().__init__(network, buffer)
         self.concurrency = clients_per_round
         self.flying: list[Flight] = []  # a heap
+        self.early: list[Flight] = []  # have answered, and count in the next round; the first first
         self.started = 0
 
     def plan(self, round: int) -> Plan:
         landed: dict[int, Flight] = {}
         generator = rng.generator(self.network.seed, "cohort", round)
+        early, self.early = self.early, []
         missing = self.wanted
-        while missing:
-            self._start(round, landed, generator)
-            opens = self.network.opens(self.now) if len(self.flying) < self.concurrency else None
-            if not self.flying and (landed or opens is None):
-                break
-            if opens is not None and (not self.flying or opens < self.flying[0].at):
-                self.now = opens  # there may be somebody to start
-                continue
-            flight = heapq.heappop(self.flying)
-            self.now = flight.at
-            landed[flight.client] = flight
-            missing -= bool(flight.answer.comes and self.network.steps[flight.client])
+        while missing and (early or self._fly(round, landed, generator)):
+            flight = early.pop(0) if early else heapq.heappop(self.flying)
+            self.now = max(self.now, flight.at)
+            if flight.client in landed:
+                self.early.append(flight)
+            else:
+                landed[flight.client] = flight
+                missing -= flight.answer.comes
+        self.early = early + self.early
         asked = sorted(landed)
         models = [landed[client].model for client in asked]
-        told = {"clients": asked, "models": models, "flying": sorted({f.model for f in self.flying})}
+        waiting = sorted({flight.model for flight in (*self.flying, *self.early)})
+        told = {"clients": asked, "models": models, "waiting": waiting}
         dropping = {client for client in asked if not landed[client].answer.comes}
         return Plan(round, asked, dropping, {k: landed[k].answer.seconds for k in asked}, self.now, told)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        flights = ((*flight[:-1], Arrival(*flight[-1])) for flight in state["flying"])  # they come as plain tuples
-        self.flying = [Flight(*flight) for flight in flights]
+        for name in ("flying", "early"):  # they come as plain tuples
+            flights = ((*flight[:-1], Arrival(*flight[-1])) for flight in getattr(self, name))
+            setattr(self, name, [Flight(*flight) for flight in flights])
 
-    def _start(self, round: int, landed: dict[int, Flight], generator: np.random.Generator) -> None:
-        """Let clients start from the last model until enough are training, or nobody else can be reached."""
-        busy = [*landed, *(flight.client for flight in self.flying)]
+    def _fly(self, round: int, landed: Mapping[int, Flight], generator: np.random.Generator) -> bool:
+        """Let clients start until the next one lands; False where nobody else can land in this round."""
+        while True:
+            if landed and self.flying and self.flying[0].at == self.now:
+                return True  # who lands now does so before anybody starts
+            idle = self._idle()
+            if all(client in landed for client in chain(idle, (flight.client for flight in self.flying))):
+                if landed:
+                    return False
+                self.now = self.network.reachable(round, self.now)
+                idle = self._idle()
+            self._start(round, landed, idle, generator)
+            opens = self.network.opens(self.now) if len(self.flying) < self.concurrency else None
+            if opens is None or (self.flying and self.flying[0].at <= opens):
+                return True
+            self.now = opens  # there may be somebody to start
+
+    def _idle(self) -> Clients:
+        """Those who could start now, rising."""
         available = self.network.devices.available(self.now)
-        available = available[~np.isin(available, busy)]
-        count = min(self.concurrency - len(self.flying), len(available))
-        for client in sorted(generator.choice(available, count, replace=False, shuffle=False).tolist()):
-            answer = self.network.answer(round, client, self.now)
+        busy = [flight.client for flight in (*self.flying, *self.early)]
+        return available[(self.network.steps[available] > 0) & ~np.isin(available, busy)]
+
+    def _start(self, round: int, landed: Mapping[int, Flight], idle: Clients, generator: np.random.Generator) -> None:
+        """Let clients start from the last model until enough are training, or nobody is idle."""
+        count = min(self.concurrency - len(self.flying), len(idle))
+        for client in sorted(generator.choice(idle, count, replace=False, shuffle=False).tolist()):
+            again = client in landed and landed[client].model == round - 1  # it has started and landed in this round
+            answer = self.network.answer(round, client, self.now, start=int(again))
             heapq.heappush(self.flying, Flight(answer.at, self.started, client, round - 1, answer))
             self.started += 1
 
@@ -93,10 +121,10 @@ class FedBuff(FedAvg):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        clients, models, flying = (cast(list[int], config.pop(name)) for name in ("clients", "models", "flying"))
+        clients, models, waiting = (cast(list[int], config.pop(name)) for name in ("clients", "models", "waiting"))
         self.started = dict(zip(clients, models, strict=True))
         self.models[server_round - 1] = arrays
-        needed = {*models, *flying, server_round - 1}
+        needed = {*models, *waiting, server_round - 1}
         self.models = {model: old for model, old in self.models.items() if model in needed}
         messages = list(super().configure_train(server_round, arrays, config, grid))
         contents = {  # one object a model, so that clients with the same one share a message to their worker

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TRACE_COLUMNS, Launch, make_network, table
+from conftest import Launch, make_network, table
 
 from fl_bench import rng
+from fl_bench.errors import RunError
 from fl_bench.network import devices
 from fl_bench.network.clock import Network
 from fl_bench.network.schedule import Plan, Schedule
@@ -20,12 +21,11 @@ ROWS = """0,0.5,50,50,,
 2,2,10,100,,
 3,0.1,5,10,,
 """
-TRACES = TRACE_COLUMNS + ROWS
 SECONDS = {0: 8.0, 1: 12.0, 2: 26.0, 3: 21.0}
 
 
 def network(tmp_path: Path, rows: str = ROWS, steps: tuple[int, ...] = (10, 10, 10, 10), **given: Any) -> Network:
-    return make_network(tmp_path, rows, steps, (100, 50), **given)
+    return make_network(tmp_path, rows, steps, (100, 50), **{"repeat": False} | given)
 
 
 def test_four_clients_by_hand(tmp_path: Path) -> None:
@@ -91,10 +91,20 @@ def test_clients_that_come_and_go(tmp_path: Path) -> None:
     assert schedule.plan(3) == Plan(3, [1], set(), {1: 7.0}, 47.0)
 
 
-def test_when_nobody_comes_any_more_rounds_are_empty(tmp_path: Path) -> None:
+def test_a_client_without_samples_is_not_what_the_clock_waits_for(tmp_path: Path) -> None:
+    """Client 0 has nothing to do and is there at once; 1, of 12 seconds, comes at 30."""
+    schedule = Schedule(network(tmp_path, "0,0.5,50,50,,\n1,1,50,100,30,\n", (0, 10)), 2)
+    assert schedule.plan(1) == Plan(1, [0, 1], set(), {0: 3.0, 1: 12.0}, 42.0)
+
+
+def test_when_nobody_comes_any_more_the_run_ends(tmp_path: Path) -> None:
     schedule = Schedule(network(tmp_path, ROWS.replace(",,", ",,10")), 4)
     assert schedule.plan(1) == Plan(1, [0, 1, 2, 3], {1, 2, 3}, SECONDS | {1: np.inf, 2: np.inf, 3: np.inf}, 10.0)
-    assert schedule.plan(2) == Plan(2, [], set(), {}, 10.0)
+    line = (
+        rf"round 2: network.traces={tmp_path}/traces.csv: no client with samples .* second 10; with network.repeat=true"
+    )
+    with pytest.raises(RunError, match=line):
+        schedule.plan(2)
 
 
 def test_drawn_devices_have_the_median_and_the_spread() -> None:
@@ -106,47 +116,6 @@ def test_drawn_devices_have_the_median_and_the_spread() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "line"),
-    [
-        ("", "has no column client, seconds_per_step, bytes_per_second_up"),
-        ("client,seconds_per_step\n0,1", "has no column bytes_per_second_up, bytes_per_second_down, available_from"),
-        (TRACES.replace("1,1,50", "1,fast,50"), "line 3: seconds_per_step is 'fast': must be a number from 0"),
-        (TRACES.replace("1,1,50", "1,-1,50"), "line 3: seconds_per_step is '-1': must be a number from 0"),
-        (TRACES.replace("1,1,50", "1,inf,50"), "line 3: seconds_per_step is 'inf'"),
-        (TRACES.replace("1,1,50", "1,,50"), "line 3: seconds_per_step is '': must be a number from 0"),
-        (TRACES.replace("2,2,10", "2,2,0"), "line 4: bytes_per_second_up is '0': must be a positive number"),
-        (TRACES.replace("2,2,10", "2,2,nan"), "line 4: bytes_per_second_up is 'nan'"),
-        (TRACES.replace("3,0.1", "4,0.1"), "line 5: client is '4': must be a client, from 0 to 3"),
-        (TRACES.replace("3,0.1", "2.5,0.1"), "line 5: client is '2.5': must be a client"),
-        (TRACES.replace("3,0.1", "2,0.1"), "line 5: its time overlaps with that of another row"),
-        (TRACES.replace("5,10,,", "5,10,9,8"), "line 5: available_to is '8': must be more than available_from"),
-        (TRACES.replace("5,10,,", "5,10,now,"), "line 5: available_from is 'now': must be a number of seconds"),
-        (TRACES.replace("5,10,,", "5,10,,,7"), "line 5: has more cells than the 6 columns"),
-        (TRACES.replace(",,\n", ",,,\n"), "line 2: has more cells than the 6 columns"),
-        (TRACES.replace("2,2,10", "\n\n2,x,10"), "line 6: seconds_per_step is 'x'"),
-        (TRACE_COLUMNS, "has no row for client 0, and num_clients=4"),
-        ("\0\1\2", ""),
-        ("\udcff", "cannot be read: 'utf-8' codec can't decode byte 0xff"),
-    ],
-)
-def test_bad_traces_are_one_line_that_says_where(
-    launch: Launch, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, line: str
-) -> None:
-    file = tmp_path / "traces.csv"
-    file.write_bytes(text.encode(errors="surrogateescape"))
-    launch("network=heterogeneous", f"network.traces={file}", "num_clients=4", exit_code=2)
-    error = capsys.readouterr().err
-    assert error.startswith(f"fl-bench: network.traces={file}: ")
-    assert error.count("\n") == 1
-    assert line in error
-
-
-def test_traces_that_are_not_there(launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:
-    launch("network=heterogeneous", "network.traces=/nowhere.csv", exit_code=2)
-    assert "network.traces=/nowhere.csv: cannot be read: No such file or directory" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
     ("word", "line"),
     [
         ("network.dropout=1.5", "network.dropout=1.5: must be from 0 to 1"),
@@ -154,6 +123,7 @@ def test_traces_that_are_not_there(launch: Launch, capsys: pytest.CaptureFixture
         ("network.over_select=0.5", "network.over_select=0.5: must be a number from 1"),
         ("network.bytes_per_second_up=0", "network.bytes_per_second_up=0: must be a positive number"),
         ("network.spread=-1", "network.spread=-1: must be a number from 0"),
+        ("network.repeat=true", "network.repeat=True: there are no network.traces to repeat"),
         ("network.dropouts=1", "network.dropouts: unknown key; did you mean dropout?"),
         ("min_clients=11", "min_clients=11: a round has 10 answers with this strategy"),
     ],
@@ -215,17 +185,6 @@ def test_too_few_answers_keep_the_model_and_what_clients_had(launch: Launch) -> 
     newest = {row["client"]: row["round"] for row in rows}
     states = {file.parent.name: file.stem for file in (folder / "state").glob("*/*")}
     assert states == newest
-
-
-def test_nobody_to_ask(launch: Launch, tmp_path: Path) -> None:
-    file = tmp_path / "traces.csv"
-    file.write_text(TRACE_COLUMNS + "".join(f"{k},1,1e6,1e6,,10\n" for k in range(4)))
-    words = ("network=heterogeneous", f"network.traces={file}", "num_clients=4", "num_rounds=4")
-    more = ("local.steps=4", "figures=true")
-    rows = table(launch(*words, *more), "metrics")[1:]
-    assert [row["clients_sampled"] for row in rows] == ["4", "4", "4", "0"]  # 4 seconds a round; in the third, cut off
-    assert [row["clients_ok"] for row in rows] == ["4", "4", "0", "0"]
-    assert [float(row["virtual_seconds"]) for row in rows] == pytest.approx([4.0628, 8.1256, 10, 10])
 
 
 FRAGILE = (

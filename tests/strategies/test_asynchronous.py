@@ -1,7 +1,6 @@
-"""FedBuff, TiFL and Oort by hand, on clients of known speed."""
+"""FedBuff by hand, on clients of known speed."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,30 +9,73 @@ import pytest
 from conftest import Launch, make_network, table
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
+from fl_bench import rng
 from fl_bench.engines.inline_grid import InlineGrid
+from fl_bench.errors import RunError
 from fl_bench.network.clock import Network
-from fl_bench.network.schedule import Schedule
+from fl_bench.storage.snapshot import Tensors, put_back, take
 from fl_bench.strategies.fedbuff import Buffered, FedBuff
-from fl_bench.strategies.oort import Guided
-from fl_bench.strategies.tifl import Tiers
 
 
 def network(tmp_path: Path, seconds: Sequence[float], steps: Sequence[int] | None = None, **given: Any) -> Network:
     """Clients whose only step takes so long."""
     rows = "".join(f"{client},{s},inf,inf,,\n" for client, s in enumerate(seconds))
-    return make_network(tmp_path, rows, steps or [1] * len(seconds), (1, 1), **given)
+    return make_network(tmp_path, rows, steps or [1] * len(seconds), (1, 1), **{"repeat": False} | given)
 
 
 def test_a_buffer_of_two_by_hand(tmp_path: Path) -> None:
-    """All four train at once, for 2, 3, 7 and 100 seconds, and start again from what there is."""
+    """All four train at once, for 2, 3, 7 and 100 seconds, and start again, when done, from what there is."""
     schedule = Buffered(network(tmp_path, [2, 3, 7, 100]), 4, 2)
     plans = [schedule.plan(round) for round in range(1, 6)]
-    # 0 at 2, 1 at 3; both start again at 3, with model 1: 0 at 5, 1 at 6; again at 6: 2 at 7 from the very first model,
-    # 0 at 8; 0 and 2 start again at 8: 1 at 9 from model 2, 0 at 10; 0 and 1 start again at 10: 0 at 12, 1 at 13.
-    assert [plan.ends for plan in plans] == [3, 6, 8, 10, 13]
+    # Round 1: 0 at 2, which starts again with model 0, until 4; 1 at 3.
+    # Round 2: 1 starts with model 1, until 6. 0 at 4, again with model 1, until 6; 1 at 6, which began before it.
+    # Round 3: 1 starts with model 2, until 9. 0 at 6, again with model 2, until 8; 2 at 7, from the very first model.
+    # Round 4: 2 starts with model 3, until 14. 0 at 8, again with model 3, until 10; 1 at 9, from model 2.
+    # Round 5: 1 starts with model 4, until 12. 0 at 10, from model 3, again with model 4; 1 at 12.
+    assert [plan.ends for plan in plans] == [3, 6, 7, 9, 12]
     assert [plan.asked for plan in plans] == [[0, 1], [0, 1], [0, 2], [0, 1], [0, 1]]
-    assert [plan.told["models"] for plan in plans] == [[0, 0], [1, 1], [2, 0], [3, 2], [4, 4]]
+    assert [plan.told["models"] for plan in plans] == [[0, 0], [0, 1], [1, 0], [2, 2], [3, 4]]
+    assert [plan.told["waiting"] for plan in plans] == [[0], [0, 1], [0, 2], [0, 3], [0, 3, 4]]
     assert all(not plan.dropping for plan in plans)
+
+
+def test_a_second_answer_lies_in_the_buffer_until_the_next_round(tmp_path: Path) -> None:
+    """Client 0, of 1 second, has two turns while 1, of 10 seconds, has one; then it waits for the next round."""
+    schedule = Buffered(network(tmp_path, [1, 10]), 2, 2)
+    first, second, third = (schedule.plan(round) for round in (1, 2, 3))
+    assert (first.asked, first.told["models"], first.told["waiting"], first.ends) == ([0, 1], [0, 0], [0], 10)
+    # 0's second answer, of second 2, is there already; both start with model 1, and 0 is done once more at 11.
+    assert (second.asked, second.told["models"], second.told["waiting"], second.ends) == ([0, 1], [0, 1], [1], 20)
+    assert (third.asked, third.told["models"], third.ends) == ([0, 1], [1, 2], 30)
+
+
+def test_a_buffer_that_is_full_already_makes_a_round_of_no_time(tmp_path: Path) -> None:
+    """0 and 1 have two turns each in 100 seconds; 3 is as slow as 2, and the first round ends without it."""
+    schedule = Buffered(network(tmp_path, [1, 1, 100, 100]), 4, 3)
+    first, second, third = (schedule.plan(round) for round in (1, 2, 3))
+    assert (first.asked, first.ends) == ([0, 1, 2], 100)
+    assert (second.asked, second.told["models"], second.ends) == ([0, 1, 3], [0, 0, 0], 100)
+    assert (third.asked, third.told["models"], third.ends) == ([0, 1, 2], [2, 2, 2], 200)
+
+
+def test_each_start_of_a_client_has_its_own_luck(tmp_path: Path) -> None:
+    for seed in range(20):
+        schedule = Buffered(network(tmp_path, [1, 10], dropout=0.5, seed=seed), 2, 2)
+        plan = schedule.plan(1)
+        first, second = rng.generator(seed, "dropout", 1, 0).random(2) < 0.5
+        assert (0 in plan.dropping) == first
+        (early,) = schedule.early
+        assert (early.client, early.at, early.answer.comes) == (0, 2, not second)
+
+
+def test_what_lies_in_the_buffer_is_in_the_checkpoint(tmp_path: Path) -> None:
+    schedule, other = (Buffered(network(tmp_path, [1, 3, 5, 10, 11], dropout=0.2), 4, 4) for _ in range(2))
+    for round in range(1, 5):
+        schedule.plan(round)
+    assert schedule.early
+    tensors: Tensors = {}
+    put_back(take(schedule, tensors, "schedule"), tensors, other)
+    assert [other.plan(round) for round in range(5, 15)] == [schedule.plan(round) for round in range(5, 15)]
 
 
 def test_a_slow_client_is_heard_at_last(tmp_path: Path) -> None:
@@ -42,7 +84,7 @@ def test_a_slow_client_is_heard_at_last(tmp_path: Path) -> None:
     late = next(plan for plan in plans if plan.asked == [2])
     assert late.ends == 10
     assert (late.told["clients"], late.told["models"]) == ([2], [0])
-    assert min(late.told["flying"]) > 10
+    assert min(late.told["waiting"]) > 10
 
 
 def test_equals_take_turns(tmp_path: Path) -> None:
@@ -52,7 +94,7 @@ def test_equals_take_turns(tmp_path: Path) -> None:
 
 
 def in_windows(tmp_path: Path, rows: str, concurrency: int, buffer: int, num_clients: int) -> Buffered:
-    return Buffered(make_network(tmp_path, rows, [1] * num_clients, (1, 1)), concurrency, buffer)
+    return Buffered(make_network(tmp_path, rows, [1] * num_clients, (1, 1), repeat=False), concurrency, buffer)
 
 
 def test_who_comes_while_others_train_starts_at_once(tmp_path: Path) -> None:
@@ -65,7 +107,9 @@ def test_a_round_ends_when_nobody_trains_any_more(tmp_path: Path) -> None:
     first = schedule.plan(1)
     assert (first.asked, first.ends) == ([0, 1], 2)
     nobody = in_windows(tmp_path, "0,1,inf,inf,50,51\n1,1,inf,inf,,0.5\n", 2, 1, 2)
-    assert [nobody.plan(round).asked for round in (1, 2, 3)] == [[1], [0], []]
+    assert [nobody.plan(round).asked for round in (1, 2)] == [[1], [0]]
+    with pytest.raises(RunError, match=r"round 3: .* no client with samples can be reached after virtual second 51"):
+        nobody.plan(3)
 
 
 def test_who_drops_frees_its_place(tmp_path: Path) -> None:
@@ -94,7 +138,7 @@ def test_staleness_by_hand() -> None:
     models = [record(0, 0), record(1, 1), record(2, 2), record(4, 8)]
     for round, model in enumerate(models, start=1):
         current = [0, 0] if round < 4 else [0, 3]
-        told = ConfigRecord({"clients": [4, 7], "models": current, "flying": [0]})
+        told = ConfigRecord({"clients": [4, 7], "models": current, "waiting": [0]})
         messages = sorted(strategy.configure_train(round, model, told, Nodes()), key=lambda m: m.metadata.dst_node_id)
     sent = {m.metadata.dst_node_id: m.content.array_records["arrays"]["w"].numpy().tolist() for m in messages}
     assert sent == {4: [0, 0], 7: [4, 8]}
@@ -111,93 +155,9 @@ def test_staleness_by_hand() -> None:
 def test_old_models_are_forgotten() -> None:
     strategy = FedBuff(server_lr=1.0, min_train_nodes=1, min_available_nodes=1)
     for round in range(1, 8):
-        told = ConfigRecord({"clients": [4, 7], "models": [round - 1] * 2, "flying": [1]})
+        told = ConfigRecord({"clients": [4, 7], "models": [round - 1] * 2, "waiting": [1]})
         list(strategy.configure_train(round, record(round), told, Nodes()))
     assert sorted(strategy.models) == [1, 6]
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda net: Tiers(net, 3, tiers=2),
-        lambda net: Guided(net, 3, explore=0.9, alpha=2, preferred=0.5),
-        lambda net: Guided(net, 3, explore=0, alpha=2, preferred=0.5),
-    ],
-    ids=["tifl", "oort", "oort-exploit"],
-)
-def test_clients_without_samples_are_not_asked(tmp_path: Path, make: Callable[[Network], Schedule]) -> None:
-    schedule = make(network(tmp_path, [1, 2, 3, 4, 5, 6], steps=[1, 0, 1, 0, 1, 1]))
-    for round in range(1, 20):
-        plan = schedule.plan(round)
-        assert not {1, 3} & set(plan.asked)
-        assert len(plan.asked) == 3
-        schedule.learn(round, dict.fromkeys(plan.asked, 1.0))
-
-
-@pytest.mark.parametrize("kind", [Schedule, lambda n, k: Tiers(n, k, 2), lambda n, k: Guided(n, k, 0.9, 2, 0.5)])
-def test_nobody_is_there_any_more(tmp_path: Path, kind: Callable[[Network, int], Schedule]) -> None:
-    schedule = kind(network(tmp_path, [1, 2]), 2)
-    schedule.network.devices = replace(schedule.network.devices, available_to=np.array([5.0, 5.0]))
-    assert [len(schedule.plan(round).asked) for round in range(1, 6)] == [2, 2, 2, 0, 0]
-
-
-def test_oort_does_not_wait_for_those_who_never_answer(tmp_path: Path) -> None:
-    """Newcomers who drop out are no newcomers any more, and the slow count less."""
-    schedule = Guided(network(tmp_path, [1] * 5 + [50] * 5, deadline_s=10), 2, explore=0.5, alpha=2, preferred=0.5)
-    dropped = []
-    for round in range(1, 41):
-        plan = schedule.plan(round)
-        dropped.append(len(plan.dropping))
-        schedule.learn(round, dict.fromkeys(set(plan.asked) - set(plan.dropping), 1.0))
-    assert sum(dropped[20:]) == 0
-
-
-def test_tiers_are_of_like_speed(tmp_path: Path) -> None:
-    schedule = Tiers(network(tmp_path, [5, 1, 3, 2, 6, 4]), 2, tiers=3)
-    assert schedule.tier.tolist() == [2, 0, 1, 0, 2, 1]
-    asked = {tuple(schedule.plan(round).asked) for round in range(1, 30)}
-    assert asked == {(1, 3), (2, 5), (0, 4)}
-
-
-def test_a_tier_with_a_high_loss_is_chosen_more_often(tmp_path: Path) -> None:
-    schedule = Tiers(network(tmp_path, [1, 1, 9, 9]), 2, tiers=2)
-    schedule.learn(1, {0: 1.0, 1: 1.0, 2: 3.0, 3: 3.0})
-    slow = sum(schedule.plan(round).asked == [2, 3] for round in range(1, 401))
-    assert slow / 400 == pytest.approx(0.75, abs=0.09)  # 4 deviations
-
-
-def test_a_tier_that_is_too_small_gets_help_from_its_neighbours(tmp_path: Path) -> None:
-    schedule = Tiers(network(tmp_path, [1, 2, 3, 4]), 3, tiers=4)
-    assert {tuple(schedule.plan(round).asked) for round in range(1, 40)} == {(0, 1, 2), (1, 2, 3)}
-
-
-def test_one_tier_is_a_uniform_sample(tmp_path: Path) -> None:
-    plain, tier = Schedule(network(tmp_path, [1] * 9), 3), Tiers(network(tmp_path, [1] * 9), 3, tiers=1)
-    for round in range(1, 6):
-        tier.learn(round, {round: float(round)})
-        assert plain.plan(round).asked == tier.plan(round).asked
-
-
-def test_oort_by_hand(tmp_path: Path) -> None:
-    """The median client takes 2 seconds; with alpha 1, client 3 of 8 seconds counts a quarter."""
-    schedule = Guided(network(tmp_path, [1, 2, 2, 8]), 2, explore=0, alpha=1, preferred=0.5)
-    assert schedule.pace.tolist() == [1, 1, 1, 0.25]
-    schedule.heard[:] = 1
-    schedule.learn(1, {0: 1.0, 1: 2.0, 2: 3.0, 3: 9.0})
-    assert schedule.plan(2).asked == [2, 3]  # 1, 2, 3 and (9 + c) / 4 = 2.3, the others with c = 0.26 too
-    schedule.learn(2, {2: 0.5, 3: 0.5})
-    assert schedule.plan(3).asked == [0, 1]
-
-
-def test_oort_hears_everybody_once(tmp_path: Path) -> None:
-    schedule = Guided(network(tmp_path, [1, 2, 3, 4, 5, 6]), 2, explore=1, alpha=2, preferred=0.5)
-    heard: set[int] = set()
-    for round in (1, 2, 3):
-        asked = schedule.plan(round).asked
-        assert not heard & set(asked)
-        heard |= set(asked)
-        schedule.learn(round, dict.fromkeys(asked, 1.0))
-    assert heard == set(range(6))
 
 
 @pytest.mark.parametrize(
@@ -206,8 +166,6 @@ def test_oort_hears_everybody_once(tmp_path: Path) -> None:
         (("strategy=fedbuff", "strategy.buffer=11"), "strategy.buffer=11: must be from 1 to num_clients=10"),
         (("strategy=fedbuff", "min_clients=5"), "min_clients=5: a round has 4 answers with this strategy"),
         (("strategy=fedbuff", "strategy.server_lr=0"), "strategy.server_lr=0: must be a positive number"),
-        (("strategy=tifl", "strategy.tiers=0"), "strategy.tiers=0: must be 1 or more"),
-        (("strategy=oort", "strategy.explore=2"), "strategy.explore=2: must be from 0 to 1"),
     ],
 )
 def test_mistakes(launch: Launch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], line: str) -> None:
