@@ -1,95 +1,38 @@
 """Checks that any strategy can be put to: `fl-bench check strategy=NAME`.
 
 A strategy's yaml says under `check` with which words it is FedAvg (`neutral`; `fedavg` are those that FedAvg then
-needs), where its idea must show (`effect`), and which checks it cannot satisfy, and why (`impossible`).
+needs), what its server half computes (`reference`), where its idea must show (`effect`), and which checks it cannot
+satisfy, and why (`impossible`). `neutral` and `one_client` are of that setting, the others of the strategy as it is.
 """
 
 import contextlib
-import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor
 
 from fl_bench import rng
-from fl_bench.build import build, call
-from fl_bench.config import rules
-from fl_bench.engines.base import Connect, Engine
+from fl_bench.build import call, find_target
+from fl_bench.engines.base import Connect
 from fl_bench.engines.inline import Inline
 from fl_bench.engines.inline_grid import InlineGrid
-from fl_bench.errors import ConfigError, FlBenchError, in_one_line
 from fl_bench.federation.local import PRIVATE, Trainer, batches
-from fl_bench.observers.recorder import Recorder
-from fl_bench.runs.execute import run
+from fl_bench.runs.kit import TELLING, Compose, Failed, Kit, Unfit, aggregations
 from fl_bench.runs.scratch import scratch_folder
-from fl_bench.storage.checkpoint import Store
 from fl_bench.strategies.base import LocalAlgorithm
+from fl_bench.strategies.layers import is_statistic
 from fl_bench.strategies.turn import Turn
 
-Compose = Callable[[Sequence[str]], DictConfig]  # from words of the command line to the config
-
-PLAIN = ("engine=inline", "figures=false", "checkpoint.every=0")
-SMALL = (*PLAIN, "num_clients=5", "num_rounds=2", "local.steps=2")
-DATA = ("task=cifar", "data=synthetic", "data.num_samples=200")  # unless the user names another task or data
-TELLING = (*PLAIN, "task=mnist", "partition=pathological", "evaluate.clients=true", "num_rounds=5")
 ROUNDING = 1e-6  # how far apart two models may be that differ by float32's rounding only
 FAILS = 1  # the client that does, where one must
-
-
-class Failed(Exception):
-    """A check that did not hold: the message says what was found."""
-
-
-class Unfit(Exception):
-    """A check that cannot be made, since the strategy does not fit the task or the data."""
-
-
-class Kit:
-    """One strategy, and the runs that its checks need, each in a folder of its own below `folder`."""
-
-    def __init__(self, strategy: str, compose: Compose, words: Sequence[str], folder: Path) -> None:
-        self.strategy, self.words, self.folder = strategy, words, folder
-        self.elsewhere = any(word.startswith(("task=", "data=")) for word in words)
-        self.small = SMALL if self.elsewhere else (*SMALL, *DATA)
-        self._compose = compose
-        self.about: dict[str, Any] = OmegaConf.to_container(compose([f"strategy={strategy}"]).strategy.check)  # type: ignore[assignment]
-        self._count = 0
-
-    def compose(self, *words: str, base: Sequence[str] = ()) -> DictConfig:
-        """The config of a run of this strategy."""
-        return self._checked([f"strategy={self.strategy}", *(base or self.small), *self.words, *words])
-
-    def compose_fedavg(self, *words: str, base: Sequence[str] = ()) -> DictConfig:
-        """The same for FedAvg, which leaves out what only this strategy knows."""
-        known = [word for word in (*(base or self.small), *self.words, *words) if not word.startswith("strategy.")]
-        return self._checked(["strategy=fedavg", *known])
-
-    def _checked(self, words: Sequence[str]) -> DictConfig:
-        cfg = self._compose(words)
-        rules.validate(cfg)
-        return cfg
-
-    def run(self, cfg: DictConfig, engine: Engine | None = None) -> Path:
-        """The folder of a run; that of the data is beside it. `engine`: instead of the config's."""
-        self._count += 1
-        folder, scratch = (self.folder / str(self._count) / kind for kind in ("run", "scratch"))
-        folder.mkdir(parents=True)
-        scratch.mkdir()
-        store = Store(folder, 0)
-        try:
-            engine = engine or build(cfg.engine, Engine)
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                run(cfg, engine, scratch, store, None, lambda made: [Recorder(store.tables)])
-        except ConfigError as error:
-            raise Unfit(str(error)) from error
-        except Exception as error:
-            raise Failed(str(error) if isinstance(error, FlBenchError) else in_one_line(error)) from error
-        return folder
+NORM = "model.norm=batch"
 
 
 def neutral(kit: Kit) -> str:
@@ -146,6 +89,39 @@ def dropped(kit: Kit) -> str:
     return "it keeps its state" if states else "it has no state to lose"
 
 
+def statistics(kit: Kit) -> str:
+    """What BatchNorm has counted is averaged, and never stepped as if it were weights."""
+    rounds = aggregations(kit, *(() if kit.elsewhere else (NORM,)))
+    names = [name for name in (rounds[0].made if rounds else ()) if is_statistic(name)]
+    if not names:
+        raise Unfit("no statistics of BatchNorm reach the server")
+    for number, round in enumerate(rounds, 1):
+        for name in names:
+            clients = np.stack([model[name] for model in round.models])
+            low, high = clients.min(axis=0) - ROUNDING, clients.max(axis=0) + ROUNDING
+            if ((round.made[name] < low) | (round.made[name] > high)).any():
+                raise Failed(f"round {number}: {name} is outside of what the clients have")
+    return "BatchNorm's stay between those of the clients"
+
+
+def reference(kit: Kit) -> str:
+    """Round by round the new model is what `check.reference` makes of the clients' models, in float64."""
+    rule = find_target(OmegaConf.create({"_target_": kit.about["reference"]}))
+    state: dict[str, Any] = {}
+    largest = 0.0
+    for number, round in enumerate(aggregations(kit, "num_rounds=3"), 1):
+        made = round.made
+        state |= {"round": number, "sent": _flat(round.sent, made), "metrics": round.metrics}
+        state["parameters"] = np.concatenate([np.full(made[n].size, not is_statistic(n)) for n in made])
+        weights = np.array([metrics["num-examples"] for metrics in round.metrics], np.float64)
+        expected = rule(np.stack([_flat(model, made) for model in round.models]), weights, state)
+        apart = float(np.abs(np.asarray(expected) - _flat(made, made)).max())
+        if not apart <= ROUNDING:
+            raise Failed(f"round {number}: up to {apart:.1e} from {kit.about['reference']}")
+        largest = max(largest, apart)
+    return f"{kit.about['reference']} but for {largest:.0e}"
+
+
 def effect(kit: Kit) -> str:
     """Where its idea must show, it is on the right side of FedAvg."""
     about = kit.about["effect"]
@@ -160,7 +136,9 @@ def effect(kit: Kit) -> str:
     return text
 
 
-CHECKS: dict[str, Callable[[Kit], str]] = {f.__name__: f for f in (neutral, one_client, order, dropped, effect)}
+CHECKS: dict[str, Callable[[Kit], str]] = {
+    f.__name__: f for f in (neutral, one_client, order, dropped, statistics, reference, effect)
+}
 
 
 def check(strategy: str, compose: Compose, words: Sequence[str]) -> Iterator[tuple[str, str, str]]:
@@ -218,6 +196,10 @@ def _model(folder: Path) -> dict[str, Tensor]:
         if name.startswith(PRIVATE)
     }
     return load_file(folder / "model.safetensors") | mine
+
+
+def _flat(tensors: Mapping[str, NDArray], names: Iterable[str]) -> NDArray:
+    return np.concatenate([tensors[name].ravel() for name in names])
 
 
 def _same(a: dict[str, Tensor], b: dict[str, Tensor], whose: str) -> str:
