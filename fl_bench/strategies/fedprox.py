@@ -16,7 +16,8 @@ from fl_bench.strategies.turn import Turn
 class FedProx(flower.FedProx):
     """Flower's server half, and with `mu="adaptive"` the paper's heuristic (appendix C.3.3, section 5.3.2).
 
-    mu starts at 0, rises by 0.1 when the training loss (of the cohort in its steps, not of all data) rises, and falls by 0.1 after five falls in a row.
+    mu starts at 0, rises by 0.1 when the training loss rises, and falls by 0.1 after five falls in a row. The loss is
+    that of the cohort's steps, where the paper has that of all data.
     """
 
     def __init__(self, mu: float | Literal["adaptive"], **options: Any) -> None:

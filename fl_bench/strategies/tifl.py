@@ -2,8 +2,8 @@
 
 Clients of like speed form tiers, and a round asks clients of one tier, so that nobody waits for a straggler. As in the
 paper's adaptive selection tiers that the model serves badly are chosen more often; here by their training loss, which
-clients report anyway, where the paper evaluates the model on every tier. Odds are in proportion to it; the paper has them
-by rank, anew every few rounds, and credits that bound how often a tier is chosen.
+clients report anyway, where the paper evaluates the model on every tier. Odds are in proportion to it; the paper has
+them by rank, anew every few rounds, and credits that bound how often a tier is chosen.
 """
 
 from collections.abc import Mapping
