@@ -1,5 +1,6 @@
 """The checks that `fl-bench check` puts a strategy to, on every strategy, and on copies that are wrong."""
 
+import sys
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -73,7 +74,42 @@ def test_a_wrong_copy_in_a_folder_of_ones_own_ends_the_command_with_1(tmp_path: 
     result = fl_bench("check", "strategy=wrong_scaffold", "--config-dir", ".", cwd=tmp_path)
     assert result.returncode == 1, result.stdout + result.stderr
     outcomes = [line.split()[:2] for line in result.stdout.splitlines() if line.startswith("  ")]
-    assert [outcome for _, outcome in outcomes] == ["ok", "ok", "ok", "ok", "FAILED"]
+    assert [outcome for _, outcome in outcomes] == ["ok", "ok", "ok", "ok", "ok", "-", "FAILED"]
+
+
+@pytest.mark.parametrize("stock", ["FedAvgM", "FedAdam", "QFedAvg"])
+def test_flowers_that_step_statistics_are_seen(stock: str, tmp_path: Path) -> None:
+    given = "client_learning_rate: 0.01" if stock == "QFedAvg" else ""
+    given = "server_momentum: 0.9, server_learning_rate: 2.0" if stock == "FedAvgM" else given
+    server = f"{{_target_: flwr.serverapp.strategy.{stock}, {given}}}"
+    (tmp_path / "strategy").mkdir()
+    (tmp_path / "strategy" / "stock.yaml").write_text(f"server: {server}\nneeds_each_client: true\n")
+    assert outcomes_of("stock", tmp_path)["statistics"] == "FAILED"
+
+
+@pytest.mark.parametrize(("rate", "outcome"), [(0.5, "ok"), (0.6, "FAILED")])
+def test_a_reference_of_ones_own(rate: float, outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "strategy").mkdir()
+    (tmp_path / "strategy" / "mine.yaml").write_text(
+        "server: {_target_: fl_bench.strategies.fedopt.FedAvgM, server_momentum: 0.9, server_learning_rate: 0.5}\n"
+        "check: {reference: my_reference.rule}\n"
+    )
+    (tmp_path / "my_reference.py").write_text(
+        "def rule(models, weights, state):\n"
+        "    mean = weights @ models / weights.sum()\n"
+        "    state['m'] = 0.9 * state.get('m', 0) + mean - state['sent']\n"
+        f"    return state['sent'] + {rate} * state['m']\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_reference", raising=False)
+    assert outcomes_of("mine", tmp_path)["reference"] == outcome
+
+
+def outcomes_of(strategy: str, folder: Path) -> dict[str, str]:
+    search = f"hydra.searchpath=[file://{folder}]"
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        found = check(strategy, lambda words: hydra.compose("config", [*words, search]), [])
+        return {name: outcome for name, outcome, _ in found}
 
 
 @pytest.mark.parametrize(
