@@ -14,10 +14,10 @@ class Budget(Observer):
 
     def see(self, round: Round) -> None:
         self.done = round.number
-        if self.stops and self.done < self.num_rounds:
+        if self.stops:
             then = self.privacy.epsilon(self.done + 1)
             note(f"round {self.done} is the last: with another, epsilon would be {then:.4g}")
 
     @property
     def stops(self) -> bool:
-        return not self.privacy.lasts(self.done + 1)
+        return self.done < self.num_rounds and not self.privacy.lasts(self.done + 1)

@@ -1,5 +1,7 @@
 """Whether a run with differential privacy keeps what its epsilon says, and what that is."""
 
+import math
+
 from omegaconf import DictConfig
 
 from fl_bench.errors import ConfigError, note
@@ -44,7 +46,7 @@ def check_privacy(cfg: DictConfig, trainer: Trainer, schedule: Schedule, privacy
     for key, holds, wish in rules:
         if not holds:
             raise ConfigError(f"{key}: {wish}")
-    spent = privacy.epsilon(cfg.num_rounds)
+    spent = min(privacy.epsilon(cfg.num_rounds), privacy.max_epsilon or math.inf)
     weak = ": no privacy; experiment=private has some" if spent > WEAK else ""
-    note(f"epsilon is {spent:,.4g} for delta {privacy.target_delta:g} after {cfg.num_rounds} rounds{weak}")
+    note(f"epsilon is {spent:,.4g} for delta {privacy.target_delta:g} after {cfg.num_rounds} rounds at most{weak}")
     note("it covers the model, for who does not know the seed; losses in clients.csv and metrics.csv are as they are")

@@ -19,7 +19,7 @@ RUNS = {
     "fedavg": ("clients_per_round=4", "targets=[0.3,0.5]"),
     "fedadam": ("strategy=fedadam", "early_stop.metric=test_loss", "early_stop.patience=3"),
     "scaffold": ("strategy=scaffold", "network=flaky", "clients_per_round=4", "compression=topk"),
-    "dp": ("strategy=dp_server_adaptive", "network=flaky", "min_clients=5", "checkpoint.every=3"),
+    "dp": ("strategy=dp_server_adaptive", "network=flaky", "checkpoint.every=3"),
 }
 
 Whole = dict[str, tuple[Path, float]]

@@ -1,5 +1,6 @@
 """Differential privacy: what a round does, by hand; that the noise is what is accounted; and epsilon itself."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import dp_accounting as dp
 import numpy as np
 import pytest
-from conftest import Launch, compose, table
+from conftest import Launch, compose, forked, table
 from dp_accounting import rdp
 from servers import serve
 
@@ -221,3 +222,19 @@ def test_a_client_that_fails_counts_as_absent(launch: Launch, tmp_path: Path) ->
     rows = table(folder, "metrics")[1:]
     assert any(int(row["clients_dropped"]) for row in rows)
     assert all(row["aggregated"] == "1" for row in rows)
+
+
+def test_what_was_promised_stays_where_a_run_goes_on(tmp_path: Path) -> None:
+    words = [*SMALL, "engine=inline", "figures=false", "strategy.target_epsilon=20", "hydra.run.dir=run"]
+    assert forked(*words, cwd=tmp_path).returncode == 0
+    before = (tmp_path / "run" / "metrics.csv").read_text()
+    more = forked("resume", "run", "num_rounds=6", cwd=tmp_path)
+    assert more.returncode == 0, more.stderr
+    assert (tmp_path / "run" / "metrics.csv").read_text() == before  # the budget of three rounds is spent
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["config"]["strategy"]["horizon"] == 3
+    assert record["config"]["num_rounds"] == 6
+    assert 19.99 < record["final"]["epsilon"] <= 20
+    other = forked(*words, "resume=true", "num_rounds=6", cwd=tmp_path)
+    assert other.returncode == 2
+    assert "strategy.horizon=6: the run has 3" in other.stderr
