@@ -1,14 +1,15 @@
 """Algorithms that choose who trains, and when: devices have log-normal speeds, see conf/network/heterogeneous.yaml."""
 
 from functools import partial
-from math import log, sqrt
+from math import floor, log, sqrt
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from conftest import table
-from harness import Outcome, Real, agree, federate, run
+from harness import Outcome, Real, agree, descend, federate, run
 from world import KINDS, Vector, Visit, World
 
 from fl_bench import rng
@@ -28,44 +29,71 @@ def cohorts(real: Real) -> list[list[int]]:
     return [[client for number, client in rows if number == round] for round in range(1, rows[-1][0] + 1)]
 
 
-def fedbuff(world: World, buffer: int, server_lr: float) -> tuple[Outcome, list[dict[int, int]]]:
-    """Nguyen et al. 2022, arXiv:2106.06639, algorithm 1, with s = 1 / sqrt(1 + staleness); means are by examples.
+class Flight(NamedTuple):
+    """A client on its way, from the model that this many rounds have made."""
 
-    Nobody ends two turns in a round. Also returns the staleness of each round's clients.
+    lands: float  # virtual second
+    client: int
+    model: int
+    again: bool  # its client had landed in this round before
+
+
+def flights(world: World, buffer: int) -> tuple[list[list[Flight]], list[float]]:
+    """The flights that count in each round, and when the rounds end: one event after the other.
+
+    Who lands is idle at once, but who lands a second time in a round waits, and counts in the next one.
     """
-    takes, now, models, staleness = seconds(world), 0.0, [world.first], list[dict[int, int]]()
-    training: dict[int, tuple[float, int]] = {}  # until when, and from which model
-    for round in range(1, world.cfg.num_rounds + 1):
-        draw, done = rng.generator(world.seed, "cohort", round), dict[int, int]()
-        while len(done) < buffer:
-            idle = [k for k in world.clients if k not in training and k not in done]
-            if room := min(world.cfg.clients_per_round - len(training), len(idle)):
-                started = draw.choice(idle, room, replace=False, shuffle=False)
-                training |= {int(k): (now + takes[k], round - 1) for k in sorted(started)}
-            first = min(training, key=lambda k: training[k][0])
-            now, done[first] = training.pop(first)
-        total = sum(map(world.weight, done))
+    takes, now, ends = seconds(world), 0.0, list[float]()
+    flying, waiting, rounds = list[Flight](), list[Flight](), [list[Flight]()]
+    draws = [rng.generator(world.seed, "cohort", round) for round in range(world.cfg.num_rounds + 1)]
+
+    def landed(client: int) -> bool:
+        return client in {flight.client for flight in rounds[-1]}
+
+    while len(ends) < world.cfg.num_rounds:
+        idle = sorted(set(world.clients) - {flight.client for flight in flying + waiting})
+        if room := min(world.cfg.clients_per_round - len(flying), len(idle)):
+            started = draws[len(rounds)].choice(idle, room, replace=False, shuffle=False).tolist()
+            flying += [Flight(now + takes[k], k, len(rounds) - 1, landed(k)) for k in started]
+        now = min(flying).lands
+        for flight in sorted(flight for flight in flying if flight.lands == now):
+            flying.remove(flight)
+            (waiting if landed(flight.client) else rounds[-1]).append(flight)
+            while len(rounds[-1]) == buffer:
+                ends.append(now)
+                rounds.append(waiting[:buffer])
+                waiting = waiting[buffer:]
+    return rounds[: world.cfg.num_rounds], ends[: world.cfg.num_rounds]
+
+
+def fedbuff(world: World, rounds: list[list[Flight]], server_lr: float) -> Outcome:
+    """Nguyen et al. 2022, arXiv:2106.06639, algorithm 1, with s = 1 / sqrt(1 + staleness); means are by examples."""
+    models = [world.first]
+    for round, counted in enumerate(rounds, start=1):
+        total = sum(world.weight(flight.client) for flight in counted)
         update, mean = torch.zeros_like(world.first), torch.zeros_like(world.first)
-        for k, version in done.items():
-            w = models[version].clone()
-            for batch in world.batches(round, k):
-                w = world.step(w, world.gradient(w, batch))
+        for _, k, model, _ in counted:
+            w = descend(Visit(world, round, k, {}), models[model].clone())
             share = world.weight(k) / total
-            update += share / np.sqrt(1 + round - 1 - version) * (w - models[version])
+            update += share / sqrt(1 + round - 1 - model) * (w - models[model])
             mean += share * w
         models.append(world.move(models[-1], server_lr * update, mean))
-        staleness.append({k: round - 1 - version for k, version in done.items()})
-    return Outcome(models[-1], {}), staleness
+    return Outcome(models[-1], {})
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_fedbuff(kind: str, tmp_path: Path) -> None:
-    words = ("strategy=fedbuff", "strategy.buffer=2", "strategy.server_lr=0.8", "clients_per_round=2", "num_rounds=8")
-    real = run(tmp_path, kind, *words, "network=heterogeneous", "seed=0")
-    reference, staleness = fedbuff(real.world, buffer=2, server_lr=0.8)
-    assert cohorts(real) == [sorted(done) for done in staleness]
-    assert {0, 1, 2} <= {late for done in staleness for late in done.values()}
-    agree(real, reference)
+    words = ("strategy=fedbuff", "strategy.buffer=3", "strategy.server_lr=0.8", "network=heterogeneous")
+    real = run(tmp_path, kind, *words, "num_clients=6", "clients_per_round=4", "num_rounds=10", "seed=10")
+    rounds, ends = flights(real.world, buffer=3)
+    assert cohorts(real) == [sorted(flight.client for flight in counted) for counted in rounds]
+    assert [float(row["virtual_seconds"]) for row in table(real.folder, "metrics")[1:]] == pytest.approx(ends)
+    counts = [(round, flight) for round, counted in enumerate(rounds, start=1) for flight in counted]
+    waited = [flight for round, flight in counts if flight.lands < [0, *ends][round - 1]]
+    assert {round - 1 - flight.model for round, flight in counts} == {0, 1, 2, 3, 4, 5}
+    assert len(waited) > 3
+    assert sum(flight.again for _, flight in counts) > len(waited), "all that start again are done in the same round"
+    agree(real, fedbuff(real.world, rounds, server_lr=0.8))
 
 
 SIX = ("num_clients=6", "clients_per_round=2", "num_rounds=8", "evaluate.every=8", "network=heterogeneous")
@@ -104,30 +132,66 @@ def test_tifl(tmp_path: Path) -> None:
     assert drawn != equal, "the odds have made no difference"
 
 
-def test_oort(tmp_path: Path) -> None:
-    """Lai et al. 2021, arXiv:2010.06081, algorithm 1 and equation 1; what a client's data can teach is batches * loss.
+def pick(draw: np.random.Generator, odds: dict[int, float], count: int) -> list[int]:
+    """So many clients, one after the other, in proportion to their odds."""
+    share = np.array(list(odds.values())) / sum(odds.values())
+    return draw.choice(list(odds), count, replace=False, p=share).tolist() if count else []  # type: ignore[no-any-return]
 
-    Newcomers are chosen by their pace; of the others, those of the highest utility.
+
+def oort(
+    world: World,
+    explore: float,
+    explore_least: float,
+    alpha: float,
+    preferred: float,
+    clip: float,
+    cutoff: float,
+    uncertainty: float = 0.1,
+) -> tuple[Outcome, list[list[int]]]:
+    """Lai et al. 2021, arXiv:2010.06081, algorithm 1; what a client's data can teach, U, is batches * loss.
+
+    U is clipped and brought to 0..1 before uncertainty is added, as in the authors' FedScale, thirdparty/oort/oort.py.
+    Also returns the cohorts.
     """
-    real = run(tmp_path, "mlp", "strategy=oort", "strategy.alpha=1.5", "strategy.explore=0.6", *SIX, "seed=7")
-    world, losses, asked = real.world, dict[int, float](), dict[int, int]()
-    takes = seconds(world)
-    preferred = np.median(takes)
-    pace = [min(1.0, (preferred / t) ** 1.5) for t in takes]
+    count, takes = world.cfg.clients_per_round, seconds(world)
+    pace = [min(1.0, np.quantile(takes, preferred) / t) ** alpha for t in takes]
+    losses, asked, cohorts = dict[int, float](), dict[int, int](), list[list[int]]()
 
     def choose(round: int) -> list[int]:
-        def utility(k: int) -> float:
-            return (world.steps(k) * losses[k] + sqrt(0.1 * log(round) / asked[k])) * pace[k]
-
-        new, known = [k for k in world.clients if k not in asked], [k for k in world.clients if k in asked]
-        count = min(len(new), max(int(2 * 0.6 * 0.98 ** (round - 1) + 0.5), 2 - len(known)))
-        odds = np.array([pace[k] for k in new])
         draw = rng.generator(world.seed, "cohort", round)
-        newcomers = draw.choice(new, count, replace=False, p=odds / odds.sum()).tolist() if count else []
-        chosen = newcomers + sorted(known, key=utility, reverse=True)[: 2 - count]
+        new, known = [k for k in world.clients if k not in asked], sorted(asked)
+        share = max(explore * 0.98 ** (round - 1), explore_least)
+        newcomers = min(len(new), max(floor(count * share + 0.5), count - len(known)))
+        chosen = pick(draw, {k: pace[k] for k in new}, newcomers)
+        if others := count - newcomers:
+            u = {k: world.steps(k) * losses[k] for k in known}
+            least, most = min(u.values()), np.quantile(list(u.values()), clip)
+            utility = {
+                k: ((min(u[k], most) - least) / (most - least) + sqrt(uncertainty * log(round) / asked[k])) * pace[k]
+                for k in known
+            }
+            enough = cutoff * sorted(utility.values(), reverse=True)[others - 1]
+            chosen += pick(draw, {k: utility[k] for k in known if utility[k] >= enough}, others)
         asked.update(dict.fromkeys(chosen, round))
-        return sorted(chosen)
+        cohorts.append(sorted(chosen))
+        return cohorts[-1]
 
-    agree(real, federate(world, partial(note_loss, losses), cohort=choose))
-    assert len(asked) == 6
-    assert len({tuple(cohort) for cohort in cohorts(real)[6:]}) > 1, "those of the highest utility change"
+    return federate(world, partial(note_loss, losses), cohort=choose), cohorts
+
+
+OORT = {"explore": 0.13, "explore_least": 0.126, "alpha": 0.5, "preferred": 0.4, "clip": 0.6, "cutoff": 0.8}
+WITHOUT = (("explore_least", 0), ("alpha", 0), ("preferred", 1), ("clip", 1), ("cutoff", 0), ("uncertainty", 0))
+
+
+def test_oort(tmp_path: Path) -> None:
+    """Four of twelve: all are new in round 1, then one a round, from round 3 on only because of the least share."""
+    words = ("num_clients=12", "clients_per_round=4", "num_rounds=12", "evaluate.every=12", "local.batch_size=2")
+    given = [f"strategy.{name}={value}" for name, value in OORT.items()]
+    real = run(tmp_path, "mlp", "strategy=oort", *given, *words, "network=heterogeneous", "seed=7")
+    reference, chosen = oort(real.world, **OORT)
+    assert cohorts(real) == chosen
+    new = [len(set(chosen[r]) - {k for cohort in chosen[:r] for k in cohort}) for r in range(12)]
+    assert new == [4, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0]
+    for name, value in WITHOUT:
+        assert oort(real.world, **OORT | {name: value})[1] != chosen, f"{name} has made no difference"
+    agree(real, reference)

@@ -117,17 +117,39 @@ def test_feddyns_server() -> None:
     assert serve(server, {"w": 0.6}, "w", 0.7, [1, 2]) == close(0.7 + 0.125 / 0.5)
 
 
-@pytest.mark.parametrize(("momentum", "effective"), [(0.0, 2.0), (0.5, 1.5 + 1.0)])
-def test_fednova(momentum: float, effective: float) -> None:
+@pytest.mark.parametrize(
+    ("unit", "momentum", "effective", "sent"),
+    [
+        (1.0, 0.0, 2.0, 1.18),  # 1 -> 1.2 -> 1.36: 0.36 by 2 steps
+        (3.0, 0.0, 2.0, 1.54),  # three times 0.18
+        (1.0, 0.5, 2.5, 1.184),  # 1 -> 1.2 -> 1.2 + 0.1 (1.6 + 0.5 * 2) = 1.46: 0.46 by 1 + 1.5
+        (3.0, 0.5, 2.5, 1.552),
+    ],
+)
+def test_fednova(unit: float, momentum: float, effective: float, sent: float) -> None:
     local = {"steps": 2, "epochs": 1, "lr": 0.1, "optimizer": {"name": "SGD", "momentum": momentum}}
-    end = play(LocalAlgorithm(), turn_of([0.0], 1.0, 2, local=local))
-    turn = turn_of([0.0], 1.0, 2, local=local)
-    assert play(Normalized(), turn) == close(end / effective)
+    turn = turn_of([1.0], 2.0, 2, local=local, config={"unit": unit})
+    assert play(Normalized(), turn) == close(sent)
     assert turn.reply == {"effective_steps": close(effective)}
 
 
 def test_fednovas_server() -> None:
-    assert serve(NormalizedAveraging(), {"w": 1.0}, "w", 1.1, [0, 1], effective_steps=3.0) == close(1.3)
+    server = NormalizedAveraging()
+    # the unit is 1 at first: 1 + 3 / 1 * 0.1; then it is 3: 1 + 4 / 3 * 0.3; then 4: 1 + 2 / 4 * 0.4
+    assert serve(server, {"w": 1.0}, "w", 1.1, [0, 1], effective_steps=3.0) == close(1.3)
+    assert serve(server, {"w": 1.0}, "w", 1.3, [0, 1], effective_steps=4.0) == close(1.4)
+    assert serve(server, {"w": 1.0}, "w", 1.4, [0, 1], effective_steps=2.0) == close(1.2)
+
+
+@pytest.mark.parametrize("unit", [1.0, 3.0])
+def test_fednovas_unit_is_no_part_of_its_model(unit: float) -> None:
+    """Updates 0.2 and 0.36 of 1 and 2 steps, of 10 examples each: 1 + 1.5 * (0.2 + 0.18) / 2, in any unit."""
+    server, sent = NormalizedAveraging(), []
+    server.unit = unit
+    for steps in (1, 2):
+        local = {"steps": steps, "epochs": 1, "lr": 0.1, "optimizer": {"name": "SGD"}}
+        sent.append(play(Normalized(), turn_of([1.0], 2.0, steps, local=local, config={"unit": unit})))
+    assert serve(server, {"w": 1.0}, "w", sum(sent) / 2, [0, 1], effective_steps=1.5) == close(1.285)
 
 
 def test_ditto() -> None:
