@@ -53,10 +53,10 @@ def flights(world: World, buffer: int) -> tuple[list[list[Flight]], list[float]]
     while len(ends) < world.cfg.num_rounds:
         idle = sorted(set(world.clients) - {flight.client for flight in flying + waiting})
         if room := min(world.cfg.clients_per_round - len(flying), len(idle)):
-            started = draws[len(rounds)].choice(idle, room, replace=False, shuffle=False).tolist()
+            started = sorted(draws[len(rounds)].choice(idle, room, replace=False, shuffle=False).tolist())
             flying += [Flight(now + takes[k], k, len(rounds) - 1, landed(k)) for k in started]
-        now = min(flying).lands
-        for flight in sorted(flight for flight in flying if flight.lands == now):
+        now = min(flight.lands for flight in flying)
+        for flight in [flight for flight in flying if flight.lands == now]:
             flying.remove(flight)
             (waiting if landed(flight.client) else rounds[-1]).append(flight)
             while len(rounds[-1]) == buffer:
@@ -179,19 +179,34 @@ def oort(
     return federate(world, partial(note_loss, losses), cohort=choose), cohorts
 
 
-OORT = {"explore": 0.13, "explore_least": 0.126, "alpha": 0.5, "preferred": 0.4, "clip": 0.6, "cutoff": 0.8}
-WITHOUT = (("explore_least", 0), ("alpha", 0), ("preferred", 1), ("clip", 1), ("cutoff", 0), ("uncertainty", 0))
+OORT = {"alpha": 0.5, "preferred": 0.4, "clip": 0.6, "cutoff": 0.8}
+WITHOUT = (
+    ("explore_least", 0.0),
+    ("alpha", 0.0),
+    ("preferred", 1.0),
+    ("clip", 1.0),
+    ("cutoff", 0.0),
+    ("uncertainty", 0.0),
+)
 
 
-def test_oort(tmp_path: Path) -> None:
-    """Four of twelve: all are new in round 1, then one a round, from round 3 on only because of the least share."""
+@pytest.mark.parametrize(
+    ("explore", "explore_least", "newcomers"),
+    [
+        (0.130, 0.126, [4, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0]),  # without the least it would be 0.4994 in round 3
+        (0.385, 0.0, [4, 2, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0]),  # 1.51 in round 2 and 1.48 in round 3
+    ],
+)
+def test_oort(explore: float, explore_least: float, newcomers: list[int], tmp_path: Path) -> None:
+    """Four of twelve; in round 1 all are new. Each option, and the term of uncertainty, changes who is asked."""
+    options = {"explore": explore, "explore_least": explore_least, **OORT}
     words = ("num_clients=12", "clients_per_round=4", "num_rounds=12", "evaluate.every=12", "local.batch_size=2")
-    given = [f"strategy.{name}={value}" for name, value in OORT.items()]
+    given = [f"strategy.{name}={value}" for name, value in options.items()]
     real = run(tmp_path, "mlp", "strategy=oort", *given, *words, "network=heterogeneous", "seed=7")
-    reference, chosen = oort(real.world, **OORT)
+    reference, chosen = oort(real.world, **options)
     assert cohorts(real) == chosen
-    new = [len(set(chosen[r]) - {k for cohort in chosen[:r] for k in cohort}) for r in range(12)]
-    assert new == [4, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0]
+    assert [len({*chosen[r]}.difference(*chosen[:r])) for r in range(12)] == newcomers
     for name, value in WITHOUT:
-        assert oort(real.world, **OORT | {name: value})[1] != chosen, f"{name} has made no difference"
+        if options.get(name) != value:
+            assert oort(real.world, **options | {name: value})[1] != chosen, f"{name} has made no difference"
     agree(real, reference)
