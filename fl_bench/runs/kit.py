@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, Message
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
@@ -108,16 +109,16 @@ def aggregations(kit: Kit, *words: str) -> list[Aggregation]:
         configure, aggregate = strategy.configure_train, strategy.aggregate_train
         sent: list[ArrayRecord] = []
 
-        def configured(round: int, arrays: ArrayRecord, *others: Any) -> Iterable[Message]:
+        def configured(server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
             sent.append(arrays)
-            return configure(round, arrays, *others)
+            return configure(server_round, arrays, config, grid)
 
-        def aggregated(round: int, replies: Iterable[Message]) -> Any:
+        def aggregated(server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
             replies = list(replies)
             contents = [reply.content for reply in replies if not reply.has_error()]
             models = [_tensors(next(iter(content.array_records.values()))) for content in contents]
             metrics = [dict(next(iter(content.metric_records.values()))) for content in contents]
-            record, said = aggregate(round, replies)
+            record, said = aggregate(server_round, replies)
             if record is not None:
                 found.append(Aggregation(_tensors(sent[-1]), models, metrics, _tensors(record)))
             return record, said

@@ -78,7 +78,7 @@ class Buffered(Schedule):
     def _fly(self, round: int, landed: Mapping[int, Flight], generator: np.random.Generator) -> bool:
         """Let clients start until the next one lands; False where nobody else can land in this round."""
         while True:
-            if landed and self.flying and self.flying[0].at == self.now:
+            if self.flying and self.flying[0].at == self.now:
                 return True  # who lands now does so before anybody starts
             idle = self._idle()
             if all(client in landed for client in chain(idle, (flight.client for flight in self.flying))):

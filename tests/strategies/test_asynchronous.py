@@ -78,6 +78,11 @@ def test_what_lies_in_the_buffer_is_in_the_checkpoint(tmp_path: Path) -> None:
     assert [other.plan(round) for round in range(5, 15)] == [schedule.plan(round) for round in range(5, 15)]
 
 
+def test_equals_land_before_anybody_starts_also_where_a_round_ends_between_them(tmp_path: Path) -> None:
+    schedule = Buffered(network(tmp_path, [1, 1, 1]), 2, 1)
+    assert [schedule.plan(round).told["models"] for round in range(1, 5)] == [[0], [0], [2], [2]]
+
+
 def test_a_slow_client_is_heard_at_last(tmp_path: Path) -> None:
     schedule = Buffered(network(tmp_path, [1, 1, 10]), 3, 1)
     plans = [schedule.plan(round) for round in range(1, 30)]
