@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all coverage docs bench results communication lint format clean
+.PHONY: help run test test-all coverage docs bench results communication differences lint format clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ communication: $(READY) ## make docs/communication.md anew: bytes, and clients t
 
 results: $(READY) ## make docs/results.md anew: what the papers claim, with three seeds (a quarter of an hour)
 	$(BIN)/python scripts/make_results.py
+
+differences: $(READY) ## make docs/flower-differences.md anew: stock Flower beside ours and the papers (a minute)
+	$(BIN)/python scripts/make_differences.py
 
 lint: $(READY) ## check style and types
 	$(BIN)/ruff check .
