@@ -32,7 +32,7 @@ from fl_bench.config.paths import with_absolute_paths
 from fl_bench.config.rules import validate
 from fl_bench.config.schema import CONF
 from fl_bench.config.unread import refuse_unread
-from fl_bench.config.words import readable, refuse_choices
+from fl_bench.config.words import beside_options, readable, refuse_choices
 from fl_bench.errors import ConfigError, disk_trouble, known, note, refuse
 from fl_bench.runs.begin import Start
 from fl_bench.runs.launch import launch
@@ -58,6 +58,8 @@ def command(given: argparse.Namespace) -> int:
     given.overrides = readable(given.overrides)
     codes: list[int] = []
     sweep = _again(given) if given.multirun else ""
+    if given.multirun:
+        given.overrides = beside_options(given.overrides)
 
     def job(cfg: DictConfig) -> None:
         codes.append(_run(cfg, given, sweep))

@@ -30,6 +30,22 @@ def assignments(words: Iterable[str]) -> list[Override]:
     return overrides
 
 
+def beside_options(words: Sequence[str]) -> list[str]:
+    """The words of a sweep, in which a key of a group whose options are swept is swept too, over its one value.
+
+    Hydra would give such a key its value before it has chosen an option: strategy=fedadam,fedyogi strategy.eta=0.1.
+    """
+    overrides = OverridesParser.create().parse_overrides(list(words))
+    swept = [o.key_or_group for o in overrides if o.key_or_group in GROUPS and o.is_sweep_override()]
+    found = []
+    for word, override in zip(words, overrides, strict=True):
+        inside = any(override.key_or_group.startswith(f"{group.replace('/', '.')}.") for group in swept)
+        key, _, value = word.partition("=")
+        alone = not override.is_sweep_override() and not override.is_delete()
+        found.append(f"{key}=choice({value})" if inside and alone else word)
+    return found
+
+
 def refuse_choices(words: Sequence[str], multirun: bool, own: Path | None) -> None:
     """Raise ConfigError for a group of which something else than one option is chosen, and for a sweep over nothing."""
     for override in OverridesParser.create().parse_overrides(list(words)):
