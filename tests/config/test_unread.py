@@ -38,7 +38,7 @@ UNREAD = [
     (["+strategy.inner.a=1", "+strategy.inner.b=2"], "strategy.inner.a: nothing reads it with strategy=fedavg; "),
     (["compression=topk", "+compression.bits=4"], "compression.bits: nothing reads it with compression=topk; "),
     (["+data.foo=1"], "data.foo: unknown key; data=embedded takes none"),
-    (["experiment=private", "strategy=fedavg"], "strategy.noise_multiplier: nothing reads it with strategy=fedavg; "),
+    (["experiment=private", "strategy=fedavg"], "strategy.sampling: nothing reads it with strategy=fedavg; "),
     (["data=synthetic", "++data.foo=1"], "data.foo: unknown key; data=synthetic takes num_samples"),
     (["+partition.alpha=1"], "partition.alpha: unknown key; partition=iid takes holdout"),
     (["+network={loss: 1}"], "network.loss: unknown key; network=ideal takes bytes_per_second_down, "),
