@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext, redirect_stderr, suppress
 from copy import deepcopy
 from functools import cache
 from itertools import cycle
@@ -48,6 +48,9 @@ FORKS.set_forkserver_preload(["fl_bench.runs.execute"])
 PATIENCE_SECONDS = 10  # for the system to end what was killed
 Launch = Callable[..., Path]  # words to the folder of a run
 DETERMINISTIC = ("metrics.csv", "clients.csv", "partition.csv", "model.safetensors")
+
+with redirect_stderr(sys.__stderr__):  # absl closes the stream that it was imported with, which else were pytest's
+    import absl.logging  # noqa: F401
 
 torch.set_num_threads(1)
 settings.register_profile("fl-bench", max_examples=int(os.environ.get("FL_BENCH_EXAMPLES", "100")), deadline=None)

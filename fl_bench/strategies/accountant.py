@@ -5,7 +5,10 @@ are drawn, without replacement (Wang et al. 2019, arXiv:1808.00087): there one c
 cohorts (Mironov et al. 2019, arXiv:1908.10530) are smaller in epsilon: there one client comes or goes.
 """
 
+import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -92,11 +95,9 @@ def _curve(sampling: str, cohort: int, population: int, noise_multiplier: float)
 
     To take everybody tells at least as much as a sample does: with little noise that bound is below the one of "fixed".
     """
-    import absl.logging
     import dp_accounting as dp
     from dp_accounting import rdp
 
-    absl.logging.set_verbosity(absl.logging.ERROR)  # it warns of each order that does not converge, and leaves it out
     relation, gaussian = dp.NeighboringRelation, dp.GaussianDpEvent(noise_multiplier)
     neighbours, event = {
         "all": (relation.ADD_OR_REMOVE_ONE, gaussian),
@@ -104,8 +105,20 @@ def _curve(sampling: str, cohort: int, population: int, noise_multiplier: float)
         "fixed": (relation.REPLACE_ONE, dp.SampledWithoutReplacementDpEvent(population, cohort, gaussian)),
     }[sampling]
     # It has no public name for the curve, and to compose each round anew would compute it each time.
-    curve: NDArray[np.float64] = rdp.RdpAccountant(neighboring_relation=neighbours).compose(event)._rdp
+    with _unheard():  # it warns of each order that does not converge, and leaves it out
+        curve: NDArray[np.float64] = rdp.RdpAccountant(neighboring_relation=neighbours).compose(event)._rdp
     return curve
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """What is logged goes nowhere; absl would set up the root logger for it, and leave it so."""
+    nowhere = logging.NullHandler()
+    logging.root.addHandler(nowhere)
+    try:
+        yield
+    finally:
+        logging.root.removeHandler(nowhere)
 
 
 def _positive(value: float | None) -> bool:

@@ -37,8 +37,12 @@ def start(tmp_path: Path) -> Run:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_goes_on_as_if_it_had_not_stopped(start: Run, strategy: str) -> None:
     words: tuple[str, ...] = (f"strategy={strategy}", "task=mnist", "network=heterogeneous", "clients_per_round=4")
-    if strategy == "fedprox":
-        words += ("strategy.mu=adaptive",)
+    others = {
+        "fedprox": ("strategy.mu=adaptive",),
+        "fedtrimmedavg": ("strategy.beta=0.25",),
+        "loadaboost": ("local.steps=2",),
+    }
+    words += others.get(strategy, ("strategy.horizon=5",) if strategy.startswith("dp_") else ())
     whole, _ = start("whole", *words, "num_rounds=5")
     start("parts", *words, "num_rounds=3")
     parts, code = start("parts", *words, "num_rounds=5", resume=True)
