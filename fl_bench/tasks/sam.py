@@ -115,11 +115,7 @@ class Sam(Task):
 
     def score(self, model: nn.Module, batch: Batch) -> Metrics:
         """Also `box_iou`, of the box filled in: what a model must beat to be of use."""
-        size = batch["mask"].shape[-1]
-        left, top, right, bottom = (side[:, None, None] for side in batch["box"].unbind(dim=1))
-        at = torch.arange(size, device=batch["box"].device)
-        filled = (at >= left) & (at <= right) & (at[:, None] >= top) & (at[:, None] <= bottom)
-        iou, _ = overlap(filled, batch["mask"] > 0)
+        iou, _ = overlap(filled(batch["box"], batch["mask"].shape[-1]), batch["mask"] > 0)
         return super().score(model, batch) | {"box_iou": Mean(iou.sum(), len(iou))}
 
     @torch.no_grad()
@@ -193,7 +189,7 @@ class Sam(Task):
                 masks[len(boxes)] = inputs["labels"][0] == index + 1
                 boxes.append(box)
                 if len(shown) < SHOWN_COUNT:
-                    shown.append(_display(pixels[0]))
+                    shown.append(_display(pixels[0], processor.image_processor))
         if split == "test":
             pictures = np.stack(shown)
             new_array(folder / SHOWN, pictures.shape, pictures.dtype)[...] = pictures
@@ -212,6 +208,13 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     return (1 - (2 * both + 1) / (probability.sum(dim=(1, 2)) + target.sum(dim=(1, 2)) + 1)).mean()
 
 
+def filled(box: Tensor, size: int) -> Tensor:
+    """Each box [B, 4] filled in, as boolean masks [B, size, size]."""
+    left, top, right, bottom = (side[:, None, None] for side in box.unbind(dim=1))
+    at = torch.arange(size, device=box.device)
+    return (at >= left) & (at <= right) & (at[:, None] >= top) & (at[:, None] <= bottom)
+
+
 def overlap(guess: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     """IoU and Dice of boolean masks [B, H, W], each [B]; two empty masks agree fully."""
     both = (guess & truth).sum(dim=(1, 2)).double()
@@ -221,10 +224,10 @@ def overlap(guess: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(union > 0, iou, 1.0), torch.where(sizes > 0, dice, 1.0)
 
 
-def _display(pixels: Tensor) -> NDArray[np.uint8]:
-    """Normalised pixels [3, H, W] as an image again [H, W, 3]."""
-    low, high = pixels.min(), pixels.max()
-    return ((pixels - low) / (high - low) * 255).byte().permute(1, 2, 0).numpy()
+def _display(pixels: Tensor, normalised: Any) -> NDArray[np.uint8]:
+    """Pixels [3, H, W] that an image processor has normalised as an image again [H, W, 3]; what it padded is grey."""
+    mean, std = (torch.tensor(value) for value in (normalised.image_mean, normalised.image_std))
+    return ((pixels.permute(1, 2, 0) * std + mean) * 255).round().clamp(0, 255).byte().numpy()
 
 
 TILE, LABEL, LINE = 192, 115, 22  # pixels of a picture: the sides of an image, and the places for text
