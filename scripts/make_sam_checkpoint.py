@@ -3,7 +3,7 @@
     .venv/bin/python scripts/make_sam_checkpoint.py [STEPS]
 
 It takes about 12 minutes on one core. First all of the model learns exact masks, so that the features of its encoder
-tell objects from what is behind them. Then its mask decoder alone learns, for a few steps, coarse masks: the box
+tell objects from what is behind them. Then its mask decoder alone learns coarse masks: the box
 filled in, as of annotators in a hurry. So it is made to begin where the baseline of task sam is, and clients with
 exact masks teach it to follow edges, which it once could: that it learns this in so few rounds is owed to its first
 lesson. The polygons, stars and crescents of that task and its everyday photos are not among what it has seen. The
@@ -27,7 +27,7 @@ from fl_bench.tasks.sam import TINY, Sam, filled
 SCIENCE = [f"skimage/data/{name}" for name in ("hubble_deep_field.jpg", "ihc.png", "retina.jpg", "motorcycle_left.png")]
 SEEN = ["blob", "ellipse"]
 SIZE, PATCH, WIDTH = 64, 4, 64
-POOL, BATCH, COARSE_STEPS = 12_000, 16, 30
+POOL, BATCH, COARSE_STEPS = 12_000, 16, 150
 
 
 def make_model() -> SamModel:

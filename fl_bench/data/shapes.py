@@ -37,13 +37,15 @@ def _polygon(rng: np.random.Generator) -> NDArray:
 
 def _star(rng: np.random.Generator) -> NDArray:
     rays = int(rng.integers(4, 7))
-    return _round(2 * rays) * np.tile([1, 0.45], rays)[:, None]
+    corners: NDArray = _round(2 * rays) * np.tile([1, 0.45], rays)[:, None]
+    return corners
 
 
 def _crescent(rng: np.random.Generator) -> NDArray:
     """Half a disc but for half an ellipse, as the moon."""
     half = _round(40)[10:31]
-    return np.concatenate([half, half[::-1] * (rng.uniform(0.1, 0.4), 1)]) + np.array([0.5, 0])
+    corners: NDArray = np.concatenate([half, half[::-1] * (rng.uniform(0.1, 0.4), 1)]) + np.array([0.5, 0])
+    return corners
 
 
 def _blob(rng: np.random.Generator) -> NDArray:
@@ -52,7 +54,8 @@ def _blob(rng: np.random.Generator) -> NDArray:
     angles = np.linspace(0, 2 * np.pi, 60, endpoint=False)
     heights = rng.normal(size=(2, 6, 1)) * rng.uniform(0.1, 0.6) / waves
     reach = np.exp((heights[0] * np.cos(waves * angles) + heights[1] * np.sin(waves * angles)).sum(axis=0))
-    return _round(60) * (reach / reach.max())[:, None] * (1, rng.uniform(0.6, 1))
+    corners: NDArray = _round(60) * (reach / reach.max())[:, None] * (1, rng.uniform(0.6, 1))
+    return corners
 
 
 def _round(corners: int) -> NDArray:
@@ -61,7 +64,7 @@ def _round(corners: int) -> NDArray:
     return np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
-OUTLINES: dict[str, Callable[[np.random.Generator], NDArray]] = {  # corners [N, 2] within the unit circle
+OUTLINES: dict[str, Callable[[np.random.Generator], NDArray]] = {  # corners [N, 2] about in the unit circle
     "polygon": _polygon, "star": _star, "ellipse": _ellipse, "crescent": _crescent, "blob": _blob,
 }  # fmt: skip
 KINDS = ("polygon", "star", "ellipse", "crescent")  # what clients have; blobs are for pretraining

@@ -71,7 +71,7 @@ class Sam(Task):
         """Generated shapes on real photos, 1,200 to train and 300 to test; the photos of the two are different."""
         rng = np.random.default_rng(0)
         train, test = (
-            list(shapes.generated(count, photos, rng)) for count, photos in ((2000, TRAIN_PHOTOS), (400, TEST_PHOTOS))
+            list(shapes.generated(count, photos, rng)) for count, photos in ((1200, TRAIN_PHOTOS), (300, TEST_PHOTOS))
         )
         return self._load(folder, train, test, shapes.KINDS, self.path or str(TINY))
 
