@@ -1,33 +1,41 @@
-"""Make fl_bench/tasks/sam_tiny: a small SamModel, pretrained on ellipses cut from pictures from science, boxed exactly.
+"""Make fl_bench/tasks/sam_tiny: a small SamModel, pretrained on blobs and ellipses cut from pictures from science.
 
     .venv/bin/python scripts/make_sam_checkpoint.py [STEPS]
 
-Task sam fine-tunes its mask decoder on polygons and stars too, cut from everyday photos and with sloppy boxes, none of
-which this checkpoint has seen. The licences of the pictures (scikit-image's) allow it; no picture is in the checkpoint.
+It takes about 12 minutes on one core. First all of the model learns exact masks, so that the features of its encoder
+tell objects from what is behind them. Then its mask decoder alone learns coarse masks: the box
+filled in, as of annotators in a hurry. So it is made to begin where the baseline of task sam is, and clients with
+exact masks teach it to follow edges, which it once could: that it learns this in so few rounds is owed to its first
+lesson. The polygons, stars and crescents of that task and its everyday photos are not among what it has seen. The
+licences of the pictures (scikit-image's) allow it; no picture is in the checkpoint.
 """
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from rich.progress import track
+from torch import Tensor
 from transformers import SamConfig, SamImageProcessor, SamModel, SamProcessor
 
 from fl_bench.data import shapes
 from fl_bench.data.sources import TEST_PHOTOS
-from fl_bench.tasks.sam import TINY, Sam
+from fl_bench.tasks.sam import TINY, Sam, filled
 
 SCIENCE = [f"skimage/data/{name}" for name in ("hubble_deep_field.jpg", "ihc.png", "retina.jpg", "motorcycle_left.png")]
-SIZE, PATCH, WIDTH = 64, 8, 64
+SEEN = ["blob", "ellipse"]
+SIZE, PATCH, WIDTH = 64, 4, 64
+POOL, BATCH, COARSE_STEPS = 12_000, 16, 150
 
 
 def make_model() -> SamModel:
     config = SamConfig(
         vision_config={
-            "hidden_size": WIDTH, "output_channels": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 4,
-            "image_size": SIZE, "patch_size": PATCH, "mlp_ratio": 2.0, "window_size": 0, "global_attn_indexes": [0, 1],
-            "num_pos_feats": WIDTH // 2, "initializer_range": 0.02,
+            "hidden_size": WIDTH, "output_channels": WIDTH, "num_hidden_layers": 3, "num_attention_heads": 4,
+            "image_size": SIZE, "patch_size": PATCH, "mlp_ratio": 2.0, "window_size": 4, "global_attn_indexes": [1],
+            "num_pos_feats": WIDTH // 2, "initializer_range": 0.02, "use_rel_pos": False,
         },
         prompt_encoder_config={"hidden_size": WIDTH, "image_size": SIZE, "patch_size": PATCH},
         mask_decoder_config={
@@ -39,37 +47,50 @@ def make_model() -> SamModel:
     return SamModel(config)
 
 
-def batch(processor: SamProcessor, scenes: list[shapes.Scene]) -> dict[str, torch.Tensor]:
-    inputs = processor([s.image for s in scenes], input_boxes=[s.boxes for s in scenes], return_tensors="pt")
-    masks = torch.from_numpy(np.stack([scene.objects for scene in scenes]))
-    return {"pixels": inputs["pixel_values"], "box": inputs["input_boxes"][:, 0].float(), "mask": masks}
+def columns(scenes: Sequence[shapes.Scene]) -> dict[str, Tensor]:
+    """Images uint8 [N, 3, size, size], boxes [N, 4] and masks [N, size, size]."""
+    return {
+        "image": torch.from_numpy(np.stack([scene.image for scene in scenes])).permute(0, 3, 1, 2),
+        "box": torch.tensor([scene.boxes[0] for scene in scenes]),
+        "mask": torch.from_numpy(np.stack([scene.objects for scene in scenes]).astype(np.uint8)),
+    }
+
+
+def batch(processor: SamProcessor, pool: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+    chosen = {name: column[rows] for name, column in pool.items()}
+    return chosen | {"pixels": processor.image_processor(chosen.pop("image"), return_tensors="pt")["pixel_values"]}
 
 
 def main(steps: int) -> None:
     torch.manual_seed(0)
-    rng = np.random.default_rng(1)
+    torch.set_num_threads(1)
     square = {"height": SIZE, "width": SIZE}
     processor = SamProcessor(SamImageProcessor(size={"longest_edge": SIZE}, pad_size=square))
     task, model = Sam(None, "all"), make_model()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
-    pool = batch(processor, shapes.generated(3000, SCIENCE, rng, ["ellipse"], jitter=0))
-    for _ in track(range(steps), "pretraining"):
-        rows = torch.from_numpy(rng.integers(3000, size=16))
-        task.step(model, {name: column[rows] for name, column in pool.items()}, optimizer, lambda: None)
-        schedule.step()
-    model.eval()
-    for name, photos, kinds, jitter in (
-        ("ellipses on science, exact boxes", SCIENCE, ["ellipse"], 0),
-        ("all shapes on everyday photos, sloppy boxes", TEST_PHOTOS, shapes.KINDS, 5),
-    ):
-        scenes = shapes.generated(300, photos, np.random.default_rng(2), kinds, jitter)
-        with torch.no_grad():
-            scores = task.score(model, batch(processor, scenes))
-        print(f"{name}: " + "  ".join(f"{key}={mean.value:.3f}" for key, mean in scores.items()))
+    pool = columns(list(shapes.generated(POOL, SCIENCE, np.random.default_rng(1), SEEN, contrast=40)))
+
+    def train(steps: int, rate: float, coarse: bool) -> None:
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=rate)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
+        model.train()
+        for _ in track(range(steps), "coarse masks" if coarse else "exact masks"):
+            rows = batch(processor, pool, torch.randint(POOL, (BATCH,)))
+            task.step(model, rows | ({"mask": filled(rows["box"], SIZE)} if coarse else {}), optimizer, lambda: None)
+            schedule.step()
+        model.eval()
+        for name, photos, kinds in (("seen", SCIENCE, SEEN), ("of the task", TEST_PHOTOS, shapes.KINDS)):
+            test = columns(list(shapes.generated(300, photos, np.random.default_rng(2), kinds)))
+            with torch.no_grad():
+                scores = task.score(model, batch(processor, test, torch.arange(300)))
+            print(f"shapes {name}: " + "  ".join(f"{key}={mean.value:.3f}" for key, mean in scores.items()))
+
+    train(steps, 2e-3, coarse=False)
+    model.requires_grad_(False)
+    model.get_submodule("mask_decoder").requires_grad_(True)
+    train(COARSE_STEPS, 1e-3, coarse=True)
     model.save_pretrained(TINY)
     processor.save_pretrained(TINY)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 4000)

@@ -1,6 +1,6 @@
 """Segment Anything (Kirillov et al. 2023, arXiv:2304.02643), fine-tuned to find an object from a box around it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from torch.nn import functional
 from fl_bench.data import shapes
 from fl_bench.data.arrays import FederatedData, Lookup, new_array, new_column
 from fl_bench.data.fetch import WAYS_OUT, use_cache_when_offline
+from fl_bench.data.masks import Meaning
 from fl_bench.data.shapes import Scene
 from fl_bench.data.sources import TEST_PHOTOS, TRAIN_PHOTOS
 from fl_bench.errors import ConfigError
@@ -44,9 +45,17 @@ class Sam(Task):
 
     metrics = (*Task.metrics, *(Metric(name, better="higher") for name in ("iou", "dice", "box_iou")))
 
-    def __init__(self, path: str | None, train: Literal["mask_decoder", "all"]) -> None:
+    def __init__(
+        self,
+        path: str | None,
+        train: Literal["mask_decoder", "all"],
+        objects: Meaning = "auto",
+        min_area: int = 1,
+    ) -> None:
         self.path = path
         self.train = train
+        self.objects: Meaning = objects
+        self.min_area = min_area
 
     def model(self, data: FederatedData) -> nn.Module:
         model = pretrained_model(transformers_quietly().SamModel, data.folder / PRETRAINED)
@@ -61,7 +70,9 @@ class Sam(Task):
     def load_embedded(self, folder: Path) -> FederatedData:
         """Generated shapes on real photos, 1,200 to train and 300 to test; the photos of the two are different."""
         rng = np.random.default_rng(0)
-        train, test = shapes.generated(1200, TRAIN_PHOTOS, rng), shapes.generated(300, TEST_PHOTOS, rng)
+        train, test = (
+            list(shapes.generated(count, photos, rng)) for count, photos in ((1200, TRAIN_PHOTOS), (300, TEST_PHOTOS))
+        )
         return self._load(folder, train, test, shapes.KINDS, self.path or str(TINY))
 
     def load_nuclei(self, folder: Path) -> FederatedData:
@@ -72,15 +83,22 @@ class Sam(Task):
         return self._load(folder, train, test, ("nucleus",), self.path or str(TINY))
 
     def load_full(self, folder: Path, root: str | None, dataset: str | None) -> FederatedData:
-        """The images and masks in `data.root`, a random tenth of the images to test, for SAM itself."""
+        """The images and masks in `data.root`, see `shapes.from_folder`, for SAM itself.
+
+        A random tenth is to test: of the images, or, where they come from several sources, of the sources, whole.
+        """
         if root is None:
             raise ConfigError(f"data.root=null: the images/ and masks/ must be in a folder; {WAYS_OUT}")
-        scenes = list(shapes.from_folder(root))
-        order = np.random.default_rng(0).permutation(len(scenes))
-        cut = max(1, len(scenes) // 10)
-        train, test = ([scenes[i] for i in part] for part in (order[cut:], order[:cut]))
-        if not train or not test:
-            raise ConfigError(f"data.root={root}: needs masks with objects in at least two images")
+        scenes = list(shapes.from_folder(root, self.objects, self.min_area))
+        groups = [number if scene.source is None else scene.source for number, scene in enumerate(scenes)]
+        names = sorted(set(groups))
+        if len(names) < 2:
+            raise ConfigError(f"data.root={root}: needs masks with objects in at least two images, of two sources")
+        tested = {names[i] for i in np.random.default_rng(0).permutation(len(names))[: max(1, len(names) // 10)]}
+        train, test = (
+            [scene for scene, group in zip(scenes, groups, strict=True) if (group in tested) == wanted]
+            for wanted in (False, True)
+        )
         return self._load(folder, train, test, ("object",), self.path or HUB)
 
     def objective(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Metrics]:
@@ -97,29 +115,25 @@ class Sam(Task):
 
     def score(self, model: nn.Module, batch: Batch) -> Metrics:
         """Also `box_iou`, of the box filled in: what a model must beat to be of use."""
-        size = batch["mask"].shape[-1]
-        left, top, right, bottom = (side[:, None, None] for side in batch["box"].unbind(dim=1))
-        at = torch.arange(size, device=batch["box"].device)
-        filled = (at >= left) & (at <= right) & (at[:, None] >= top) & (at[:, None] <= bottom)
-        iou, _ = overlap(filled, batch["mask"] > 0)
+        iou, _ = overlap(filled(batch["box"], batch["mask"].shape[-1]), batch["mask"] > 0)
         return super().score(model, batch) | {"box_iou": Mean(iou.sum(), len(iou))}
 
     @torch.no_grad()
     def picture(self, model: nn.Module, data: FederatedData) -> NDArray[np.uint8]:
-        """The first test objects: image and box, the model's mask, the true mask."""
+        """The first test objects: image and box, the model's mask and its IoU, the true mask."""
         model.eval()
         images = np.load(data.folder / SHOWN)
         device = next(model.parameters()).device
         batch = gather(data.test, np.arange(len(images)), device)
-        guesses = (self._logits(model, batch) > 0).cpu().numpy()
-        strips = []
-        for image, box, *masks in zip(images, data.test["box"], guesses, data.test["mask"], strict=False):
+        guesses = self._logits(model, batch) > 0
+        ious, _ = overlap(guesses, batch["mask"] > 0)
+        framed = images.copy()
+        for image, box in zip(framed, data.test["box"], strict=False):
             left, top, right, bottom = np.clip(box, 0, image.shape[0] - 1).astype(int)
-            framed = image.copy()
-            framed[[top, bottom], left : right + 1] = framed[top : bottom + 1, [left, right]] = (255, 220, 0)
-            lit = [np.where(mask[..., None] > 0, image, image // 5) for mask in masks]
-            strips.append(np.concatenate([framed, *lit]))
-        return np.concatenate(strips, axis=1)
+            image[[top, bottom], left : right + 1] = image[top : bottom + 1, [left, right]] = (255, 220, 0)
+        masks = (mask.cpu().numpy()[..., None] > 0 for mask in (guesses, batch["mask"]))
+        predicted, true = (np.where(mask, images, images // 5) for mask in masks)
+        return _sheet({"image and box": framed, "predicted mask": predicted, "true mask": true}, ious.tolist())
 
     @staticmethod
     def _logits(model: nn.Module, batch: Batch) -> Tensor:
@@ -175,13 +189,16 @@ class Sam(Task):
                 masks[len(boxes)] = inputs["labels"][0] == index + 1
                 boxes.append(box)
                 if len(shown) < SHOWN_COUNT:
-                    shown.append(_display(pixels[0]))
+                    shown.append(_display(pixels[0], processor.image_processor))
         if split == "test":
             pictures = np.stack(shown)
             new_array(folder / SHOWN, pictures.shape, pictures.dtype)[...] = pictures
         assert table is not None
         kinds = np.concatenate([np.array(scene.kinds, dtype=np.int64) for scene in scenes])
-        return {name: Lookup(table, images), "box": np.stack(boxes), "mask": masks, "y": kinds}
+        columns = {name: Lookup(table, images), "box": np.stack(boxes), "mask": masks, "y": kinds}
+        if scenes[0].source is not None:
+            columns["source"] = np.array([scene.source for scene in scenes], dtype=np.int64)[images]
+        return columns
 
 
 def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
@@ -189,6 +206,13 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     probability = logits.sigmoid()
     both = (probability * target).sum(dim=(1, 2))
     return (1 - (2 * both + 1) / (probability.sum(dim=(1, 2)) + target.sum(dim=(1, 2)) + 1)).mean()
+
+
+def filled(box: Tensor, size: int) -> Tensor:
+    """Each box [B, 4] filled in, as boolean masks [B, size, size]."""
+    left, top, right, bottom = (side[:, None, None] for side in box.unbind(dim=1))
+    at = torch.arange(size, device=box.device)
+    return (at >= left) & (at <= right) & (at[:, None] >= top) & (at[:, None] <= bottom)
 
 
 def overlap(guess: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
@@ -200,7 +224,28 @@ def overlap(guess: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(union > 0, iou, 1.0), torch.where(sizes > 0, dice, 1.0)
 
 
-def _display(pixels: Tensor) -> NDArray[np.uint8]:
-    """Normalised pixels [3, H, W] as an image again [H, W, 3]."""
-    low, high = pixels.min(), pixels.max()
-    return ((pixels - low) / (high - low) * 255).byte().permute(1, 2, 0).numpy()
+def _display(pixels: Tensor, normalised: Any) -> NDArray[np.uint8]:
+    """Pixels [3, H, W] that an image processor has normalised as an image again [H, W, 3]; what it padded is grey."""
+    mean, std = (torch.tensor(value) for value in (normalised.image_mean, normalised.image_std))
+    return ((pixels.permute(1, 2, 0) * std + mean) * 255).round().clamp(0, 255).byte().numpy()
+
+
+TILE, LABEL, LINE = 192, 115, 22  # pixels of a picture: the sides of an image, and the places for text
+
+
+def _sheet(rows: Mapping[str, NDArray[np.uint8]], ious: Sequence[float]) -> NDArray[np.uint8]:
+    """Rows of images [N, side, side, 3] behind their names; beneath those of the second row, their IoU."""
+    from PIL import Image, ImageDraw
+
+    sheet = Image.new("RGB", (LABEL + len(ious) * TILE, len(rows) * TILE + LINE), "white")
+    draw = ImageDraw.Draw(sheet)
+    for row, (name, images) in enumerate(rows.items()):
+        top = row * TILE + (LINE if row > 1 else 0)
+        draw.text((LABEL - 8, top + TILE // 2), name, "black", anchor="rm", font_size=14)
+        for column, image in enumerate(images):
+            tile = Image.fromarray(image).resize((TILE, TILE), Image.Resampling.NEAREST)
+            sheet.paste(tile, (LABEL + column * TILE, top))
+    for column, iou in enumerate(ious):
+        place = LABEL + column * TILE + TILE // 2, 2 * TILE + LINE // 2
+        draw.text(place, f"IoU {iou:.2f}", "black", anchor="mm", font_size=14)
+    return np.asarray(sheet)

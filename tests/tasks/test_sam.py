@@ -1,4 +1,5 @@
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,13 @@ import pytest
 import torch
 from conftest import Launch
 from PIL import Image
+from safetensors.torch import load_file
 
-from fl_bench.tasks.base import transformers_quietly
-from fl_bench.tasks.sam import TINY, Sam, dice_loss, overlap
+from fl_bench.data import shapes
+from fl_bench.data.arrays import FederatedData
+from fl_bench.data.sources import TEST_PHOTOS, TRAIN_PHOTOS
+from fl_bench.tasks.base import gather, transformers_quietly
+from fl_bench.tasks.sam import LABEL, LINE, TILE, TINY, Sam, dice_loss, overlap
 
 GUESS = torch.tensor([[[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]], dtype=torch.bool)
 TRUTH = torch.tensor([[[0, 1, 1, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]], dtype=torch.bool)
@@ -45,6 +50,56 @@ def test_the_box_filled_in_is_the_baseline() -> None:
         "iou": 0.0,
         "dice": 0.0,
     }
+
+
+def test_the_checkpoint_is_small_and_of_float32() -> None:
+    assert sum(file.stat().st_size for file in TINY.iterdir()) < 2_000_000
+    assert {tensor.dtype for tensor in load_file(TINY / "model.safetensors").values()} == {torch.float32}
+
+
+@pytest.fixture
+def embedded(tmp_path: Path) -> FederatedData:
+    """A small part of data=embedded, its images already encoded."""
+    rng = np.random.default_rng(0)
+    parts = (160, TRAIN_PHOTOS), (48, TEST_PHOTOS)
+    train, test = (list(shapes.generated(count, photos, rng)) for count, photos in parts)
+    return replace(Sam(None, "mask_decoder")._load(tmp_path, train, test, shapes.KINDS, str(TINY)), folder=tmp_path)
+
+
+def test_a_few_steps_go_far_beyond_the_start_and_the_box(embedded: FederatedData) -> None:
+    task = Sam(None, "mask_decoder")
+    torch.manual_seed(0)
+    model = task.model(embedded)
+    optimizer = task.optimizer(model, {"lr": 1e-3, "optimizer": {"name": "AdamW"}})
+
+    def scores() -> dict[str, float]:
+        model.eval()
+        with torch.no_grad():
+            return {name: mean.value for name, mean in task.score(model, gather(embedded.test, np.arange(48))).items()}
+
+    before = scores()
+    model.train()
+    for part in range(20):
+        task.step(model, gather(embedded.train, np.arange(160)[part % 10 :: 10]), optimizer, lambda: None)
+    after = scores()
+    assert before["iou"] < 0.6
+    assert after["iou"] > max(0.7, before["box_iou"] + 0.15)
+
+
+def test_a_picture_names_its_rows_and_gives_the_iou(embedded: FederatedData) -> None:
+    task = Sam(None, "mask_decoder")
+    model = task.model(embedded)
+    picture = task.picture(model, embedded)
+    assert picture.shape == (3 * TILE + LINE, LABEL + 8 * TILE, 3)
+    ink = picture.max(axis=2) < 128
+    rows = [slice(0, TILE), slice(TILE, 2 * TILE), slice(2 * TILE + LINE, None)]
+    assert all(ink[row, :LABEL].any() for row in rows)
+    assert all(ink[2 * TILE : 2 * TILE + LINE, LABEL + k * TILE :][:, :TILE].any() for k in range(8))
+    # the true masks are as bright as the image, and all else is a fifth of it
+    true = picture[rows[2], LABEL:].reshape(TILE, 8, TILE, 3)[:, 0]
+    shown = np.load(embedded.folder / "shown.npy")[0]
+    expected = np.where(embedded.test["mask"][0][..., None] > 0, shown, shown // 5)
+    assert (true == expected.repeat(3, axis=0).repeat(3, axis=1)).all()
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
