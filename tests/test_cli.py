@@ -135,7 +135,8 @@ SEVERAL = [
     (["partition=dirichlet", "partition.alpha=-1"], "partition.alpha=-1: must be a positive number"),
     (["strategy=fedprox", "strategy.mu=high"], "strategy.mu=high: should be a valid number or 'adaptive'"),
     (["strategy=fedprox", "strategy.mu=-1"], "strategy.mu=-1: must be a number from 0, or adaptive"),
-    (["strategy=fedtrimmedavg", "strategy.beta=0.7"], "strategy.server: `beta` must be in the range [0, 0.5)."),
+    (["strategy=fedtrimmedavg", "strategy.beta=0.7"], "strategy.beta=0.7: must be from 0 to below 0.5"),
+    (["network.dropout=" + 48 * "[" + 48 * "]"], "network.dropout: its lists are nested too deep"),
     (["compression=quantize", "compression.bits=0"], "compression.bits=0: must be from 1 to 16"),
     (["hydra.run.dir=a folder/ü", "num_rounds=0"], "num_rounds=0: must be 1 or more"),  # the folder needs no quotes
     (["-m", "seed=interval(0,1)"], "BasicSweeper does not support sweep type"),

@@ -17,6 +17,7 @@ WEIGHTINGS = ("examples", "uniform")
 Rule = tuple[str, Callable[[Any, DictConfig], bool], str]
 
 
+DEEPEST = 50  # lists and mappings in each other, of what a run records; OmegaConf fails at about twice as many
 COUNT, LARGEST = 2**31 - 1, 2**63 - 1  # of anything; of an integer
 MOST_CLIENTS = 10**7
 
@@ -85,9 +86,17 @@ def validate(cfg: DictConfig) -> None:
         raise ConfigError(f"{min(missing)}: has no value")
     for key, value in flat(values).items():
         require(key, value, not isinstance(value, int) or abs(value) <= LARGEST, "is too large a number")
+        if key.count(".") + _depth(value) > DEEPEST - 5:
+            raise ConfigError(f"{key}: its lists are nested too deep")
     for key, holds, wish in RULES:
         value = OmegaConf.select(cfg, key)
         require(key, value, holds(value, cfg), wish.format_map(cfg))
+
+
+def _depth(value: Any) -> int:
+    """How many lists and mappings are in each other."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inside is None else 1 + max(map(_depth, inside), default=0)
 
 
 def require(key: str, value: Any, holds: bool, wish: str) -> None:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fl_bench.config.origin import Origin
+from fl_bench.config.rules import DEEPEST
 from fl_bench.errors import ConfigError, Damaged
 from fl_bench.machine import describe
 from fl_bench.storage import files
@@ -20,7 +21,6 @@ from fl_bench.storage import files
 NAME = "run.json"
 RESULTS = ("metrics.csv", "clients.csv", "partition.csv", "timing.csv", "model.safetensors")
 LARGEST = 2**28  # bytes that are read: of a record with millions of rounds
-DEEPEST = 50  # lists and mappings in each other; OmegaConf fails at about twice as many
 NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 STATUS = {0: "done", 1: "failed", 2: "invalid", 130: "interrupted"}
 

@@ -48,7 +48,7 @@ def start(tmp_path: Path, strategy: str) -> tuple[DictConfig, Trainer]:
 
 def told(trainer: Trainer, number: int = 1) -> ConfigRecord:
     """What a strategy is told each round; the last three are for FedBuff, whose clients are all up to date here."""
-    up_to_date = {"clients": list(range(10)), "models": [number - 1] * 10, "flying": []}
+    up_to_date = {"clients": list(range(10)), "models": [number - 1] * 10, "waiting": []}
     return ConfigRecord({ALL_WEIGHTS: int(trainer.partition.train_sizes.sum()), **up_to_date})
 
 
