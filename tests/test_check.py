@@ -87,8 +87,10 @@ def test_flowers_that_step_statistics_are_seen(stock: str, tmp_path: Path) -> No
     assert outcomes_of("stock", tmp_path)["statistics"] == "FAILED"
 
 
-@pytest.mark.parametrize(("rate", "outcome"), [(0.5, "ok"), (0.6, "FAILED")])
-def test_a_reference_of_ones_own(rate: float, outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("rate", "outcome"), [("0.5", "ok"), ("0.6", "FAILED"), ("no", "FAILED"), ("models", "FAILED")]
+)
+def test_a_reference_of_ones_own(rate: str, outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "strategy").mkdir()
     (tmp_path / "strategy" / "mine.yaml").write_text(
         "server: {_target_: fl_bench.strategies.fedopt.FedAvgM, server_momentum: 0.9, server_learning_rate: 0.5}\n"

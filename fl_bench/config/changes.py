@@ -14,7 +14,7 @@ from fl_bench.errors import ConfigError
 # Keys that a resumed run may change without altering finished rounds.
 FREE = (
     "num_rounds", "figures", "resume", "overwrite", "checkpoint", "early_stop.patience", "stop_on_divergence",
-    "on_client_failure", "engine", "tracker", "data.root",
+    "on_client_failure", "engine", "tracker", "data.root", "strategy.max_epsilon",
 )  # fmt: skip
 NUM_GPUS = "engine.client_resources.num_gpus"  # only whether it is 0 matters
 WHOLE = ("local.optimizer",)  # nothing is added to it: an argument that is not there was not given

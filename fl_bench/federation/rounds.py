@@ -170,6 +170,8 @@ class Rounds:
         if record is None and len(answered) == len(plan.asked):
             name = type(self.strategy).__name__
             raise RunError(f"round {plan.round}: {name} made no model of {len(answered)} answers: {flower_says.last}")
+        if record is None:
+            note(f"round {plan.round}: the old model stays, as some have not answered: {flower_says.last}")
         return record, extra
 
     def _commit(self, plan: Plan, answers: Sequence[Answer], made_a_model: bool) -> None:

@@ -12,11 +12,17 @@ class Budget(Observer):
     def __init__(self, privacy: Privacy, done: int, num_rounds: int) -> None:
         self.privacy, self.done, self.num_rounds = privacy, done, num_rounds
 
+    def begin(self) -> None:
+        self._say()
+
     def see(self, round: Round) -> None:
         self.done = round.number
+        self._say()
+
+    def _say(self) -> None:
         if self.stops:
-            then = self.privacy.epsilon(self.done + 1)
-            note(f"round {self.done} is the last: with another, epsilon would be {then:.4g}")
+            then = f"with another, epsilon would be {self.privacy.epsilon(self.done + 1):.4g}"
+            note(f"round {self.done} is the last: {then}, and strategy.max_epsilon is {self.privacy.max_epsilon:g}")
 
     @property
     def stops(self) -> bool:

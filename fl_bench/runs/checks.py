@@ -23,6 +23,7 @@ from fl_bench.build import call, find_target
 from fl_bench.engines.base import Connect
 from fl_bench.engines.inline import Inline
 from fl_bench.engines.inline_grid import InlineGrid
+from fl_bench.errors import ConfigError, in_one_line
 from fl_bench.federation.local import PRIVATE, Trainer, batches
 from fl_bench.runs.kit import TELLING, Compose, Failed, Kit, Unfit, aggregations
 from fl_bench.runs.scratch import scratch_folder
@@ -106,7 +107,11 @@ def statistics(kit: Kit) -> str:
 
 def reference(kit: Kit) -> str:
     """Round by round the new model is what `check.reference` makes of the clients' models, in float64."""
-    rule = find_target(OmegaConf.create({"_target_": kit.about["reference"]}))
+    name = kit.about["reference"]
+    try:
+        rule = find_target(OmegaConf.create({"_target_": name}))
+    except ConfigError as error:
+        raise Failed(f"check.reference={name}: names no function") from error
     state: dict[str, Any] = {}
     largest = 0.0
     for number, round in enumerate(aggregations(kit, "num_rounds=3"), 1):
@@ -114,12 +119,18 @@ def reference(kit: Kit) -> str:
         state |= {"round": number, "sent": _flat(round.sent, made), "metrics": round.metrics}
         state["parameters"] = np.concatenate([np.full(made[n].size, not is_statistic(n)) for n in made])
         weights = np.array([metrics["num-examples"] for metrics in round.metrics], np.float64)
-        expected = rule(np.stack([_flat(model, made) for model in round.models]), weights, state)
-        apart = float(np.abs(np.asarray(expected) - _flat(made, made)).max())
+        models, ours = np.stack([_flat(model, made) for model in round.models]), _flat(made, made)
+        try:
+            expected = np.asarray(rule(models, weights, state), np.float64)
+        except Exception as error:  # it is a user's
+            raise Failed(f"round {number}: {name} raises {in_one_line(error)}") from error
+        if expected.shape != ours.shape:
+            raise Failed(f"round {number}: {name} returns {expected.shape}, not the new model {ours.shape}")
+        apart = float(np.abs(expected - ours).max())
         if not apart <= ROUNDING:
-            raise Failed(f"round {number}: up to {apart:.1e} from {kit.about['reference']}")
+            raise Failed(f"round {number}: up to {apart:.1e} from {name}")
         largest = max(largest, apart)
-    return f"{kit.about['reference']} but for {largest:.0e}"
+    return f"{name} but for {largest:.0e}"
 
 
 def effect(kit: Kit) -> str:

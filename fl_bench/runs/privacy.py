@@ -1,7 +1,5 @@
 """Whether a run with differential privacy keeps what its epsilon says, and what that is."""
 
-import math
-
 from omegaconf import DictConfig
 
 from fl_bench.errors import ConfigError, note
@@ -46,7 +44,8 @@ def check_privacy(cfg: DictConfig, trainer: Trainer, schedule: Schedule, privacy
     for key, holds, wish in rules:
         if not holds:
             raise ConfigError(f"{key}: {wish}")
-    spent = min(privacy.epsilon(cfg.num_rounds), privacy.max_epsilon or math.inf)
+    last = next(round for round in range(cfg.num_rounds, 0, -1) if privacy.lasts(round))
+    spent = privacy.epsilon(last)
     weak = ": no privacy; experiment=private has some" if spent > WEAK else ""
-    note(f"epsilon is {spent:,.4g} for delta {privacy.target_delta:g} after {cfg.num_rounds} rounds at most{weak}")
+    note(f"epsilon is {spent:,.4g} for delta {privacy.target_delta:g} after {last} rounds{weak}")
     note("it covers the model, for who does not know the seed; losses in clients.csv and metrics.csv are as they are")

@@ -40,7 +40,11 @@ class Privacy:
     def __post_init__(self) -> None:
         rules = (
             ("noise_multiplier", 0 <= self.noise_multiplier < math.inf, "must be a number from 0"),
-            ("target_delta", 0 < self.target_delta < 1, "must be between 0 and 1"),
+            (
+                "target_delta",
+                0 < self.target_delta * self.num_clients < 1,
+                f"must be above 0, and well below 1 / {self.num_clients}, the share of one client",
+            ),
             ("target_epsilon", _positive(self.target_epsilon), "must be a positive number, or null"),
             ("max_epsilon", _positive(self.max_epsilon), "must be a positive number, or null"),
             ("horizon", self.horizon >= 1, "must be 1 or more"),

@@ -42,8 +42,8 @@ class QFedAvg(EachUpdate):
 
     def combine(self, updates: Updates, metrics: MetricRecord) -> Model:
         losses = np.maximum(updates.metric(LOSS), 1e-10)
-        weights = losses**self.q
-        steps = self.q * losses ** (self.q - 1) * self.lipschitz * updates.squares + weights
+        weights = (losses / losses.max()) ** self.q  # as only their ratios count, none can be too large a number
+        steps = weights * (self.q / losses * self.lipschitz * updates.squares + 1)
         examples = updates.metric(self.weighted_by_key)
         return updates.applied(
             lambda rows: weights @ rows / steps.sum(), mean=lambda rows: examples @ rows / examples.sum()

@@ -165,7 +165,7 @@ def test_the_noise_for_an_epsilon() -> None:
         (["strategy.noise_multiplier=-1"], "strategy.noise_multiplier=-1: must be a number from 0"),
         (["strategy.sampling=often"], "strategy.sampling=often: should be 'fixed' or 'poisson'"),
         (["strategy.clipping_norm=0"], "strategy.clipping_norm=0: must be a positive number"),
-        (["strategy.target_delta=1"], "strategy.target_delta=1: must be between 0 and 1"),
+        (["strategy.target_delta=0.1"], "strategy.target_delta=0.1: must be above 0, and well below 1 / 10"),
     ],
 )
 def test_what_cannot_be_is_refused(words: list[str], text: str) -> None:
@@ -231,6 +231,7 @@ def test_what_was_promised_stays_where_a_run_goes_on(tmp_path: Path) -> None:
     more = forked("resume", "run", "num_rounds=6", cwd=tmp_path)
     assert more.returncode == 0, more.stderr
     assert (tmp_path / "run" / "metrics.csv").read_text() == before  # the budget of three rounds is spent
+    assert "round 3 is the last: with another, epsilon would be" in more.stderr
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["config"]["strategy"]["horizon"] == 3
     assert record["config"]["num_rounds"] == 6
