@@ -42,7 +42,7 @@ bench: $(READY) ## measure speed and memory beside a bare loop and plain Flower,
 communication: $(READY) ## make docs/communication.md anew: bytes, and clients that drop out (half an hour)
 	$(BIN)/python scripts/make_communication.py
 
-results: $(READY) ## make docs/results.md anew: what the papers claim, with three seeds (a quarter of an hour)
+results: $(READY) ## make docs/results.md anew: what the papers claim, with three seeds (half an hour)
 	$(BIN)/python scripts/make_results.py
 
 differences: $(READY) ## make docs/flower-differences.md anew: stock Flower beside ours and the papers (a minute)

@@ -257,7 +257,7 @@ INTRODUCTION = """# Results
 
 What the papers claim, tried on the small embedded tasks: real MNIST digits, and those digits on photos as small colour
 images (`task=cifar`, not CIFAR-10). Made by `make results` from the settings in `conf/experiment/`, which takes about
-a quarter of an hour on two cores and writes this page and its figures anew.
+half an hour on two cores and writes this page and its figures anew.
 
 Three seeds, each with another partition, model and order of batches. Numbers are means over the seeds at the last
 round, ± their standard deviation; in the figures the range from the lowest to the highest. `client_*` are of the
