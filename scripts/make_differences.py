@@ -29,9 +29,7 @@ class Difference(NamedTuple):
     stock: str  # what Flower's does
     measured: Callable[[], str] | None
     here: str
-    everywhere: bool = (
-        True  # whether other machines have the same numbers; not so of runs, and of float32's last digits
-    )
+    everywhere: bool = True  # other machines have the same numbers; not so of runs, and of float32's last digits
 
     def row(self) -> list[str]:
         names = ", ".join(f"`{name}`" for name in self.strategies) or "all"
@@ -43,11 +41,12 @@ ADAPTIVE = tuple(name.lower() for name in stock.OPTIMISERS)
 KRUMS = ("krum", "multikrum", "bulyan")
 PRIVATE = ("dp_server_fixed", "dp_client_fixed", "dp_server_adaptive", "dp_client_adaptive")
 
+FROM_ZERO = "v begins with 0, where the paper has tau^2"
 STEPS = {
-    "FedAdam": "v begins with 0, where the paper has tau^2; in round t the rate is multiplied by "
+    "FedAdam": f"{FROM_ZERO}; in round t the rate is multiplied by "
     "sqrt(1 - beta_2^(t + 1)) / (1 - beta_1^(t + 1)), which the paper's FedAdam does not do, and Adam does with t",
-    "FedYogi": "v begins with 0, where the paper has tau^2",
-    "FedAdagrad": "v begins with 0, where the paper has tau^2",
+    "FedYogi": FROM_ZERO,
+    "FedAdagrad": FROM_ZERO,
 }
 
 DIFFERENCES = (

@@ -215,9 +215,8 @@ def judged(claim: Claim, tables: pd.DataFrame) -> list[str]:
         needed = [first_to(ours[seed], goal) for seed, goal in zip(seeds, last, strict=True)]
         whole = [first_to(theirs[seed], goal) for seed, goal in zip(seeds, last, strict=True)]
         differences = [b - a for a, b in zip(needed, whole, strict=True)]
-        by_seed = ", ".join(
-            f"{f'{a:.0f}' if a < NEVER else 'never'} of {b:.0f}" for a, b in zip(needed, whole, strict=True)
-        )
+        said = ["never" if rounds == NEVER else f"{rounds:.0f}" for rounds in needed]
+        by_seed = ", ".join(f"{few} of {most:.0f}" for few, most in zip(said, whole, strict=True))
         compared = f"{claim.run}: rounds to where {claim.baseline} ends, of those that it needs, `{claim.metric}`"
     else:
         differences = [ours[seed].iloc[-1] - goal for seed, goal in zip(seeds, last, strict=True)]

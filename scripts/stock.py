@@ -1,69 +1,31 @@
 """Flower's stock strategies beside ours and the papers' formulas: numbers for docs/flower-differences.md.
 
 Each function from `momentum_of_variances` on is a case, and says what has come out. It fails where ours is not the
-paper's. `serve` is a server half at work, without a run.
+paper's.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import Strategy
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
+from serving import Model, serve
 
-from fl_bench.engines.inline_grid import InlineGrid
-from fl_bench.federation.cohort import Cohort
-from fl_bench.network.schedule import Plan
 from fl_bench.strategies import fedopt, qfedavg, robust
-from fl_bench.strategies.server import ALL_WEIGHTS
 
-Model = dict[str, NDArray]
 VAR = "norm.running_var"
 LOSSES = ("train_loss", qfedavg.LOSS)  # what Flower's q-FedAvg reads, and what ours does
 OPTIMISERS = ("FedAdam", "FedYogi", "FedAdagrad")
 
 
-def serve(
-    server: Strategy,
-    sent: Mapping[str, ArrayLike],
-    models: Sequence[Mapping[str, ArrayLike]],
-    weights: Sequence[int] = (),
-    metrics: Sequence[Mapping[str, float]] = (),
-    round: int = 1,
-    failed: int = 0,
-) -> Model | None:
-    """The new model of a round in which two clients or more answer, and others fail; None where there is none."""
-    InlineGrid()  # gives messages the identity that they must bear
-    weights = weights or [1] * len(models)
-    plan = Plan(round, list(range(len(models) + failed)))
-    asked = server.configure_train(round, record(sent), ConfigRecord({ALL_WEIGHTS: sum(weights)}), Cohort(plan))
-    assert len(list(asked)) == len(plan.asked)
-    replies = []
-    for client, (model, weight) in enumerate(zip(models, weights, strict=True)):
-        numbers = MetricRecord({"num-examples": weight, **(metrics[client] if metrics else {})})
-        content = RecordDict({"arrays": record(model), "metrics": numbers})
-        replies.append(Message(content, reply_to=question(client)))
-    replies += [Message(Error(0, "failed"), reply_to=question(len(models) + index)) for index in range(failed)]
-    made, _ = server.aggregate_train(round, replies)
-    return None if made is None else {name: array.numpy() for name, array in made.items()}
-
-
-def record(tensors: Mapping[str, ArrayLike]) -> ArrayRecord:
-    return ArrayRecord({name: Array(np.array(values, np.float32)) for name, values in tensors.items()})
-
-
-def question(client: int) -> Message:
-    return Message(RecordDict(), client, "train")
-
-
 def made(*arguments: Any, **given: Any) -> Model:
     """`serve`, where it must make a model."""
-    model = serve(*arguments, **given)
-    assert model is not None
-    return model
+    served = serve(*arguments, **given)
+    assert served is not None
+    return served[0]
 
 
 def weight(server: Strategy, updates: Iterable[float], weights: Sequence[int] = ()) -> float:

@@ -9,7 +9,8 @@ from flwr.serverapp.strategy import Strategy
 from flwr.supercore.privacy_accounting import GaussianPrivacyEvent, NeighboringRelation, PrivacyConfig, SamplingMethod
 from flwr.supercore.privacy_accounting.rdp_accountant import RdpAccountant
 from numpy.typing import ArrayLike
-from stock import Model, made, serve
+from serving import Model, serve
+from stock import made
 
 from fl_bench.strategies import private
 from fl_bench.strategies.accountant import Privacy

@@ -41,6 +41,7 @@ from fl_bench.strategies.turn import Turn
 from fl_bench.tasks.base import Batch, Metrics, Task, batch_mean
 
 ROOT = Path(__file__).parent.parent
+sys.path.append(str(ROOT / "scripts"))
 COMMAND = str(Path(sys.executable).with_name("fl-bench"))
 MARK = "session"  # a file in TMPDIR that this process has open, and whatever is forked from it
 FORKS = multiprocessing.get_context("forkserver")

@@ -18,6 +18,7 @@ Rule = tuple[str, Callable[[Any, DictConfig], bool], str]
 
 
 DEEPEST = 50  # lists and mappings in each other, of what a run records; OmegaConf fails at about twice as many
+OUTSIDE = 5  # how many of them a record may have around a key of the config, and more
 COUNT, LARGEST = 2**31 - 1, 2**63 - 1  # of anything; of an integer
 MOST_CLIENTS = 10**7
 
@@ -86,7 +87,7 @@ def validate(cfg: DictConfig) -> None:
         raise ConfigError(f"{min(missing)}: has no value")
     for key, value in flat(values).items():
         require(key, value, not isinstance(value, int) or abs(value) <= LARGEST, "is too large a number")
-        if key.count(".") + _depth(value) > DEEPEST - 5:
+        if key.count(".") + _depth(value) > DEEPEST - OUTSIDE:
             raise ConfigError(f"{key}: its lists are nested too deep")
     for key, holds, wish in RULES:
         value = OmegaConf.select(cfg, key)

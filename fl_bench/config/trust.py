@@ -18,9 +18,7 @@ from fl_bench.config.schema import PACKAGE
 from fl_bench.errors import ConfigError
 
 TARGET = "_target_"
-FLOWER = re.compile(
-    r"flwr\.serverapp\.strategy\.[A-Z]\w*"
-)  # its strategies are the classes there: names with a capital
+FLOWER = re.compile(r"flwr\.serverapp\.strategy\.[A-Z]\w*")  # its strategies: the classes there have a capital
 WHERE = {  # by key: the folders and files of this package in which what it may name is defined
     "engine": ("engines",),
     "task": ("tasks",),

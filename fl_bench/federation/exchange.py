@@ -85,13 +85,9 @@ class Answer:
 
     def to_json(self) -> dict[str, Any]:
         metrics = {name: [float(mean.total), mean.count] for name, mean in self.metrics.items()}
-        known = {
-            "num_examples": self.num_examples,
-            "weight": self.weight,
-            "reply": dict(self.reply),
-            "bytes_up": self.bytes_up,
-        }
-        return {"client": self.client, "status": self.status, "metrics": metrics, "why": self.why} | known
+        numbers = {"num_examples": self.num_examples, "weight": self.weight, "bytes_up": self.bytes_up}
+        known = {"metrics": metrics, "reply": dict(self.reply), "why": self.why}
+        return {"client": self.client, "status": self.status} | numbers | known
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Answer":

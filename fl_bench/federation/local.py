@@ -138,9 +138,11 @@ class Trainer:
         turn = self._turn("adapt ", client, round, self.partition.train_rows(client), start, config, state)
         self.flat.model.train()
         self.algorithm.personalize(turn)
-        count = self.adapt_steps
-        whole = turn.batches(purpose="adapt") if count == "turn" else (turn.draw("adapt") for _ in range(int(count)))
-        for batch in whole:
+        if self.adapt_steps == "turn":
+            adapting = turn.batches(purpose="adapt")
+        else:
+            adapting = (turn.draw("adapt") for _ in range(int(self.adapt_steps)))
+        for batch in adapting:
             turn.step(batch)
         self.flat.model.eval()
         parts = self._batches(self.partition.heldout_rows(client))

@@ -74,11 +74,15 @@ def prepare(cfg: DictConfig, task: Task, scratch: Path) -> Trainer:
 
 
 def make_strategy(server: DictConfig) -> Strategy:
-    strategy = build(server, Strategy)
+    return all_there(build(server, Strategy))
+
+
+def all_there(strategy: Strategy) -> Strategy:
+    """The strategy, which no longer waits for nodes to come."""
     for part in (strategy, getattr(strategy, "strategy", None)):  # the differential-privacy wrappers hold one inside
         for minimum in ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes"):
             if hasattr(part, minimum):
-                setattr(part, minimum, 1)  # Flower would wait for nodes to come; ours are all there
+                setattr(part, minimum, 1)  # ours are all there
     return strategy
 
 

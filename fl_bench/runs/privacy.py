@@ -1,8 +1,11 @@
 """Whether a run with differential privacy keeps what its epsilon says, and what that is."""
 
+from bisect import bisect
+
 from omegaconf import DictConfig
 
-from fl_bench.errors import ConfigError, note
+from fl_bench.config.rules import require
+from fl_bench.errors import note
 from fl_bench.federation.local import Trainer
 from fl_bench.network.poisson import Poisson
 from fl_bench.network.schedule import Schedule
@@ -14,37 +17,37 @@ def check_privacy(cfg: DictConfig, trainer: Trainer, schedule: Schedule, privacy
     """Say what epsilon the run will have; raises ConfigError where it would not be true."""
     drawn = Poisson if privacy.sampling == "poisson" else Schedule
     network = cfg.network
-    rules = (
-        (
-            "model.norm=batch",
-            not any(map(is_statistic, trainer.flat.layout.shapes)),
-            "BatchNorm's statistics would leave the clients without noise; add model.norm=group",
-        ),
-        (
-            f"min_clients={cfg.min_clients}",
-            cfg.min_clients == 1,
-            "with differential privacy a round makes a model whoever answers; must be 1",
-        ),
-        (
-            f"strategy.schedule={cfg.strategy.schedule._target_}",
-            type(schedule) is drawn,
-            f"epsilon is for cohorts drawn as strategy.sampling={privacy.sampling} says",
-        ),
-        (
-            f"network.over_select={network.over_select}",
-            network.over_select == 1,
-            "who is late would depend on the others, for which epsilon does not account; must be 1",
-        ),
-        (
-            f"network.traces={network.traces}",
-            network.traces is None,
-            "epsilon is for cohorts drawn from all clients, not from those who can be reached; must be null",
-        ),
+    require(
+        "model.norm",
+        "batch",
+        not any(map(is_statistic, trainer.flat.layout.shapes)),
+        "BatchNorm's statistics would leave the clients without noise; add model.norm=group",
     )
-    for key, holds, wish in rules:
-        if not holds:
-            raise ConfigError(f"{key}: {wish}")
-    last = next(round for round in range(cfg.num_rounds, 0, -1) if privacy.lasts(round))
+    require(
+        "min_clients",
+        cfg.min_clients,
+        cfg.min_clients == 1,
+        "with differential privacy a round makes a model whoever answers; must be 1",
+    )
+    require(
+        "strategy.schedule",
+        cfg.strategy.schedule._target_,
+        type(schedule) is drawn,
+        f"epsilon is for cohorts drawn as strategy.sampling={privacy.sampling} says",
+    )
+    require(
+        "network.over_select",
+        network.over_select,
+        network.over_select == 1,
+        "who is late would depend on the others, for which epsilon does not account; must be 1",
+    )
+    require(
+        "network.traces",
+        network.traces,
+        network.traces is None,
+        "epsilon is for cohorts drawn from all clients, not from those who can be reached; must be null",
+    )
+    last = bisect(range(1, cfg.num_rounds + 1), False, key=lambda round: not privacy.lasts(round))
     spent = privacy.epsilon(last)
     weak = ": no privacy; experiment=private has some" if spent > WEAK else ""
     note(f"epsilon is {spent:,.4g} for delta {privacy.target_delta:g} after {last} rounds{weak}")

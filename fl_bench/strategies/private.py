@@ -10,6 +10,7 @@ Flower's wrappers weigh by examples and divide by who has answered, but have noi
 a client has failed; and in the adaptive ones the noise is that of the next round's norm, and the norm runs away.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -32,14 +33,14 @@ class FixedClipping(EachUpdate):
             raise ValueError(f"clipping_norm={clipping_norm}: must be a positive number")
         super().__init__(**options)
         self.norm, self.at_server, self.privacy = clipping_norm, at_server, privacy
-        self.rounds = 0
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> list[Message]:
+    ) -> Iterable[Message]:
+        self.round = server_round
         if not self.at_server:
             config[KEY_CLIPPING_NORM] = self.norm
-        return list(super().configure_train(server_round, arrays, config, grid))
+        return super().configure_train(server_round, arrays, config, grid)
 
     def combine(self, updates: Updates, metrics: MetricRecord) -> Model:
         lengths = np.sqrt(updates.squares)
@@ -53,9 +54,8 @@ class FixedClipping(EachUpdate):
             return np.asarray(total / clients)
 
         model = updates.applied(noisy)
-        self.rounds += 1
         metrics["clipping_norm"] = self.norm
-        metrics["epsilon"] = self.privacy.epsilon(self.rounds)
+        metrics["epsilon"] = self.privacy.epsilon(self.round)
         self.follow(float(clipped.sum()), len(updates))
         return model
 

@@ -3,14 +3,12 @@
 import importlib
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, forked
 from flwr.serverapp import strategy as flower
 
-sys.path.append(str(ROOT / "scripts"))
 script = importlib.import_module("make_differences")
 
 PAGE = (ROOT / "docs" / "flower-differences.md").read_text()

@@ -1,6 +1,7 @@
 """Traces: what is read of them, what is wrong with them, how they end, and how they begin anew."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from conftest import TRACE_COLUMNS, Launch, make_network, table
 
 from fl_bench.network import devices
 from fl_bench.network.schedule import Plan, Schedule
+
+Refusal = Callable[..., str]  # the text of traces, and words
 
 TRACES = f"""{TRACE_COLUMNS}0,0.5,50,50,,
 1,1,50,100,,
@@ -77,6 +80,23 @@ def test_nobody_to_ask(launch: Launch, tmp_path: Path, capsys: pytest.CaptureFix
     assert [float(row["virtual_seconds"]) for row in rows] == pytest.approx([4.0628, 8.1256, 10, 14.0628, 18.1256])
 
 
+@pytest.fixture
+def refusal(launch: Launch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Refusal:
+    """What a run says of traces of this text: one line, and behind the name of the file."""
+
+    def start(text: str, *words: str) -> str:
+        file = tmp_path / "traces.csv"
+        file.write_bytes(text.encode(errors="surrogateescape"))
+        launch("network=heterogeneous", f"network.traces={file}", *words, exit_code=2)
+        error = capsys.readouterr().err
+        named = f"fl-bench: network.traces={file}: "
+        assert error.startswith(named)
+        assert error.count("\n") == 1
+        return error.removeprefix(named)
+
+    return start
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [
@@ -101,16 +121,8 @@ def test_nobody_to_ask(launch: Launch, tmp_path: Path, capsys: pytest.CaptureFix
         ("\udcff", "cannot be read: 'utf-8' codec can't decode byte 0xff"),
     ],
 )
-def test_bad_traces_are_one_line_that_says_where(
-    launch: Launch, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, line: str
-) -> None:
-    file = tmp_path / "traces.csv"
-    file.write_bytes(text.encode(errors="surrogateescape"))
-    launch("network=heterogeneous", f"network.traces={file}", "num_clients=4", exit_code=2)
-    error = capsys.readouterr().err
-    assert error.startswith(f"fl-bench: network.traces={file}: ")
-    assert error.count("\n") == 1
-    assert line in error
+def test_bad_traces_are_one_line_that_says_where(refusal: Refusal, text: str, line: str) -> None:
+    assert line in refusal(text, "num_clients=4")
 
 
 @pytest.mark.parametrize(
@@ -122,13 +134,9 @@ def test_bad_traces_are_one_line_that_says_where(
         ("5,5", "line 3: available_to is '5': must be more than available_from"),
     ],
 )
-def test_traces_that_cannot_begin_anew(
-    launch: Launch, tmp_path: Path, capsys: pytest.CaptureFixture[str], cells: str, line: str
-) -> None:
-    file = tmp_path / "traces.csv"
-    file.write_text(f"{TRACE_COLUMNS}0,1,50,50,,9\n1,1,50,50,{cells}\n")
-    launch("network=heterogeneous", f"network.traces={file}", "network.repeat=true", "num_clients=2", exit_code=2)
-    assert f"network.traces={file}: {line}" in capsys.readouterr().err
+def test_traces_that_cannot_begin_anew(refusal: Refusal, cells: str, line: str) -> None:
+    text = f"{TRACE_COLUMNS}0,1,50,50,,9\n1,1,50,50,{cells}\n"
+    assert refusal(text, "network.repeat=true", "num_clients=2").startswith(line)
 
 
 def test_traces_that_are_not_there(launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:

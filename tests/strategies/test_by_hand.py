@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_turn
-from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from serving import serve
 from torch import nn
 
 from fl_bench.data.partition import Partition
-from fl_bench.engines.inline_grid import InlineGrid
 from fl_bench.strategies.apfl import Mixture
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.centralized import Everything
@@ -28,11 +27,6 @@ from fl_bench.strategies.pfedme import MoreauEnvelope
 from fl_bench.strategies.scaffold import ControlVariates, Scaffold
 from fl_bench.strategies.server import MovedMean
 from fl_bench.strategies.turn import Turn
-
-
-@pytest.fixture(autouse=True)
-def identity() -> None:
-    InlineGrid()  # gives messages the identity that they must bear
 
 
 def turn_of(weights: list[float], target: float, steps: int, **given: Any) -> Turn:
@@ -61,25 +55,11 @@ def close(value: float | list[float]) -> object:
     return pytest.approx(value, abs=1e-6)
 
 
-def reply_of(name: str, value: float, clients: list[int], metrics: dict[str, float]) -> Message:
-    content = RecordDict(
-        {
-            "arrays": ArrayRecord({name: Array(torch.tensor([value]).numpy())}),
-            "metrics": MetricRecord({"num-examples": 10 * len(clients), **metrics}),
-        }
-    )
-    return Message(content, reply_to=Message(RecordDict(), 0, "train"))
-
-
-def serve(
-    server: MovedMean, sent: dict[str, float], name: str, value: float, clients: list[int], **metrics: float
-) -> float:
-    """The server's new value of one weight."""
-    server.all_weights = 40  # as configure_train would set them
-    server.sent = ArrayRecord({key: Array(torch.tensor([v]).numpy()) for key, v in sent.items()})
-    record, _ = server.aggregate_train(1, [reply_of(name, value, clients, metrics)])
-    assert record is not None
-    return float(record[name].numpy()[0])
+def moved(server: MovedMean, name: str, sent: float, mean: float, clients: list[int], **metrics: float) -> float:
+    """The server's new value of one number, of these clients' mean; all four have ten examples each."""
+    made = serve(server, {name: [sent]}, [{name: [mean]}], [10 * len(clients)], [metrics], all_weights=40)
+    assert made is not None
+    return float(made[0][name][0])
 
 
 def test_plain_steps() -> None:
@@ -97,9 +77,9 @@ def test_scaffold() -> None:
 
 def test_scaffolds_server() -> None:
     server = Scaffold(server_lr=0.5)
-    assert serve(server, {"w": 1.0}, "w", 2.0, [0, 3]) == close(1.5)
-    assert serve(server, {"variate/w": 1.0}, "variate/w", 3.0, [0, 3]) == close(1 + 2 / 4 * 2)  # two of four
-    assert serve(server, {"1.running_var": 1.0}, "1.running_var", 0.3, [0, 3]) == close(0.3)
+    assert moved(server, "w", 1.0, 2.0, [0, 3]) == close(1.5)
+    assert moved(server, "variate/w", 1.0, 3.0, [0, 3]) == close(1 + 2 / 4 * 2)  # two of four
+    assert moved(server, "1.running_var", 1.0, 0.3, [0, 3]) == close(0.3)
 
 
 def test_feddyn() -> None:
@@ -112,9 +92,9 @@ def test_feddyn() -> None:
 def test_feddyns_server() -> None:
     server = FedDyn(alpha=0.5)
     # h = -0.5 / 4 * (2 * 0.4) = -0.1, w = 0.4 + 0.1 / 0.5
-    assert serve(server, {"w": 0.0}, "w", 0.4, [1, 2]) == close(0.6)
+    assert moved(server, "w", 0.0, 0.4, [1, 2]) == close(0.6)
     # h = -0.1 - 0.5 / 4 * (2 * 0.1) = -0.125
-    assert serve(server, {"w": 0.6}, "w", 0.7, [1, 2]) == close(0.7 + 0.125 / 0.5)
+    assert moved(server, "w", 0.6, 0.7, [1, 2]) == close(0.7 + 0.125 / 0.5)
 
 
 @pytest.mark.parametrize(
@@ -136,9 +116,9 @@ def test_fednova(unit: float, momentum: float, effective: float, sent: float) ->
 def test_fednovas_server() -> None:
     server = NormalizedAveraging()
     # the unit is 1 at first: 1 + 3 / 1 * 0.1; then it is 3: 1 + 4 / 3 * 0.3; then 4: 1 + 2 / 4 * 0.4
-    assert serve(server, {"w": 1.0}, "w", 1.1, [0, 1], effective_steps=3.0) == close(1.3)
-    assert serve(server, {"w": 1.0}, "w", 1.3, [0, 1], effective_steps=4.0) == close(1.4)
-    assert serve(server, {"w": 1.0}, "w", 1.4, [0, 1], effective_steps=2.0) == close(1.2)
+    assert moved(server, "w", 1.0, 1.1, [0, 1], effective_steps=3.0) == close(1.3)
+    assert moved(server, "w", 1.0, 1.3, [0, 1], effective_steps=4.0) == close(1.4)
+    assert moved(server, "w", 1.0, 1.4, [0, 1], effective_steps=2.0) == close(1.2)
 
 
 @pytest.mark.parametrize("unit", [1.0, 3.0])
@@ -149,7 +129,7 @@ def test_fednovas_unit_is_no_part_of_its_model(unit: float) -> None:
     for steps in (1, 2):
         local = {"steps": steps, "epochs": 1, "lr": 0.1, "optimizer": {"name": "SGD"}}
         sent.append(play(Normalized(), turn_of([1.0], 2.0, steps, local=local, config={"unit": unit})))
-    assert serve(server, {"w": 1.0}, "w", sum(sent) / 2, [0, 1], effective_steps=1.5) == close(1.285)
+    assert moved(server, "w", 1.0, sum(sent) / 2, [0, 1], effective_steps=1.5) == close(1.285)
 
 
 def test_ditto() -> None:
@@ -222,5 +202,5 @@ def test_loadaboost_goes_on_until_its_loss_is_below(threshold: float, done: int)
 
 def test_loadaboosts_server_sends_the_median() -> None:
     server = MedianLoss(tolerance=2.0)
-    server.aggregate_train(1, [reply_of("w", 0.0, [k], {"last_loss": loss}) for k, loss in enumerate([1.0, 5.0, 2.0])])
+    serve(server, {"w": [0.0]}, [{"w": [0.0]}] * 3, metrics=[{"last_loss": loss} for loss in (1.0, 5.0, 2.0)])
     assert server.tolerance * server.median == 4.0

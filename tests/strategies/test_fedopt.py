@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from flwr.serverapp import strategy as flower
-from servers import serve
+from serving import serve
 
 from fl_bench.strategies.fedopt import FedAdagrad, FedAdam, FedAvgM, FedYogi
 

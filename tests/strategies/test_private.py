@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import Launch, compose, forked, table
 from dp_accounting import rdp
-from servers import serve
+from serving import serve
 
 from fl_bench.errors import ConfigError
 from fl_bench.runs.experiment import make_strategy

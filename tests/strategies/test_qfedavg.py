@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import Launch, compose, make_turn, table
-from servers import serve
+from serving import serve
 from torch import nn
 
 from fl_bench.errors import ConfigError
