@@ -21,9 +21,14 @@ def composed(words: tuple[str, ...]) -> DictConfig:
         return hydra.compose("config", list(words))
 
 
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("scratch")
+
+
 @pytest.mark.parametrize("strategy", sorted(file.stem for file in (CONF / "strategy").glob("*.yaml")))
-def test_every_strategy(strategy: str) -> None:
-    found = list(check(strategy, lambda words: deepcopy(composed(tuple(words))), []))
+def test_every_strategy(strategy: str, scratch: Path) -> None:
+    found = list(check(strategy, lambda words: deepcopy(composed(tuple(words))), [], scratch))
     assert [name for name, _, _ in found] == list(CHECKS)
     assert not [(name, text) for name, outcome, text in found if outcome == "FAILED"]
     assert [outcome for name, outcome, _ in found if name == "order"] == ["ok"]
@@ -60,12 +65,12 @@ def write_wrong(name: str, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_copy_is_seen(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_copy_is_seen(name: str, scratch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = write_wrong(name, tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     search = f"hydra.searchpath=[file://{tmp_path}]"
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        found = check(f"wrong_{name}", lambda words: hydra.compose("config", [*words, search]), [])
+        found = check(f"wrong_{name}", lambda words: hydra.compose("config", [*words, search]), [], scratch)
         assert any((check, outcome) == (expected, "FAILED") for check, outcome, _ in found)
 
 
@@ -110,7 +115,7 @@ def test_a_reference_of_ones_own(rate: str, outcome: str, tmp_path: Path, monkey
 def outcomes_of(strategy: str, folder: Path) -> dict[str, str]:
     search = f"hydra.searchpath=[file://{folder}]"
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        found = check(strategy, lambda words: hydra.compose("config", [*words, search]), [])
+        found = check(strategy, lambda words: hydra.compose("config", [*words, search]), [], folder)
         return {name: outcome for name, outcome, _ in found}
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import fl_bench, leftovers
+from conftest import fl_bench, leftovers, long
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -264,7 +264,13 @@ def test_a_sweep_is_refused_before_its_first_run(words: Words, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("engine", "sign"), [("inline", signal.SIGINT), ("simulation", signal.SIGINT), ("simulation", signal.SIGTERM)]
+    ("engine", "sign"),
+    [
+        ("inline", signal.SIGINT),
+        ("inline", signal.SIGTERM),
+        ("simulation", signal.SIGINT),
+        pytest.param("simulation", signal.SIGTERM, marks=long),
+    ],
 )
 def test_an_interrupted_run_keeps_its_rows_and_leaves_nothing_running(
     tmp_path: Path, engine: str, sign: signal.Signals

@@ -17,6 +17,7 @@ from fl_bench.config.rules import validate
 from fl_bench.config.unread import refuse_unread
 from fl_bench.config.words import readable
 from fl_bench.errors import ConfigError
+from fl_bench.runs.scratch import scratch_folder
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +41,7 @@ def command(given: argparse.Namespace) -> int:
     def composed(words: Sequence[str]) -> DictConfig:
         return compose(words, given.config_dir)
 
-    with explained(overrides, given.config_dir):
+    with explained(overrides, given.config_dir), scratch_folder() as scratch:
         for strategy in strategies if name == "all" else [name]:
             words = [f"strategy={strategy}", *overrides]
             cfg, choices = compose_with_choices(words, given.config_dir)
@@ -52,7 +53,7 @@ def command(given: argparse.Namespace) -> int:
             for part in ("server", "client", "schedule"):
                 find_target(cfg.strategy[part])
             print(strategy, flush=True)
-            for title, outcome, text in check(strategy, composed, overrides):
+            for title, outcome, text in check(strategy, composed, overrides, scratch):
                 print(f"  {title:<11} {outcome:<7} {text}", flush=True)
                 found.append((outcome, text))
     outcomes = [outcome for outcome, _ in found]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.hydra import Hydra
 from hydra._internal.utils import _run_hydra, get_args_parser  # what hydra.main does, but with words that we have read
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -39,6 +40,7 @@ from fl_bench.runs.launch import launch
 
 OURS = {"--help", "--version", "--experimental-rerun"}  # Hydra's flags that are ours, or that run a pickle
 RESUME, OVERWRITE, SWEEP_DIR = "resume=true", "overwrite=true", "hydra.sweep.dir="
+MULTIRUN = "hydra.mode=MULTIRUN"
 SWEEPS, SWEEP = Path("outputs/multirun"), "multirun.yaml"
 
 
@@ -56,6 +58,7 @@ def command(given: argparse.Namespace) -> int:
         why = "a verb comes first" if word in verbs else f"is neither a verb nor key=value; {nearest(word, verbs)}"
         raise ConfigError(f"{shlex.quote(word)}: {why}")
     given.overrides = readable(given.overrides)
+    given.multirun |= MULTIRUN in given.overrides
     codes: list[int] = []
     sweep = _again(given) if given.multirun else ""
     if given.multirun:
@@ -67,6 +70,7 @@ def command(given: argparse.Namespace) -> int:
             raise KeyboardInterrupt  # ends a sweep too
 
     hydra.version.setbase("1.3")
+    Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]  # it would compose the config, and we know already
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print its errors over several lines, and exit with 1
     given.help = False
     given.overrides += _last_sweep(given)

@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,7 @@ from fl_bench.engines.inline import Inline
 from fl_bench.engines.inline_grid import InlineGrid
 from fl_bench.errors import ConfigError, in_one_line
 from fl_bench.federation.local import PRIVATE, Trainer, batches
-from fl_bench.runs.kit import TELLING, Compose, Failed, Kit, Unfit, aggregations
-from fl_bench.runs.scratch import scratch_folder
+from fl_bench.runs.kit import TELLING, Compose, Failed, Kit, Runs, Unfit, aggregations
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.layers import is_statistic
 from fl_bench.strategies.turn import Turn
@@ -34,12 +34,13 @@ from fl_bench.strategies.turn import Turn
 ROUNDING = 1e-6  # how far apart two models may be that differ by float32's rounding only
 FAILS = 1  # the client that does, where one must
 NORM = "model.norm=batch"
+EVALUATED = ("evaluate.clients=true", "num_rounds=2")
 
 
 def neutral(kit: Kit) -> str:
     """With its neutral setting it is FedAvg."""
     ours = kit.run(kit.compose(*kit.about["neutral"]))
-    fedavg = kit.run(kit.compose_fedavg(*kit.about["fedavg"]))
+    fedavg = kit.fedavg.run(kit.compose_fedavg(*kit.about["fedavg"]))
     return _same(_model(ours), _model(fedavg), "FedAvg's model")
 
 
@@ -47,7 +48,7 @@ def one_client(kit: Kit) -> str:
     """With its neutral setting and one client it is plain training."""
     ours = kit.run(kit.compose(*(kit.about["neutral"] or ()), "num_clients=1"))
     cfg = kit.compose_fedavg(*kit.about["fedavg"], "num_clients=1")
-    trainer = Trainer(kit.run(cfg).with_name("scratch") / "data")
+    trainer = Trainer(kit.fedavg.run(cfg).with_name("scratch") / "data")
     model, rows = trainer.flat.model.train(), trainer.partition.train_rows(0)
     count = cfg.local.steps or cfg.local.epochs * -(-len(rows) // cfg.local.batch_size)
     for round in range(1, cfg.num_rounds + 1):
@@ -61,9 +62,9 @@ def one_client(kit: Kit) -> str:
 
 def order(kit: Kit) -> str:
     """Neither the order of the clients nor how they are grouped changes a bit."""
-    one = kit.run(kit.compose("evaluate.clients=true"))
-    cfg = kit.compose("evaluate.clients=true", "engine.packing=false")
-    other = kit.run(cfg, call(Backwards, cfg.engine))
+    one = kit.run(kit.compose(*EVALUATED))
+    cfg = kit.compose(*EVALUATED, "engine.packing=false")
+    other = kit.new_run(cfg, call(Backwards, cfg.engine))
     how = "when clients take their turns one by one, the last first"
     if different := [str(name) for name, _ in _contents(one).items() ^ _contents(other).items()]:
         raise Failed(f"{min(different)} differs {how}")
@@ -72,8 +73,8 @@ def order(kit: Kit) -> str:
 
 def dropped(kit: Kit) -> str:
     """A client that fails keeps the state that it had, and the others' work is what it would have been."""
-    cfg = kit.compose("num_rounds=2")
-    whole, before = kit.run(cfg), kit.run(kit.compose("num_rounds=1"))
+    cfg = kit.compose(*EVALUATED)
+    whole, before = kit.run(cfg), kit.run(kit.compose(*EVALUATED, "num_rounds=1"))
     half = OmegaConf.to_container(cfg.strategy.client, resolve=True)
     cfg.strategy.client = {"_target_": f"{__name__}.failing", "algorithm": half, "client": FAILS, "round": 2}
     failed = kit.run(cfg)
@@ -139,7 +140,7 @@ def effect(kit: Kit) -> str:
     metric, words = about["metric"], about["where"]
     base = (*TELLING, *words)
     ours = kit.run(kit.compose(base=base))
-    fedavg = kit.run(kit.compose_fedavg(*about.get("fedavg", ()), base=base))
+    fedavg = kit.fedavg.run(kit.compose_fedavg(*about.get("fedavg", ()), base=base))
     values = [float(pd.read_csv(folder / "metrics.csv")[metric].iloc[-1]) for folder in (ours, fedavg)]
     text = f"{metric} {values[0]:.4f}, FedAvg's {values[1]:.4f}"
     if not {"above": values[0] > values[1], "below": values[0] < values[1]}[about["is"]]:
@@ -152,10 +153,13 @@ CHECKS: dict[str, Callable[[Kit], str]] = {
 }
 
 
-def check(strategy: str, compose: Compose, words: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    """For each check its name, "ok", "FAILED" or "-" (it cannot be satisfied, or there is nothing to), and a text."""
-    with scratch_folder() as folder:
-        kit = Kit(strategy, compose, words, folder)
+def check(strategy: str, compose: Compose, words: Sequence[str], scratch: Path) -> Iterator[tuple[str, str, str]]:
+    """For each check its name, "ok", "FAILED" or "-" (it cannot be satisfied, or there is nothing to), and a text.
+
+    The runs of FedAvg stay in `scratch`, as the next strategy is compared with them too.
+    """
+    with TemporaryDirectory(dir=scratch) as folder:
+        kit = Kit(strategy, compose, words, Path(folder), Runs(scratch))
         for name, function in CHECKS.items():
             if reason := kit.about["impossible"].get(name):
                 yield name, "-", reason

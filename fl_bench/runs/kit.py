@@ -1,7 +1,9 @@
 """What a check of a strategy stands on: small runs, each in a folder of its own, and what their rounds were made of."""
 
 import contextlib
+import hashlib
 import io
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,16 +40,54 @@ class Unfit(Exception):
     """A check that cannot be made, since the strategy does not fit the task or the data."""
 
 
-class Kit:
-    """One strategy, and the runs that its checks need, each in a folder of its own below `folder`."""
+class Runs:
+    """Small runs below `folder`, each in one of its own, and those of a config only once."""
 
-    def __init__(self, strategy: str, compose: Compose, words: Sequence[str], folder: Path) -> None:
-        self.strategy, self.words, self.folder = strategy, words, folder
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def run(self, cfg: DictConfig) -> Path:
+        """The folder of the run with this config; that of its data is beside it."""
+        link = self.folder / hashlib.sha256(OmegaConf.to_yaml(cfg, resolve=True).encode()).hexdigest()
+        if not link.exists():
+            link.symlink_to(self.new_run(cfg).parent)
+        return link.resolve() / "run"
+
+    def new_run(
+        self, cfg: DictConfig, engine: Engine | None = None, watch: Callable[[Experiment], None] = lambda made: None
+    ) -> Path:
+        """The same, made again: on this engine, watched."""
+
+        def observe(made: Experiment) -> list[Recorder]:
+            watch(made)
+            return [Recorder(store.tables)]
+
+        home = Path(tempfile.mkdtemp(dir=self.folder))
+        folder, scratch = home / "run", home / "scratch"
+        folder.mkdir()
+        scratch.mkdir()
+        store = Store(folder, 0)
+        try:
+            engine = engine or build(cfg.engine, Engine)
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                run(cfg, engine, scratch, store, None, observe)
+        except ConfigError as error:
+            raise Unfit(str(error)) from error
+        except Exception as error:
+            raise Failed(str(error) if isinstance(error, FlBenchError) else in_one_line(error)) from error
+        return folder
+
+
+class Kit(Runs):
+    """One strategy, and the runs that its checks need; `fedavg` has those that it is compared with."""
+
+    def __init__(self, strategy: str, compose: Compose, words: Sequence[str], folder: Path, fedavg: Runs) -> None:
+        super().__init__(folder)
+        self.strategy, self.words, self.fedavg = strategy, words, fedavg
         self.elsewhere = any(word.startswith(("task=", "data=")) for word in words)
         self.small = SMALL if self.elsewhere else (*SMALL, *DATA)
         self._compose = compose
         self.about: dict[str, Any] = OmegaConf.to_container(compose([f"strategy={strategy}"]).strategy.check)  # type: ignore[assignment]
-        self._count = 0
 
     def compose(self, *words: str, base: Sequence[str] = ()) -> DictConfig:
         """The config of a run of this strategy."""
@@ -62,30 +102,6 @@ class Kit:
         cfg = self._compose(words)
         rules.validate(cfg)
         return cfg
-
-    def run(
-        self, cfg: DictConfig, engine: Engine | None = None, watch: Callable[[Experiment], None] = lambda made: None
-    ) -> Path:
-        """The folder of a run; that of the data is beside it. `engine`: instead of the config's."""
-
-        def observe(made: Experiment) -> list[Recorder]:
-            watch(made)
-            return [Recorder(store.tables)]
-
-        self._count += 1
-        folder, scratch = (self.folder / str(self._count) / kind for kind in ("run", "scratch"))
-        folder.mkdir(parents=True)
-        scratch.mkdir()
-        store = Store(folder, 0)
-        try:
-            engine = engine or build(cfg.engine, Engine)
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                run(cfg, engine, scratch, store, None, observe)
-        except ConfigError as error:
-            raise Unfit(str(error)) from error
-        except Exception as error:
-            raise Failed(str(error) if isinstance(error, FlBenchError) else in_one_line(error)) from error
-        return folder
 
 
 @dataclass(frozen=True)
@@ -125,7 +141,7 @@ def aggregations(kit: Kit, *words: str) -> list[Aggregation]:
 
         strategy.configure_train, strategy.aggregate_train = configured, aggregated  # type: ignore[method-assign]
 
-    kit.run(cfg, watch=watch)
+    kit.new_run(cfg, watch=watch)
     return found
 
 

@@ -252,7 +252,7 @@ def test_ctrl_c_in_a_sweep_says_how_to_go_on_with_all_of_it(tmp_path: Path) -> N
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 100
-    while time.monotonic() < deadline and not list(tmp_path.glob("outputs/multirun/*/*/checkpoint/3.*")):
+    while time.monotonic() < deadline and not list(tmp_path.glob("outputs/multirun/*/*/checkpoint/??.*")):
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)

@@ -70,7 +70,15 @@ def test_strategies_that_keep_something_at_the_client(launch: Launch, tmp_path: 
     assert any(name.startswith("state/") for name in simulated)
 
 
-@pytest.mark.parametrize("task", [("task=imdb",), ("task=sam", "data=nuclei"), ("task=dcgan",)], ids="-".join)
+@pytest.mark.parametrize(
+    "task",
+    [
+        pytest.param(("task=imdb",), marks=long),
+        ("task=sam", "data=nuclei"),
+        pytest.param(("task=dcgan",), marks=long),
+    ],
+    ids="-".join,
+)
 def test_the_larger_tasks(launch: Launch, tmp_path: Path, task: tuple[str, ...]) -> None:
     words = (*task, "num_rounds=2", "local.steps=2", "clients_per_round=4", "figures=false")
     assert digests(run(tmp_path, "simulated", *words)) == digests(launch(*words))

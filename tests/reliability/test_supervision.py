@@ -22,7 +22,7 @@ from fl_bench.runs.begin import Start
 from fl_bench.runs.process import Arm, Crashed, in_own_process
 
 KILLS = int(os.environ.get("FL_BENCH_KILLS", "1"))  # docs/reliability.md says with how many it was last tried
-WORDS = ("figures=false", "strategy=scaffold", "network=flaky", "clients_per_round=6", "num_rounds=200")
+WORDS = ("figures=false", "strategy=scaffold", "network=flaky", "clients_per_round=6", "num_rounds=100")
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
@@ -119,7 +119,7 @@ def test_a_worker_that_exits_one_that_crashes_and_one_that_hangs(tmp_path: Path,
     (tmp_path / "conf" / "strategy" / "faulty.yaml").write_text(
         "# once each\nserver: {_target_: flwr.serverapp.strategy.FedAvg}\nclient: {_target_: faulty.Faulty}\n"
     )
-    limits = ("engine.round_timeout_s=15", "engine.max_restarts=3")
+    limits = ("engine.round_timeout_s=8", "engine.max_restarts=3")
     words = ("--config-dir", "conf", "strategy=faulty", "num_rounds=7", "figures=false", "hydra.run.dir=run")
     result = forked(*words, *limits, cwd=tmp_path, timeout=200)
     assert result.returncode == 0, result.stderr
@@ -128,7 +128,7 @@ def test_a_worker_that_exits_one_that_crashes_and_one_that_hangs(tmp_path: Path,
     assert "round 2: the worker of clients" in notes[0]
     assert "round 4: the worker of clients" in notes[1]
     assert notes[2] == (
-        "fl-bench: note: no round has ended for engine.round_timeout_s=15; "
+        "fl-bench: note: no round has ended for engine.round_timeout_s=8; "
         "starting again from the last checkpoint (1 more times)"
     )
     assert digests(tmp_path / "run") == digests(launch("num_rounds=7"))
@@ -143,11 +143,11 @@ def test_a_client_that_takes_too_long_in_a_simulation(tmp_path: Path) -> None:
     ways = "{2: lambda: os._exit(9), 4: lambda: ctypes.string_at(0), 6"
     (tmp_path / "faulty.py").write_text(FAULTY.replace(ways, "{2"))
     words = ("--config-dir", "conf", "strategy=slow", "num_rounds=3", "figures=false", "hydra.run.dir=run")
-    result = forked(*words, "engine.client_timeout_s=10", cwd=tmp_path)
+    result = forked(*words, "engine.client_timeout_s=5", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     failed = [row for row in table(tmp_path / "run", "clients") if row["status"] == "failed"]
     assert [(row["round"], row["client"], row["why"]) for row in failed] == [
-        ("2", "3", "it took more than engine.client_timeout_s=10")
+        ("2", "3", "it took more than engine.client_timeout_s=5")
     ]
 
 
