@@ -73,7 +73,10 @@ def compose(*overrides: str) -> DictConfig:
 def _composed(overrides: tuple[str, ...]) -> DictConfig:
     """Kept, since many tests begin with the same one, and Hydra takes a third of a small run's time."""
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("config", ["engine=inline", "figures=false", *overrides])
+        return hydra.compose("config", ["engine=inline", "figures=false", HORIZON, *overrides])
+
+
+HORIZON = "local.lr_horizon=100"  # so that tests may go on with more rounds; the command keeps that of the run
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -110,11 +113,17 @@ class Toy(Task):
         return loss, {"loss": batch_mean(loss, len(batch["x"]))}
 
 
+LOCAL: dict[str, Any] = {
+    "steps": None, "epochs": 1, "batch_size": 1, "optimizer": {"name": "SGD"}, "decay": "all", "clip_norm": None,
+    "accumulate": 1, "precision": "float32",
+}  # fmt: skip
+
+
 def make_turn(model: nn.Module, batches: Sequence[Batch] = (), start: torch.Tensor | None = None, **given: Any) -> Turn:
     """A turn of client 0 on `batches`, over and over, by SGD; the model is where it is, `start` there or elsewhere."""
     flat = FlatModel(model, list(model.state_dict()), "cpu")
     options: dict[str, Any] = {
-        "local": {"steps": len(batches), "epochs": 1, "batch_size": 1, "lr": 0.1, "optimizer": {"name": "SGD"}},
+        "local": LOCAL | {"steps": len(batches), "lr": 0.1},
         "config": {},
         "stream": lambda purpose: cycle(batches),
         "batches_per_epoch": len(batches),

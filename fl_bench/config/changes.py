@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -16,6 +16,7 @@ FREE = (
     "num_rounds", "figures", "resume", "overwrite", "checkpoint", "early_stop.patience", "stop_on_divergence",
     "on_client_failure", "engine", "tracker", "data.root", "strategy.max_epsilon",
 )  # fmt: skip
+HORIZONS = ("local.lr_horizon", "strategy.horizon")  # in rounds; they follow num_rounds until the run begins
 NUM_GPUS = "engine.client_resources.num_gpus"  # only whether it is 0 matters
 WHOLE = ("local.optimizer",)  # nothing is added to it: an argument that is not there was not given
 EXACT = ("engine.threads", "engine.vectorize")  # of the free keys, those that change the last bits
@@ -59,6 +60,18 @@ def changes(
     if lacking := a.keys() - b.keys():
         b |= {key: value for key, value in flat(complete(new, new_choices)).items() if key in lacking}
     return apart(a, b)
+
+
+def with_horizons(
+    cfg: DictConfig, old: Mapping[str, Any], old_choices: Choices | None, named: Container[str]
+) -> DictConfig:
+    """The same config with the horizons that a run with the config `old` began with, but for those that are `named`."""
+    before = flat(complete(old, old_choices))
+    changed = cfg.copy()
+    for key in HORIZONS:
+        if key in before and key not in named and OmegaConf.select(cfg, key) is not None:
+            OmegaConf.update(changed, key, before[key])
+    return changed
 
 
 def apart(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

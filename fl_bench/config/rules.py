@@ -1,7 +1,7 @@
 """What values a config may have, as far as that needs neither data nor torch."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -11,8 +11,13 @@ from fl_bench.config.schema import Config
 from fl_bench.config.suggest import suggest
 from fl_bench.errors import ConfigError
 
-FAILURES = ("skip", "retry", "abort")
-WEIGHTINGS = ("examples", "uniform")
+WORDS = {  # of keys that take one of a few
+    "weighting": ("examples", "uniform"),
+    "on_client_failure": ("skip", "retry", "abort"),
+    "local.lr_schedule": ("constant", "exponential", "step", "cosine"),
+    "local.decay": ("all", "weights"),
+    "local.precision": ("float32", "bf16"),
+}
 
 Rule = tuple[str, Callable[[Any, DictConfig], bool], str]
 
@@ -35,12 +40,17 @@ def _between(key: str, low: int, high: int = COUNT) -> tuple[Rule, Rule]:
     return _at_least(key, low), _at_most(key, high)
 
 
+def _one_of(key: str, words: Sequence[str]) -> Rule:
+    return key, lambda value, _: value in words, f"must be one of {', '.join(words)}"
+
+
 def _part(key: str) -> Rule:
     wish = f"must be a mapping with a _target_; the yaml that is chosen as {key.split('.')[0]}=... has to have it"
     return key, lambda value, _: isinstance(value, DictConfig) and "_target_" in value, wish
 
 
 RULES: list[Rule] = [
+    *(_one_of(key, words) for key, words in WORDS.items()),
     ("seed", lambda value, _: 0 <= value < 2**63, "must be between 0 and 2**63 - 1"),
     *_between("num_rounds", 1),
     *_between("num_clients", 1, MOST_CLIENTS),
@@ -56,14 +66,19 @@ RULES: list[Rule] = [
     *_between("local.epochs", 1),
     *_between("local.batch_size", 1),
     ("local.lr", lambda value, _: 0 < value < math.inf, "must be a positive number"),
+    ("local.lr_decay", lambda value, _: 0 < value <= 1, "must be above 0 and at most 1"),
+    ("local.lr_final", lambda value, _: 0 <= value <= 1, "must be from 0 to 1"),
+    *_between("local.lr_every", 1),
+    *_between("local.lr_horizon", 1),
+    *_between("local.lr_warmup", 0),
+    ("local.clip_norm", lambda value, _: value is None or 0 < value < math.inf, "must be a positive number, or null"),
+    *_between("local.accumulate", 1),
     *_between("evaluate.every", 1),
     *_between("evaluate.batch_size", 1),
     ("evaluate.adapt_steps", lambda value, _: value == "turn" or is_count(value), "must be a number of steps, or turn"),
-    ("weighting", lambda value, _: value in WEIGHTINGS, f"must be one of {', '.join(WEIGHTINGS)}"),
     *_between("checkpoint.every", 0),
     *_between("early_stop.patience", 1),
     ("targets", lambda value, _: all(is_number(v) and math.isfinite(v) for v in value), "must be finite numbers"),
-    ("on_client_failure", lambda value, _: value in FAILURES, f"must be one of {', '.join(FAILURES)}"),
     (
         "compression.down",
         lambda value, _: OmegaConf.is_config(value),

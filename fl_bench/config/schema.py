@@ -17,7 +17,17 @@ class Local:
     steps: int | None = MISSING
     batch_size: int = MISSING
     lr: float = MISSING
+    lr_schedule: str = MISSING
+    lr_decay: float = MISSING
+    lr_every: int = MISSING
+    lr_final: float = MISSING
+    lr_horizon: int = MISSING
+    lr_warmup: int = MISSING
     optimizer: dict[str, Any] = MISSING
+    decay: str = MISSING
+    clip_norm: float | None = MISSING
+    accumulate: int = MISSING
+    precision: str = MISSING
 
 
 @dataclass

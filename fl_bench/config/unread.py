@@ -58,6 +58,15 @@ def _speed(key: str) -> Silence:
     )
 
 
+def _rate(key: str, *schedules: str) -> Silence:
+    return Silence(
+        f"local.{key}",
+        "local.lr_schedule",
+        lambda cfg: cfg.local.lr_schedule not in schedules,
+        f"local.lr_schedule={{cfg.local.lr_schedule}} does not use it; add local.lr_schedule={schedules[-1]}",
+    )
+
+
 def _at_once(key: str) -> Silence:
     timeless = {"dropout": 0, "seconds_per_step": 0, "bytes_per_second_up": inf, "bytes_per_second_down": inf}
     return Silence(
@@ -99,6 +108,16 @@ SILENCES = [
         lambda cfg: cfg.strategy.get("order") == "first",
         "strategy.order=first does not use it; add strategy.order=hessian_free",
     ),
+    Silence(
+        "local.decay",
+        "local.optimizer",
+        lambda cfg: not cfg.local.optimizer.get("weight_decay", cfg.local.optimizer.get("name") == "AdamW"),
+        "nothing decays; add local.optimizer.weight_decay=1e-3",
+    ),
+    _rate("lr_decay", "step", "exponential"),
+    _rate("lr_every", "step"),
+    _rate("lr_final", "cosine"),
+    _rate("lr_horizon", "cosine"),
     _rule("threshold", "cmfl"),
     _rule("share", "gradient_norm"),
     _rule("fraction", "esgd"),

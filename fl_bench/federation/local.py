@@ -26,6 +26,7 @@ from fl_bench.metrics import Mean, merge
 from fl_bench.storage.states import State
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.turn import Turn
+from fl_bench.tasks import rates
 from fl_bench.tasks.base import Batch, Task
 
 Vector = NDArray[np.float32]
@@ -230,7 +231,7 @@ class Trainer:
             return (self.task.gather(self.data.train, part, self.device) for part in parts)
 
         return Turn(
-            client=client, round=round, task=self.task, local=self.local, model=self.flat.model,
+            client=client, round=round, task=self.task, local=rates.of_round(self.local, round), model=self.flat.model,
             parameters=self.flat.vector, start=payload[:size], split=self.flat.layout.split, config=config,
             stream=stream, batches_per_epoch=-(-len(rows) // self.local["batch_size"]), private=self.private,
             state=state, extras=dict(zip(extras, payload[size:].clone().view(len(extras), size), strict=True)),

@@ -19,6 +19,7 @@ from fl_bench.federation.local import Trained, Trainer, batches
 from fl_bench.metrics import Mean, merge
 from fl_bench.storage.states import State
 from fl_bench.strategies.turn import Turn
+from fl_bench.tasks import rates
 from fl_bench.tasks.base import Batch, Metrics, Task
 
 REAL = "real"  # the column of a batch that tells examples [K, B] from padding
@@ -38,8 +39,10 @@ class Turns(Turn):
         size, extras = trainer.flat.layout.size, trainer.algorithm.extras
         stack = nn.Parameter(start[:size].repeat(len(clients), 1))
         names = {name for state in states for name in state}
+        local = rates.of_round(trainer.local, round)
         super().__init__(
-            client=-1, round=round, task=trainer.task, local=trainer.local, model=nn.ParameterList([stack]),
+            client=-1, round=round, task=trainer.task, model=nn.ParameterList([stack]),
+            local={**local, "clip_norm": None},  # each client's gradient is clipped by itself, in `step`
             parameters=stack.data, start=start[:size], split=trainer.flat.layout.split, config=config,
             stream=lambda _: iter(()), batches_per_epoch=0,
             # Nothing kept yet is zero: an algorithm that sees a difference must not say that it can be stacked.
@@ -47,7 +50,7 @@ class Turns(Turn):
             extras={name: start[size:].view(len(extras), size)[k].repeat(len(clients), 1)
                     for k, name in enumerate(extras)},
         )  # fmt: skip
-        self.stack = stack
+        self.stack, self.clip_norm = stack, local["clip_norm"]
         self.steps: Any = torch.zeros(len(clients), 1, device=start.device)
         self.program = _program(trainer)
 
@@ -78,6 +81,8 @@ class Turns(Turn):
         (losses * real).sum(dim=1).div(real.sum(dim=1)).sum().backward()
         self.steps[:active] += 1
         correct()
+        if self.clip_norm is not None:
+            self.grad = self.grad * (self.clip_norm / (self.grad.norm(dim=1, keepdim=True) + 1e-6)).clamp(max=1)
         finished = self.parameters[active:].clone()
         self.optimizer.step()
         self.parameters[active:] = finished
@@ -137,6 +142,9 @@ def why_not(trainer: Trainer) -> str | None:
         "batch norm counts over examples": any(isinstance(module, _BatchNorm) for module in model.modules()),
         "what travels is not what is trained": set(trainer.flat.layout.shapes) != trained or bool(trainer.private),
         f"{task.__name__} has an optimiser of its own": task.optimizer is not Task.optimizer,
+        "local.decay=weights looks at a tensor as a whole": trainer.local["decay"] == "weights",
+        "local.accumulate works on one batch in pieces": trainer.local["accumulate"] > 1,
+        "local.precision=bf16 is of a client at a time": trainer.local["precision"] == "bf16",
     }
     found = next((reason for reason, holds in reasons.items() if holds), None)
     return found or _try(trainer)

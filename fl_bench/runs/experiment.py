@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
@@ -140,6 +141,11 @@ def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
         trainer.task.optimizer(trainer.flat.model, trainer.local)
     except (AttributeError, TypeError, ValueError, KeyError, RuntimeError) as error:
         raise ConfigError(f"local.optimizer={dict(cfg.local.optimizer)}: torch.optim says: {error}") from error
+    if cfg.local.accumulate > 1 and type(trainer.task).step is not Task.step:
+        why = f"task {type(trainer.task).__name__} has steps of its own, of whole batches; lower local.batch_size"
+        raise ConfigError(f"local.accumulate={cfg.local.accumulate}: {why}")
+    if cfg.local.precision == "bf16" and trainer.device == "cuda" and not torch.cuda.is_bf16_supported():
+        raise ConfigError("local.precision=bf16: this GPU does not have it; use float32")
     if cfg.targets:
         _check_metric("target_metric", cfg.target_metric, cfg, trainer)
     if cfg.early_stop.metric is not None:

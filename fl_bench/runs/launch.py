@@ -11,8 +11,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fl_bench.build import build
-from fl_bench.config.changes import changes, matters
+from fl_bench.config.changes import changes, matters, with_horizons
 from fl_bench.config.origin import Origin
+from fl_bench.config.unread import names
 from fl_bench.engines.base import Engine
 from fl_bench.errors import (
     AGAIN,
@@ -42,6 +43,8 @@ def launch(cfg: DictConfig, folder: Path, start: Start, origin: Origin) -> int:
     try:
         with _alone(folder):
             start = claim(folder, start)
+            if start is Start.RESUME:
+                cfg = _with_its_horizons(cfg, folder, origin)
             if start is Start.RESUME and (done := _done(cfg, folder)):
                 print(plain(f"{folder}\n{done}"))
                 return 0
@@ -99,6 +102,15 @@ def _attempt(cfg: DictConfig, engine: Engine, folder: Path, start: Start, origin
             return execute(cfg, folder, scratch, start, arm, engine, origin)
 
         return in_own_process(execute, engine.patience_s) if engine.own_process else execute(lambda on: None)
+
+
+def _with_its_horizons(cfg: DictConfig, folder: Path, origin: Origin) -> DictConfig:
+    """The config of a run that goes on, whose schedules and budgets are for as many rounds as when it began."""
+    try:
+        record = run_json.read_run(folder)
+    except (Damaged, ConfigError):  # its checkpoints say whether the config is the same
+        return cfg
+    return with_horizons(cfg, record["config"], record.get("choices"), names(origin.overrides))
 
 
 @contextmanager

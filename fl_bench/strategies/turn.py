@@ -1,6 +1,7 @@
 """A client's turn in a round: the model, the client's data, and what the client keeps."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -80,7 +81,14 @@ class Turn:
         `correct` is called between the backward pass and the optimiser's step.
         """
         self.steps += 1
-        return self.task.step(self.model, batch, optimizer or self.optimizer, correct)
+        pieces = {"pieces": self.local["accumulate"]} if self.local["accumulate"] > 1 else {}  # where a task knows them
+        with self._precision():
+            return self.task.step(self.model, batch, optimizer or self.optimizer, correct, **pieces)
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        if self.local["precision"] == "float32":
+            return nullcontext()
+        return torch.autocast(self.parameters.device.type, torch.bfloat16)
 
     def place(self, vector: Tensor) -> None:
         """Set the model to these parameters [P], but keep what BatchNorm has counted."""
@@ -91,7 +99,8 @@ class Turn:
     def gradient(self, batch: Batch) -> Tensor:
         """The gradient [P] of the task's loss where the model is now; `grad` stays as it is."""
         trained = {name: p for name, p in self._named.items() if p.requires_grad}
-        loss, _ = self.task.objective(self.model, batch)
+        with self._precision():
+            loss, _ = self.task.objective(self.model, batch)
         parts = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
         return self._flat(dict(zip(trained, parts, strict=True)))
 

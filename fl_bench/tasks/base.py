@@ -17,8 +17,8 @@ from fl_bench.build import call, nearest
 from fl_bench.data.arrays import Columns, FederatedData
 from fl_bench.data.fetch import WAYS_OUT
 from fl_bench.errors import ConfigError, disk_trouble
-from fl_bench.metrics import Mean, Metric
-from fl_bench.tasks.sgd import SGD
+from fl_bench.metrics import Mean, Metric, merge
+from fl_bench.tasks.sgd import SGD, Clipped
 
 Batch = Mapping[str, Tensor]
 Metrics = dict[str, Mean]
@@ -153,25 +153,49 @@ class Task(ABC):
         `batch` has the columns of the data as tensors [B, ...]; see `batch_mean`.
         """
 
-    def step(self, model: nn.Module, batch: Batch, optimizer: Any, correct: Callable[[], None]) -> Metrics:
-        """One optimiser step, and its metrics; `correct` lets the strategy change the gradients before it is taken."""
+    def step(
+        self, model: nn.Module, batch: Batch, optimizer: Any, correct: Callable[[], None], pieces: int = 1
+    ) -> Metrics:
+        """One optimiser step, and its metrics; `correct` lets the strategy change the gradients before it is taken.
+
+        With `pieces` the batch is worked on in so many, or as many as it has examples: their gradients add up to that
+        of the mean loss.
+        """
         optimizer.zero_grad()
-        loss, metrics = self.objective(model, batch)
-        loss.backward()
+        if pieces == 1:
+            loss, metrics = self.objective(model, batch)
+            loss.backward()
+        else:
+            metrics = self._in_pieces(model, batch, pieces)
         correct()
         optimizer.step()
         return metrics
+
+    def _in_pieces(self, model: nn.Module, batch: Batch, pieces: int) -> Metrics:
+        """Add up the gradients of a batch that is worked on in pieces, and return its metrics."""
+        count = len(next(iter(batch.values())))
+        found = []
+        for rows in np.array_split(np.arange(count), min(pieces, count)):
+            loss, metrics = self.objective(model, {name: column[rows] for name, column in batch.items()})
+            (loss * (len(rows) / count)).backward()
+            found.append(metrics)
+        return merge(found)
 
     def score(self, model: nn.Module, batch: Batch) -> Metrics:
         """The metrics of a model in evaluation mode on one batch."""
         return self.objective(model, batch)[1]
 
     def optimizer(self, model: nn.Module, local: Mapping[str, Any]) -> Any:
-        """A fresh optimiser for one client's turn, from `local.optimizer` and `local.lr`: what `step` is given."""
+        """A fresh optimiser for one client's turn, from the node `local`: what `step` is given."""
         options = dict(local["optimizer"])
         name = options.pop("name")
         kind = SGD if name == "SGD" else getattr(torch.optim, name)
-        return kind([p for p in model.parameters() if p.requires_grad], lr=local["lr"], **options)
+        trained: list[Any] = [p for p in model.parameters() if p.requires_grad]
+        if local["decay"] == "weights":  # biases and what norms scale by are vectors
+            vectors = [p for p in trained if p.ndim < 2]
+            trained = [{"params": [p for p in trained if p.ndim > 1]}, {"params": vectors, "weight_decay": 0.0}]
+        optimizer = kind(trained, lr=local["lr"], **options)
+        return optimizer if local["clip_norm"] is None else Clipped(optimizer, local["clip_norm"])
 
     def shared(self, model: nn.Module) -> list[str]:
         """The names of the tensors that travel and are averaged; integer buffers are counters and stay behind."""

@@ -49,6 +49,7 @@ def numbers(folder: Path) -> dict[str, NDArray | np.float64]:
         (*SMALL, *UNEQUAL, "strategy=scaffold", "clients_per_round=5"),  # some have a variate, others not yet
         (*SMALL, *UNEQUAL, "strategy=feddyn", "model.norm=group"),
         (*SMALL, *UNEQUAL, "compression=fp16"),
+        (*SMALL, *UNEQUAL, "local.clip_norm=0.3", "local.lr_schedule=exponential", "local.lr_decay=0.5"),
     ],
     ids=str,
 )

@@ -236,6 +236,6 @@ def test_what_was_promised_stays_where_a_run_goes_on(tmp_path: Path) -> None:
     assert record["config"]["strategy"]["horizon"] == 3
     assert record["config"]["num_rounds"] == 6
     assert 19.99 < record["final"]["epsilon"] <= 20
-    other = forked(*words, "resume=true", "num_rounds=6", cwd=tmp_path)
+    other = forked(*words, "resume=true", "num_rounds=6", "strategy.horizon=6", cwd=tmp_path)
     assert other.returncode == 2
     assert "strategy.horizon=6: the run has 3" in other.stderr
