@@ -43,7 +43,7 @@ def metric_of(column: str, metrics: Mapping[str, Metric]) -> Metric | None:
         >>> metric_of("client_loss_worst_decile", {"loss": Metric("loss", better="lower")}).name
         'loss'
     """
-    rest = column.partition("_")[2]
+    rest = column.partition("_")[2].removeprefix("adapted_")
     spread = (rest.removesuffix(f"_{name}") for name in FUNCTIONS if rest.endswith(f"_{name}"))
     return next((metrics[name] for name in (rest, *spread) if name in metrics), None)
 

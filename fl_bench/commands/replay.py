@@ -24,7 +24,7 @@ def command(given: argparse.Namespace) -> int:
         raise ConfigError(f"--round {given.round}: training begins with round 1, evaluation with round 0")
     limits = ["engine.client_timeout_s=null"] if given.debug else []
     cfg, _ = recorded(given.run_dir, ["engine=inline", *limits], given.config_dir, given.trust)
-    if given.evaluation and not cfg.evaluate.clients:
+    if given.evaluation and not (cfg.evaluate.clients or cfg.partition.get("unseen")):
         raise ConfigError("--evaluation: the run has evaluate.clients=false, so no client was evaluated")
     if given.round > cfg.num_rounds:
         raise ConfigError(f"--round {given.round}: the run has {cfg.num_rounds} rounds")

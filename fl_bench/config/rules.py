@@ -76,6 +76,12 @@ RULES: list[Rule] = [
     *_between("evaluate.every", 1),
     *_between("evaluate.batch_size", 1),
     ("evaluate.adapt_steps", lambda value, _: value == "turn" or is_count(value), "must be a number of steps, or turn"),
+    (
+        "evaluate.validation",
+        lambda value, _: value == "clients" or (is_number(value) and 0 <= value < 1),
+        "must be from 0 to below 1, or clients",
+    ),
+    ("evaluate.max_clients", lambda value, _: value is None or 1 <= value <= COUNT, "must be 1 or more, or null"),
     *_between("checkpoint.every", 0),
     *_between("early_stop.patience", 1),
     ("targets", lambda value, _: all(is_number(v) and math.isfinite(v) for v in value), "must be finite numbers"),
@@ -87,6 +93,11 @@ RULES: list[Rule] = [
     *(_part(key) for key in ("task", "partition", "network", "engine", "tracker", "compression.up")),
     *(_part(f"strategy.{key}") for key in ("server", "client", "schedule")),
     ("partition.holdout", lambda value, _: is_number(value) and 0 <= value < 1, "must be from 0 to below 1"),
+    (
+        "partition.unseen",  # a partition of one's own need not say it
+        lambda value, _: value is None or (is_number(value) and 0 <= value < 1),
+        "must be from 0 to below 1",
+    ),
 ]
 
 

@@ -36,6 +36,8 @@ class Evaluate:
     clients: bool = MISSING
     batch_size: int = MISSING
     adapt_steps: Any = MISSING  # a number, or turn
+    max_clients: int | None = MISSING
+    validation: Any = MISSING  # a share, or clients
 
 
 @dataclass

@@ -87,7 +87,19 @@ SILENCES = [
     Silence(
         "evaluate.adapt_steps",
         "evaluate.clients",
-        lambda cfg: cfg.evaluate.adapt_steps != 0 and not cfg.evaluate.clients,
+        lambda cfg: cfg.evaluate.adapt_steps != 0 and not (cfg.evaluate.clients or cfg.partition.get("unseen")),
+        "clients are not evaluated; add evaluate.clients=true",
+    ),
+    Silence(
+        "evaluate.max_clients",
+        "evaluate.clients",
+        lambda cfg: not (cfg.evaluate.clients or cfg.partition.get("unseen")),
+        "clients are not evaluated; add evaluate.clients=true",
+    ),
+    Silence(
+        "evaluate.validation",
+        "evaluate.clients",
+        lambda cfg: cfg.evaluate.validation == "clients" and not cfg.evaluate.clients,
         "clients are not evaluated; add evaluate.clients=true",
     ),
     Silence(

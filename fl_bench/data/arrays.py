@@ -69,6 +69,12 @@ class Lookup:
         return found
 
 
+def rows_of(columns: "Columns", rows: NDArray) -> "Columns":
+    """These rows of columns, without a copy of what is large."""
+    flat = {name for name, column in columns.items() if isinstance(column, np.ndarray) and column.ndim == 1}
+    return {name: column[rows] if name in flat else Lookup(column, rows) for name, column in columns.items()}
+
+
 KINDS: tuple[type[Ragged] | type[Lookup], ...] = (Ragged, Lookup)
 Column = NDArray | Ragged | Lookup
 Columns = Mapping[str, Any]  # of Column; a row is an example: images uint8 [N, ...], labels int64 [N], ...

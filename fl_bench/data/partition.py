@@ -17,6 +17,8 @@ from fl_bench.data.labels import groups_of, labels_of
 from fl_bench.errors import ConfigError, note
 
 Ints = NDArray[np.int64]
+UNSEEN = "partition.unseen"  # the name of the partition of clients who never train
+NOBODY = np.empty(0, np.int64)
 DRAWS = 1000  # at most, until every client has partition.min_samples
 
 
@@ -72,15 +74,22 @@ class Partition:
         counts = np.bincount(owners * num_classes + labels[self.rows], minlength=num_clients * num_classes)
         return counts.reshape(num_clients, num_classes)
 
-    def save(self, folder: Path) -> None:
+    def of_clients(self, clients: Ints) -> "Partition":
+        """That of these clients only, who become 0, 1, ..."""
+        rows = [self.rows[self.starts[client] : self.starts[client + 1]] for client in clients]
+        starts = np.concatenate(([0], np.cumsum([len(held) for held in rows]))).astype(np.int64)
+        ends = starts[:-1] + self.train_sizes[clients]
+        return Partition(np.concatenate([*rows, NOBODY]), starts, ends)
+
+    def save(self, folder: Path, name: str = "partition") -> None:
         """Write the three arrays to `folder`."""
-        for name, array in vars(self).items():
-            new_array(folder / f"partition.{name}.npy", array.shape, array.dtype)[...] = array
+        for part, array in vars(self).items():
+            new_array(folder / f"{name}.{part}.npy", array.shape, array.dtype)[...] = array
 
     @classmethod
-    def open(cls, folder: Path) -> "Partition":
+    def open(cls, folder: Path, name: str = "partition") -> "Partition":
         """What `save` has written, mapped read-only."""
-        return cls(*(open_array(folder / f"partition.{name}.npy") for name in ("rows", "starts", "ends")))
+        return cls(*(open_array(folder / f"{name}.{part}.npy") for part in ("rows", "starts", "ends")))
 
 
 def iid(columns: Columns, num_clients: int, rng: Generator) -> Ints:

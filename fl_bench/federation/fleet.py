@@ -72,11 +72,11 @@ class Fleet:
         answers = self._merge(found, by_client)
         return [answers.get(client, Answer(client, Status.DROPPED)) for client in sorted(by_client)]
 
-    def test(self, round: int, payload: Vector, num_batches: int) -> dict[str, Mean]:
-        """The metrics of a model on the central test set, whose batches the workers share."""
+    def test(self, round: int, payload: Vector, batches: Sequence[int]) -> dict[str, Mean]:
+        """The metrics of a model on these batches of the server's own rows, which the workers share."""
         content = RecordDict({"arrays": self.layout.to_record(payload)})
         job, count = replace(self._job, round=round), len(self._nodes)
-        shares = {node: tuple(range(num_batches)[index::count]) for index, node in enumerate(self._nodes)}
+        shares = {node: tuple(batches[index::count]) for index, node in enumerate(self._nodes)}
         messages = [
             Message(job.beside(content, batches=share), node, MessageType.QUERY)
             for node, share in shares.items()
@@ -88,7 +88,7 @@ class Fleet:
             if count == 1:
                 raise RunError(f"round {round}: testing the model: {crowded[0].why}")
             self._use_fewer_nodes(round)
-            return self.test(round, payload, num_batches)
+            return self.test(round, payload, batches)
         return merge(answer.metrics for answer in answers)
 
     def _ask(self, messages: Sequence[Message], job: Job) -> list[tuple[Pack, Report]]:
@@ -225,7 +225,7 @@ def _together(answered: Sequence[Answer], weight: int) -> Answer:
 
 def _numbers(answer: Answer) -> MetricRecord:
     """What Flower's strategies want to know of an answer beside the model."""
-    values = {name: mean.value for name, mean in answer.metrics.items()}
+    values = {name: mean.value for name, mean in answer.metrics.items() if "/" not in name}
     if answer.status is Status.EVALUATED:
         return MetricRecord({"num-examples": answer.metrics["loss"].count, **values})
     trained = {f"train_{name}": value for name, value in values.items()}

@@ -16,7 +16,7 @@ from fl_bench import rng
 from fl_bench.build import build
 from fl_bench.compression.base import Codec
 from fl_bench.data.arrays import Columns, FederatedData
-from fl_bench.data.partition import Partition
+from fl_bench.data.partition import NOBODY, UNSEEN, Partition
 from fl_bench.errors import ConfigError
 from fl_bench.federation.channel import Channel
 from fl_bench.federation.parameters import FlatModel
@@ -32,6 +32,7 @@ from fl_bench.tasks.base import Batch, Task
 Vector = NDArray[np.float32]
 
 CONFIG = "config.yaml"  # the resolved config, in the folder that the workers read
+VALIDATION, RECEIVED = "validation/", "received/"  # before the names of metrics that are not of what a client uses
 PRIVATE = "model."  # before the names of a client's private tensors in its state
 
 
@@ -77,6 +78,10 @@ class Trainer:
             torch.use_deterministic_algorithms(True, warn_only=True)  # some kernels have no deterministic form
         self.data = FederatedData.open(folder)
         self.partition = Partition.open(folder)
+        there = any(folder.glob(f"{UNSEEN}.*"))
+        self.unseen = Partition.open(folder, UNSEEN) if there else Partition(NOBODY, np.zeros(1, np.int64), NOBODY)
+        self.validation_rows = validation_rows(cfg, self.data.num_samples)
+        self.clients_validate: bool = cfg.evaluate.validation == "clients"
         self.task: Task = build(cfg.task, Task)
         self.metrics = {metric.name: metric for metric in self.task.metrics}
         self.algorithm: LocalAlgorithm = build(cfg.strategy.client, LocalAlgorithm)
@@ -134,9 +139,20 @@ class Trainer:
     def evaluate_client(
         self, client: int, round: int, payload: Vector, config: Mapping[str, Any], state: State
     ) -> dict[str, Mean]:
-        """The metrics of the model that this client would use, on the rows that it holds out. Raises Diverged."""
+        """The metrics of the model that this client would use, on the rows that it holds out. Raises Diverged.
+
+        Of a client that never trains also those of the model as received, and with `evaluate.validation=clients` those
+        on half of the rows, which are then left out of the others.
+        """
+        seen = len(self.partition.ends)
+        partition, place = (self.partition, client) if client < seen else (self.unseen, client - seen)
+        rows = partition.heldout_rows(place)
+        metrics: dict[str, Mean] = {}
+        if client >= seen:
+            self.load(payload)
+            metrics |= _named(RECEIVED, self._scores(rows))
         start = torch.from_numpy(payload).to(self.device)
-        turn = self._turn("adapt ", client, round, self.partition.train_rows(client), start, config, state)
+        turn = self._turn("adapt ", client, round, partition.train_rows(place), start, config, state)
         self.flat.model.train()
         self.algorithm.personalize(turn)
         if self.adapt_steps == "turn":
@@ -146,28 +162,47 @@ class Trainer:
         for batch in adapting:
             turn.step(batch)
         self.flat.model.eval()
-        parts = self._batches(self.partition.heldout_rows(client))
-        with torch.no_grad():
-            metrics = merge(self._score(self.data.train, part, number) for number, part in enumerate(parts))
+        if self.clients_validate and client < seen and len(rows) > 1:
+            half, rows = np.split(rows, [len(rows) // 2])
+            metrics |= _named(VALIDATION, self._scores(half))
+        metrics |= self._scores(rows)
         if not np.isfinite(loss := metrics["loss"].value):
             raise Diverged(f"its held-out loss is {loss}")
         return metrics
 
     @property
-    def num_test_batches(self) -> int:
-        """How many batches of the central test set say what the server's model is worth.
+    def adapts(self) -> bool:
+        """Whether a client does something with the model before it is evaluated."""
+        personalize: Any = self.algorithm.personalize
+        return self.adapt_steps != 0 or personalize.__func__ is not LocalAlgorithm.personalize
+
+    @torch.no_grad()
+    def _scores(self, rows: NDArray) -> dict[str, Mean]:
+        """The metrics of the model as it is on these training rows."""
+        return merge(self._score(self.data.train, part, number) for number, part in enumerate(self._batches(rows)))
+
+    @property
+    def test_batches(self) -> range:
+        """The numbers of the batches of the central test set that say what the server's model is worth.
 
         None where parts of it are the clients' own. What the task itself leaves with the clients (a discriminator) it
         can do without in its `measure`, which is then all.
         """
-        return 0 if self.private else len(self._batches(self._test_rows()))
+        return range(0 if self.private else len(self._batches(self._test_rows())))
+
+    @property
+    def validation_batches(self) -> range:
+        """The numbers of the batches of the rows that the server keeps to choose by, after those of the test set."""
+        first = len(self.test_batches)
+        return range(first, first + len(self._batches(self.validation_rows)) if len(self.validation_rows) else first)
 
     @torch.no_grad()
     def test(self, payload: Vector, batches: Sequence[int]) -> list[dict[str, Mean]]:
-        """The metrics of the server's model on each of these batches of the central test set."""
+        """The metrics of the server's model on each of these batches."""
         self.load(payload)
-        parts = self._batches(self._test_rows())
-        return [self._score(self.data.test, parts[batch], batch) for batch in batches]
+        tested = [(self.data.test, part) for part in self._batches(self._test_rows())]
+        kept = [(self.data.train, part) for part in self._batches(self.validation_rows)]
+        return [self._score(*(tested + kept)[batch], batch) for batch in batches]
 
     def measure(self, payload: Vector) -> dict[str, float]:
         """The task's metrics of the server's model that do not add up over batches."""
@@ -247,6 +282,22 @@ class Trainer:
 
     def _batches(self, rows: NDArray) -> list[NDArray]:
         return np.split(rows, range(self.batch_size, len(rows), self.batch_size))
+
+
+def _named(prefix: str, metrics: Mapping[str, Mean]) -> dict[str, Mean]:
+    return {prefix + name: mean for name, mean in metrics.items()}
+
+
+def validates(cfg: DictConfig) -> bool:
+    """Whether there is something to choose by that is not the test set."""
+    return bool(cfg.evaluate.clients if cfg.evaluate.validation == "clients" else cfg.evaluate.validation)
+
+
+def validation_rows(cfg: DictConfig, num_samples: int) -> NDArray[np.int64]:
+    """The training rows that the server keeps to choose by, rising: nobody trains on them."""
+    share = 0.0 if cfg.evaluate.validation == "clients" else cfg.evaluate.validation
+    drawn = rng.generator(cfg.seed, "validation").choice(num_samples, int(num_samples * share), replace=False)
+    return np.sort(drawn)
 
 
 trainer_in = lru_cache(maxsize=1)(Trainer)  # one experiment at a time in a process; its folder is its identity

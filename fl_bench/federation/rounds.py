@@ -121,9 +121,11 @@ class Rounds:
         """The same round with its metrics on the central test set, and where wanted on clients' held-out data."""
         seconds = Seconds(round.seconds)
         with seconds.of("test"):
-            tested = self.fleet.test(round.number, round.vector, self.trainer.num_test_batches)
+            tested = self.fleet.test(round.number, round.vector, self.trainer.test_batches)
             measured = {name: mean.value for name, mean in tested.items()} | self.trainer.measure(round.vector)
             row = round.row | {f"test_{name}": value for name, value in measured.items()}
+            validated = self.fleet.test(round.number, round.vector, self.trainer.validation_batches)
+            row |= {f"validation_{name}": mean.value for name, mean in validated.items()}
         clients = round.clients
         if self.cfg.evaluate.clients:
             with seconds.of("evaluate_clients"):
@@ -133,6 +135,14 @@ class Rounds:
             clients = rows.evaluated(answers, round.number, clients)
             self._tolerate(round.number, answers, clients, " --evaluation")
             row |= rows.evaluation(answers, self.trainer.metrics, extra)
+        if len(self.trainer.unseen.ends):
+            with seconds.of("evaluate_clients"):
+                messages, plan = self.configure_evaluate(round.number, round.vector, unseen=True)
+                answers = self.fleet.exchange(messages, plan)
+            columns = self.columns_of_strangers
+            clients = rows.evaluated(answers, round.number, clients, columns)
+            self._tolerate(round.number, answers, clients, " --evaluation")
+            row |= rows.of_strangers(answers, columns)
         peak = self.fleet.worker_peak_mb
         return replace(round, row=row, clients=clients, seconds=seconds, worker_peak_mb=peak)
 
@@ -146,13 +156,24 @@ class Rounds:
         arrays = self.trainer.layout.to_record(vector)
         return list(self.strategy.configure_train(number, arrays, told, Cohort(plan))), plan
 
-    def configure_evaluate(self, number: int, vector: Vector) -> tuple[list[Message], Plan]:
-        """What the strategy sends to everybody who holds out data."""
-        plan = Plan(number, np.flatnonzero(self.trainer.partition.heldout_sizes).tolist())
+    def configure_evaluate(self, number: int, vector: Vector, unseen: bool = False) -> tuple[list[Message], Plan]:
+        """What the strategy sends to those who hold out data, of those who train or of those who never do."""
+        first, partition = (
+            (len(self.trainer.partition.ends), self.trainer.unseen) if unseen else (0, self.trainer.partition)
+        )
+        holding = first + np.flatnonzero(partition.heldout_sizes)
+        most = self.cfg.evaluate.max_clients
+        if most is not None and most < len(holding):  # the same in every round
+            holding = np.sort(rng.generator(self.cfg.seed, "evaluated").choice(holding, most, replace=False))
+        plan = Plan(number, holding.tolist())
         rng.seed_globals(self.cfg.seed, "configure_evaluate", number)
         lower = [name for name, metric in self.trainer.metrics.items() if metric.better == "lower"]
         arrays, told = self.trainer.layout.to_record(vector), ConfigRecord({LOWER_IS_BETTER: lower})
         return list(self.strategy.configure_evaluate(number, arrays, told, Cohort(plan))), plan
+
+    @property
+    def columns_of_strangers(self) -> Mapping[str, str]:
+        return rows.STRANGERS | (rows.ADAPTED if self.trainer.adapts else {})
 
     @property
     def _of_nothing(self) -> bool:

@@ -7,7 +7,8 @@ from typing import Any
 from flwr.app import MetricRecord
 
 from fl_bench.federation.exchange import Answer, Status
-from fl_bench.metrics import FUNCTIONS, WRITTEN, Metric, merge
+from fl_bench.federation.local import RECEIVED, VALIDATION
+from fl_bench.metrics import FUNCTIONS, WRITTEN, Mean, Metric, merge
 from fl_bench.network.schedule import Plan
 
 Row = dict[str, Any]  # of a table, by column
@@ -26,20 +27,27 @@ def trained(answer: Answer, plan: Plan, bytes_down: int) -> Row:
     return row | ({"why": answer.why} if answer.why is not None else {})
 
 
-def evaluated(answers: Iterable[Answer], round: int, trained: Iterable[Row]) -> list[Row]:
+CLIENTS = {"": "client_", VALIDATION: "validation_"}  # by the prefix of a metric's name that of its columns
+STRANGERS = {RECEIVED: "unseen_"}
+ADAPTED = {"": "unseen_adapted_"}  # where they do something with the model before they use it
+
+
+def evaluated(
+    answers: Iterable[Answer], round: int, trained: Iterable[Row], columns: Mapping[str, str] = CLIENTS
+) -> list[Row]:
     """The rows of those who have `trained`, with what their evaluation says; and of others, at no cost in bytes."""
     by_client = {row["client"]: row for row in trained}
     for answer in answers:
         alone = {"round": round, "client": answer.client, "status": answer.status.value, "bytes_down": 0, "bytes_up": 0}
         row = by_client.get(answer.client, alone)
-        by_client[answer.client] = row | of_evaluation(answer, row.get("why"))
+        by_client[answer.client] = row | of_evaluation(answer, row.get("why"), columns)
     return [by_client[client] for client in sorted(by_client)]
 
 
-def of_evaluation(answer: Answer, why: str | None = None) -> Row:
+def of_evaluation(answer: Answer, why: str | None = None, columns: Mapping[str, str] = CLIENTS) -> Row:
     """What its evaluation adds to a client's row; `why` its training failed, if it did."""
     if answer.status is Status.EVALUATED:
-        return {f"client_{name}": mean.value for name, mean in answer.metrics.items()}
+        return _columns(answer.metrics, columns)
     return {"why": "; ".join(filter(None, (why, f"evaluation: {answer.why}")))}
 
 
@@ -65,13 +73,24 @@ def training(
 def evaluation(answers: Sequence[Answer], metrics: Mapping[str, Metric], extra: MetricRecord | None) -> Row:
     """What metrics.csv says of the clients' held-out data: means, how they are spread, and what the strategy adds."""
     by_client = [answer.metrics for answer in answers if answer.status is Status.EVALUATED]
-    row: Row = {}
-    for name, mean in merge(by_client).items():
+    row = _columns(merge(by_client), CLIENTS)
+    for name in (name for name in merge(by_client) if "/" not in name):
         each = [metrics_of[name] for metrics_of in by_client]
         ordered = metrics[name].best_first([one.value for one in each], [one.count for one in each])
-        row[f"client_{name}"] = mean.value
         row |= {f"client_{name}_{spread}": FUNCTIONS[spread](*ordered) for spread in WRITTEN}
     return row | {name: value for name, value in _prefixed("client_", extra).items() if name not in row}
+
+
+def of_strangers(answers: Sequence[Answer], columns: Mapping[str, str]) -> Row:
+    """What metrics.csv says of clients that never train, of the model as received and as they would use it: means."""
+    return _columns(merge(answer.metrics for answer in answers if answer.status is Status.EVALUATED), columns)
+
+
+def _columns(metrics: Mapping[str, Mean], columns: Mapping[str, str]) -> Row:
+    """The values of metrics whose names have one of the prefixes of `columns`, under those of the columns."""
+    parts = {name: name.rpartition("/") for name in metrics}
+    found = {name: (columns.get(head + slash), tail) for name, (head, slash, tail) in parts.items()}
+    return {column + tail: metrics[name].value for name, (column, tail) in found.items() if column}
 
 
 def _prefixed(prefix: str, record: MetricRecord | None, others: Sequence[str] = ()) -> Row:

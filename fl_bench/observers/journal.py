@@ -18,7 +18,8 @@ from fl_bench.storage.files import digest
 from fl_bench.storage.run_json import STATUS, Record, new, save, seals
 
 SAVE_SECONDS = 1.0
-RESULTS = ("final", "digests", "data", "resumed_at")  # what a run that goes on takes over
+SHOWN = ("round", "validation_", "test_", "client_", "unseen_")  # of the round that is best by validation
+RESULTS = ("final", "best", "digests", "data", "resumed_at")  # what a run that goes on takes over
 
 
 class Journal(Observer):
@@ -31,6 +32,7 @@ class Journal(Observer):
         self.record = new(cfg, origin)
         self.record["hardware"]["gpus"] = gpus()
         self.costs = Costs(cfg.target_metric, cfg.targets)
+        self.chosen_by: Metric | None = None  # what the best round is judged by, once the task is there
         self._saved = 0.0
 
     def see(self, round: Round) -> None:
@@ -38,15 +40,22 @@ class Journal(Observer):
         self.record["final"].update(round.row)
         self.record["digests"].append(digest(round.vector))
         self.costs.add(round.row)
+        self._remember_if_best(round.row)
         if time.monotonic() - self._saved > SAVE_SECONDS:
             self.save()
 
-    def use(self, data: dict[str, str], target: Metric | None) -> None:
-        """Take up the digests of the data, and what `target_metric` is of.
+    def _remember_if_best(self, row: Mapping[str, Any]) -> None:
+        assert self.chosen_by is not None
+        column, best = f"validation_{self.chosen_by.name}", self.record["best"]
+        if column in row and (best is None or self.chosen_by.beats(row[column], best[column])):
+            self.record["best"] = {name: value for name, value in row.items() if name.startswith(SHOWN)}
+
+    def use(self, data: dict[str, str], target: Metric | None, chosen_by: Metric) -> None:
+        """Take up the digests of the data, what `target_metric` is of, and what the best round is judged by.
 
         Raises ConfigError where a run that goes on had other data.
         """
-        self.costs.metric = target
+        self.costs.metric, self.chosen_by = target, chosen_by
         before = self.record["data"]
         if before not in (None, data):
             raise ConfigError("data: is not what the run began with, so it cannot go on with it")
@@ -66,6 +75,6 @@ class Journal(Observer):
         return {name: self.record[name] for name in RESULTS} | {"costs": self.costs}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self.record |= {name: state[name] for name in RESULTS}
+        self.record |= {name: state[name] for name in RESULTS if name in state}  # older ones have no best
         Record.model_validate(self.record)
         self.record["resumed_at"].append(len(state["digests"]) - 1)  # the round after which it goes on

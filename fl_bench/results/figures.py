@@ -50,7 +50,7 @@ def save(figure: Figure, folder: Path, name: str) -> None:
 
 def _curves(metrics: pd.DataFrame, folder: Path) -> None:
     """One panel a metric: its training, test and client values as lines, most of the clients as a band."""
-    columns = [c for c in map(str, metrics) if c.startswith(("train_", "test_", "client_"))]
+    columns = [c for c in map(str, metrics) if c.startswith(("train_", "test_", "validation_", "client_", "unseen_"))]
     lines = [c for c in columns if not c.endswith(WRITTEN)]
     plain = [column.partition("_")[2] for column in lines if not column.startswith("client_")]
     names = list(dict.fromkeys(_metric(column, plain) for column in lines))

@@ -72,7 +72,9 @@ def execute(
         def observe(made: Experiment) -> list[Observer]:
             nonlocal begun
             data = experiment.data_digests(cfg, made.data)
-            journal.use(data, metric_of(cfg.target_metric, made.trainer.metrics))
+            target = metric_of(cfg.target_metric, made.trainer.metrics)
+            judged = target if target and target.name in made.trainer.metric_names() else made.trainer.metrics["loss"]
+            journal.use(data, target, judged)
             if start is None:
                 store.clear()
             else:

@@ -15,13 +15,15 @@ from torch import nn
 
 from fl_bench import rng
 from fl_bench.build import build, call, find_target
+from fl_bench.config.rules import require
+from fl_bench.data.arrays import FederatedData, rows_of
 from fl_bench.data.labels import countable
-from fl_bench.data.partition import Partition
+from fl_bench.data.partition import UNSEEN, Partition
 from fl_bench.engines.base import Engine
 from fl_bench.errors import ConfigError, note
 from fl_bench.federation.exchange import Job
 from fl_bench.federation.fleet import Fleet, Loads
-from fl_bench.federation.local import CONFIG, Trainer, trainer_in
+from fl_bench.federation.local import CONFIG, Trainer, trainer_in, validates, validation_rows
 from fl_bench.federation.rounds import Experiment
 from fl_bench.federation.vectorized import why_not
 from fl_bench.network.clock import Network
@@ -52,26 +54,42 @@ def prepare(cfg: DictConfig, task: Task, scratch: Path) -> Trainer:
     OmegaConf.save(cfg, scratch / CONFIG, resolve=True)
     rng.seed_torch(cfg.seed, "load")  # some tasks make a pretrained model along with their data
     data = task.load(cfg.data, scratch)
-    if cfg.num_clients > data.num_samples:
-        raise ConfigError(f"num_clients={cfg.num_clients}: there are only {data.num_samples} samples to share out")
-    owners = call(
+    if cfg.num_clients > (there := data.num_samples - len(validation_rows(cfg, data.num_samples))):
+        raise ConfigError(f"num_clients={cfg.num_clients}: there are only {there} samples to share out")
+    owners = _owners(cfg, data)
+    if nobodys := np.count_nonzero(owners == -1) - len(kept := validation_rows(cfg, data.num_samples)):
+        note(f"partition: no client holds {nobodys} of the {data.num_samples - len(kept)} training samples")
+    order = rng.generator(cfg.seed, "partition order")
+    partition = Partition.of(owners, cfg.num_clients, cfg.partition.holdout, order)
+    if count := round(cfg.num_clients * (cfg.partition.get("unseen") or 0)):
+        unseen = np.sort(rng.generator(cfg.seed, "unseen").choice(cfg.num_clients, count, replace=False))
+        partition.of_clients(unseen).save(scratch, UNSEEN)
+        partition = partition.of_clients(np.setdiff1d(np.arange(cfg.num_clients), unseen))
+    partition.save(scratch)
+    data.save(scratch)
+    return trainer_in(scratch)
+
+
+def _owners(cfg: DictConfig, data: FederatedData) -> NDArray[np.int64]:
+    """The client who owns each training row [N], -1 for nobody: none has what the server keeps."""
+    kept = validation_rows(cfg, data.num_samples)
+    rest = np.setdiff1d(np.arange(data.num_samples), kept)
+    columns = rows_of(data.train, rest) if len(kept) else data.train
+    shared = call(
         find_target(cfg.partition),
         cfg.partition,
-        skip=("_target_", "holdout"),
-        columns=data.train,
+        skip=("_target_", "holdout", "unseen"),
+        columns=columns,
         num_clients=cfg.num_clients,
         rng=rng.generator(cfg.seed, "partition"),
     )
-    whole = isinstance(owners, np.ndarray) and owners.shape == (data.num_samples,) and owners.dtype.kind == "i"
-    if not (whole and owners.min() >= -1 and owners.max() < cfg.num_clients):
+    whole = isinstance(shared, np.ndarray) and shared.shape == rest.shape and shared.dtype.kind == "i"
+    if not (whole and shared.min() >= -1 and shared.max() < cfg.num_clients):
         wish = "must return an integer for each training row, the client who owns it, or -1"
         raise ConfigError(f"partition._target_={cfg.partition._target_}: {wish}")
-    if nobodys := np.count_nonzero(owners == -1):
-        note(f"partition: no client holds {nobodys} of the {data.num_samples} training samples")
-    order = rng.generator(cfg.seed, "partition order")
-    Partition.of(owners, cfg.num_clients, cfg.partition.holdout, order).save(scratch)
-    data.save(scratch)
-    return trainer_in(scratch)
+    owners = np.full(data.num_samples, -1, shared.dtype)
+    owners[rest] = shared
+    return owners
 
 
 def make_strategy(server: DictConfig) -> Strategy:
@@ -103,7 +121,11 @@ def make_schedule(cfg: DictConfig, trainer: Trainer) -> Schedule:
         bytes_down=trainer.channel.bytes_down,
         bytes_up=trainer.channel.bytes_up,
     )
-    schedule = build(cfg.strategy.schedule, Schedule, network=network, clients_per_round=cfg.clients_per_round)
+    seen = len(trainer.partition.ends)
+    per_round = seen if cfg.clients_per_round == cfg.num_clients else cfg.clients_per_round
+    wish = f"must not be more than the {seen} clients that train, as partition.unseen={cfg.partition.get('unseen')}"
+    require("clients_per_round", per_round, per_round <= seen, wish)
+    schedule = build(cfg.strategy.schedule, Schedule, network=network, clients_per_round=per_round)
     if cfg.min_clients > schedule.wanted:
         raise ConfigError(f"min_clients={cfg.min_clients}: a round has {schedule.wanted} answers with this strategy")
     return schedule
@@ -114,7 +136,8 @@ def make_fleet(experiment: Experiment, grid: Grid, together: int = 1) -> Fleet:
     cfg, trainer = experiment.cfg, experiment.trainer
     states, each = experiment.states, cfg.strategy.needs_each_client
     job = Job(str(experiment.data), str(states.folder), states.run, each, together)
-    loads = Loads(trainer.weights, _steps(cfg, trainer))
+    others = (0, len(trainer.unseen.ends))  # who are only evaluated
+    loads = Loads(np.pad(trainer.weights, others), np.pad(_steps(cfg, trainer), others))
     return Fleet(grid, job, trainer.layout, loads, cfg.engine.packing)
 
 
@@ -152,6 +175,13 @@ def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
         _check_metric("early_stop.metric", cfg.early_stop.metric, cfg, trainer)
     if cfg.evaluate.clients and not trainer.partition.heldout_sizes.any():
         raise ConfigError("evaluate.clients=true: no client holds out a sample; raise partition.holdout")
+    if len(trainer.unseen.ends) and not trainer.unseen.heldout_sizes.any():
+        raise ConfigError(
+            f"partition.unseen={cfg.partition.unseen}: none of them holds out a sample; raise partition.holdout"
+        )
+    if len(trainer.validation_rows) and trainer.private:
+        kept = f"evaluate.validation={cfg.evaluate.validation}: the server has no whole model to validate"
+        raise ConfigError(f"{kept}, as layers stay with the clients; use evaluate.validation=clients")
     if wanted := getattr(strategy, "client_metrics", ()):
         if not cfg.evaluate.clients:
             raise ConfigError("evaluate.clients=false: this strategy aggregates clients' metrics and needs true")
@@ -163,9 +193,12 @@ def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
 
 def _check_metric(key: str, metric: str, cfg: DictConfig, trainer: Trainer) -> None:
     """Raise ConfigError where the run does not measure what `key` names."""
-    tested = trainer.metric_names() if trainer.num_test_batches else []
+    names = trainer.metric_names()
+    tested = names if trainer.test_batches else []
     known = [f"test_{name}" for name in (*tested, *trainer.measure(trainer.untrained()))]
-    known += [f"client_{name}" for name in trainer.metric_names()] if cfg.evaluate.clients else []
+    known += [f"client_{name}" for name in names] if cfg.evaluate.clients else []
+    known += [f"validation_{name}" for name in names] if validates(cfg) else []
+    known += [f"unseen_{name}" for name in names] if len(trainer.unseen.ends) else []
     if metric not in known:
         hint = "; for those of the clients add evaluate.clients=true" if metric.startswith("client_") else ""
         raise ConfigError(f"{key}={metric}: must be one of this run's {', '.join(known)}{hint}")
@@ -216,7 +249,8 @@ def _say_what_stays(trainer: Trainer) -> None:
 def write_partition(trainer: Trainer, folder: Path) -> None:
     """partition.csv: how many samples of each label, or range of numbers, each client holds, where it holds any."""
     numbers, classes = countable(trainer.data.train["y"], trainer.data.classes)
-    counts = trainer.partition.label_counts(numbers, len(classes))
+    both = (trainer.partition, trainer.unseen)
+    counts = np.concatenate([partition.label_counts(numbers, len(classes)) for partition in both])
     clients, labels = np.nonzero(counts)
     names = map(classes.__getitem__, labels.tolist())
     text = io.StringIO(newline="")

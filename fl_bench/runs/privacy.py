@@ -47,6 +47,12 @@ def check_privacy(cfg: DictConfig, trainer: Trainer, schedule: Schedule, privacy
         network.traces is None,
         "epsilon is for cohorts drawn from all clients, not from those who can be reached; must be null",
     )
+    require(
+        "partition.unseen",
+        cfg.partition.get("unseen"),
+        not cfg.partition.get("unseen"),
+        "epsilon is for cohorts drawn from all num_clients; must be 0",
+    )
     last = bisect(range(1, cfg.num_rounds + 1), False, key=lambda round: not privacy.lasts(round))
     spent = privacy.epsilon(last)
     weak = ": no privacy; experiment=private has some" if spent > WEAK else ""

@@ -72,12 +72,13 @@ def _train(rounds: Rounds, number: int, start: Checkpoint, client: int) -> Row:
 def _evaluate(rounds: Rounds, number: int, start: Checkpoint, client: int) -> Row:
     """What its evaluation adds to the row."""
     vector = start.vector if start.round == number else rounds.train(number, start.vector).vector
-    messages, plan = rounds.configure_evaluate(number, vector)
+    unseen = client >= len(rounds.trainer.partition.ends)
+    messages, plan = rounds.configure_evaluate(number, vector, unseen)
     by_client = {message.metadata.dst_node_id: message for message in messages}
     if client not in by_client:
         raise ConfigError(f"--client {client}: is not evaluated; those who are: {sorted(by_client)}")
     (answer,) = rounds.fleet.exchange([by_client[client]], plan)
-    return rows.of_evaluation(answer)
+    return rows.of_evaluation(answer, columns=rounds.columns_of_strangers if unseen else rows.CLIENTS)
 
 
 def _go_to(cfg: DictConfig, engine: Engine, folder: Path, round: int, copy: Path, scratch: Path) -> Checkpoint:

@@ -28,7 +28,7 @@ STATUS = {0: "done", 1: "failed", 2: "invalid", 130: "interrupted"}
 def new(cfg: DictConfig, origin: Origin) -> dict[str, Any]:
     """The record of a run that begins."""
     record: dict[str, Any] = {"status": "running", "exit_code": None, "seed": cfg.seed, "final": {}}
-    record |= {"digests": [], "data": None, "stopped_early": False, "resumed_at": []}
+    record |= {"best": None, "digests": [], "data": None, "stopped_early": False, "resumed_at": []}
     record |= {"choices": origin.choices, "overrides": origin.overrides}
     return record | describe() | {"config": OmegaConf.to_container(cfg, resolve=True)}
 
@@ -45,6 +45,7 @@ class Record(BaseModel):
     error: str = ""
     stopped_early: bool = False
     final: dict[str, Any] = {}
+    best: dict[str, Any] | None = None  # the round that is best by validation
     digests: list[str] = []
     data: dict[str, str] | None = None
     resumed_at: list[int] = []

@@ -14,7 +14,20 @@ from fl_bench.errors import Damaged
 from fl_bench.storage import files
 
 # Columns stand in the order of these names and prefixes, then in the order they came.
-ORDER = ("round", "client", "status", "num_examples", "train_", "test_", "client_", "clients_", "aggregated", "bytes_")
+ORDER = (
+    "round",
+    "client",
+    "status",
+    "num_examples",
+    "train_",
+    "test_",
+    "validation_",
+    "client_",
+    "unseen_",
+    "clients_",
+    "aggregated",
+    "bytes_",
+)
 
 NAMES = ("clients", "metrics", "timing")  # the tables that a checkpoint may know
 
