@@ -81,9 +81,10 @@ class Turn:
         `correct` is called between the backward pass and the optimiser's step.
         """
         self.steps += 1
-        pieces = {"pieces": self.local["accumulate"]} if self.local["accumulate"] > 1 else {}  # where a task knows them
+        given = (self.model, batch, optimizer or self.optimizer, correct)
+        pieces = self.local["accumulate"]
         with self._precision():
-            return self.task.step(self.model, batch, optimizer or self.optimizer, correct, **pieces)
+            return self.task.step(*given) if pieces == 1 else self.task.step_in_pieces(*given, pieces)
 
     def _precision(self) -> AbstractContextManager[Any]:
         if self.local["precision"] == "float32":

@@ -153,32 +153,31 @@ class Task(ABC):
         `batch` has the columns of the data as tensors [B, ...]; see `batch_mean`.
         """
 
-    def step(
-        self, model: nn.Module, batch: Batch, optimizer: Any, correct: Callable[[], None], pieces: int = 1
-    ) -> Metrics:
-        """One optimiser step, and its metrics; `correct` lets the strategy change the gradients before it is taken.
-
-        With `pieces` the batch is worked on in so many, or as many as it has examples: their gradients add up to that
-        of the mean loss.
-        """
+    def step(self, model: nn.Module, batch: Batch, optimizer: Any, correct: Callable[[], None]) -> Metrics:
+        """One optimiser step, and its metrics; `correct` lets the strategy change the gradients before it is taken."""
         optimizer.zero_grad()
-        if pieces == 1:
-            loss, metrics = self.objective(model, batch)
-            loss.backward()
-        else:
-            metrics = self._in_pieces(model, batch, pieces)
+        loss, metrics = self.objective(model, batch)
+        loss.backward()
         correct()
         optimizer.step()
         return metrics
 
-    def _in_pieces(self, model: nn.Module, batch: Batch, pieces: int) -> Metrics:
-        """Add up the gradients of a batch that is worked on in pieces, and return its metrics."""
+    def step_in_pieces(
+        self, model: nn.Module, batch: Batch, optimizer: Any, correct: Callable[[], None], pieces: int
+    ) -> Metrics:
+        """The same step of a batch that is worked on in so many pieces, or as many as it has examples, one by one.
+
+        The gradients of their losses, by their share of the examples, add up to that of the whole.
+        """
+        optimizer.zero_grad()
         count = len(next(iter(batch.values())))
         found = []
         for rows in np.array_split(np.arange(count), min(pieces, count)):
             loss, metrics = self.objective(model, {name: column[rows] for name, column in batch.items()})
             (loss * (len(rows) / count)).backward()
             found.append(metrics)
+        correct()
+        optimizer.step()
         return merge(found)
 
     def score(self, model: nn.Module, batch: Batch) -> Metrics:

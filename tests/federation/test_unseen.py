@@ -110,8 +110,10 @@ def test_a_sample_of_the_clients_is_evaluated_the_same_each_time(launch: Launch)
 
 @pytest.mark.parametrize("strategy", ["scaffold", "fedper", "oort", "fedbuff", "centralized"])
 def test_with_strategies_of_every_kind_and_in_any_packing(launch: Launch, strategy: str) -> None:
-    words: tuple[str, ...] = (*SMALL, *UNSEEN, f"strategy={strategy}", "evaluate.clients=true", "network=heterogeneous", "task=cifar",
-             "evaluate.max_clients=5", "evaluate.validation=clients", "compression=topk")  # fmt: skip
+    words: tuple[str, ...] = (
+        *SMALL, *UNSEEN, f"strategy={strategy}", "evaluate.clients=true", "network=heterogeneous", "task=cifar",
+        "evaluate.max_clients=5", "evaluate.validation=clients", "compression=topk",
+    )  # fmt: skip
     words += ("strategy.buffer=3",) if strategy == "fedbuff" else ()
     one = launch(*words)
     assert digests(one) == digests(launch(*words, "engine.packing=false"))
