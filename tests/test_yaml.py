@@ -18,7 +18,7 @@ def test_strategies(launch: Launch, strategy: str) -> None:  # on task=cifar the
     launch(f"strategy={strategy}", *SMALL)
 
 
-@pytest.mark.parametrize("partition", [name for name in options("partition") if name != "natural"])
+@pytest.mark.parametrize("partition", [name for name in options("partition") if name not in ("natural", "file")])
 def test_partitions(launch: Launch, partition: str) -> None:
     launch(f"partition={partition}", *SMALL)
 
@@ -28,6 +28,13 @@ def test_a_natural_partition_needs_data_from_several_sources(
 ) -> None:
     launch("partition=natural", exit_code=2)
     assert 'partition: this one needs a column "source", and the data has x, y' in capsys.readouterr().err
+
+
+def test_a_partition_from_a_file_needs_one(launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:
+    launch("partition=file", exit_code=2)
+    assert (
+        "partition.path=None: give a CSV file with columns row and client, such as a run's " in capsys.readouterr().err
+    )
 
 
 FIGURES = {

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-PATHS = ("data.root", "model.path", "network.traces")  # model.path may also be a name on the hub
+PATHS = ("data.root", "model.path", "network.traces", "partition.path")  # model.path may also be a name on the hub
 
 
 def with_absolute_paths(cfg: DictConfig) -> DictConfig:

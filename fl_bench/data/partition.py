@@ -37,17 +37,21 @@ class Partition:
     ends: Ints  # [num_clients]
 
     @classmethod
-    def of(cls, owners: Ints, num_clients: int, holdout: float, rng: Generator) -> "Partition":
-        """Each client's rows in random order, the last `holdout` of them (rounded down) held out.
+    def of(
+        cls, owners: Ints, num_clients: int, holdout: float, rng: Generator, heldout: NDArray[np.bool_] | None = None
+    ) -> "Partition":
+        """Each client's rows in random order, the last `holdout` of them (rounded down) held out, or as `heldout` says.
 
-        `owners` [N] has the owner of each row, -1 for nobody.
+        `owners` [N] has the owner of each row, -1 for nobody; `heldout` [N] says of each row whether it is held out.
         """
         order = rng.permutation(len(owners))
-        order = order[np.argsort(owners[order], kind="stable")]
+        late = np.zeros(len(owners), bool) if heldout is None else heldout
+        order = order[np.lexsort((late[order], owners[order]))]
         rows = order[np.searchsorted(owners[order], 0) :]
         sizes = np.bincount(owners[rows], minlength=num_clients)
         starts = np.concatenate(([0], np.cumsum(sizes)))
-        return cls(rows, starts, starts[1:] - (sizes * holdout).astype(np.int64))
+        kept = sizes * holdout if heldout is None else np.bincount(owners[rows[late[rows]]], minlength=num_clients)
+        return cls(rows, starts, starts[1:] - kept.astype(np.int64))
 
     def train_rows(self, client: int) -> Ints:
         """What the client trains on."""

@@ -16,9 +16,11 @@ from torch import nn
 from fl_bench import rng
 from fl_bench.build import build, call, find_target
 from fl_bench.config.rules import require
+from fl_bench.data import split
 from fl_bench.data.arrays import FederatedData, rows_of
 from fl_bench.data.labels import countable
 from fl_bench.data.partition import UNSEEN, Partition
+from fl_bench.data.split import Split
 from fl_bench.engines.base import Engine
 from fl_bench.errors import ConfigError, note
 from fl_bench.federation.exchange import Job
@@ -56,11 +58,11 @@ def prepare(cfg: DictConfig, task: Task, scratch: Path) -> Trainer:
     data = task.load(cfg.data, scratch)
     if cfg.num_clients > (there := data.num_samples - len(validation_rows(cfg, data.num_samples))):
         raise ConfigError(f"num_clients={cfg.num_clients}: there are only {there} samples to share out")
-    owners = _owners(cfg, data)
+    owners, heldout = _owners(cfg, data)
     if nobodys := np.count_nonzero(owners == -1) - len(kept := validation_rows(cfg, data.num_samples)):
         note(f"partition: no client holds {nobodys} of the {data.num_samples - len(kept)} training samples")
     order = rng.generator(cfg.seed, "partition order")
-    partition = Partition.of(owners, cfg.num_clients, cfg.partition.holdout, order)
+    partition = Partition.of(owners, cfg.num_clients, cfg.partition.holdout, order, heldout)
     if count := round(cfg.num_clients * (cfg.partition.get("unseen") or 0)):
         unseen = np.sort(rng.generator(cfg.seed, "unseen").choice(cfg.num_clients, count, replace=False))
         partition.of_clients(unseen).save(scratch, UNSEEN)
@@ -70,8 +72,8 @@ def prepare(cfg: DictConfig, task: Task, scratch: Path) -> Trainer:
     return trainer_in(scratch)
 
 
-def _owners(cfg: DictConfig, data: FederatedData) -> NDArray[np.int64]:
-    """The client who owns each training row [N], -1 for nobody: none has what the server keeps."""
+def _owners(cfg: DictConfig, data: FederatedData) -> Split:
+    """The client who owns each training row, none those that the server keeps; and what the partition has held out."""
     kept = validation_rows(cfg, data.num_samples)
     rest = np.setdiff1d(np.arange(data.num_samples), kept)
     columns = rows_of(data.train, rest) if len(kept) else data.train
@@ -83,13 +85,18 @@ def _owners(cfg: DictConfig, data: FederatedData) -> NDArray[np.int64]:
         num_clients=cfg.num_clients,
         rng=rng.generator(cfg.seed, "partition"),
     )
+    shared, heldout = shared if isinstance(shared, Split) else (shared, None)
     whole = isinstance(shared, np.ndarray) and shared.shape == rest.shape and shared.dtype.kind == "i"
     if not (whole and shared.min() >= -1 and shared.max() < cfg.num_clients):
         wish = "must return an integer for each training row, the client who owns it, or -1"
         raise ConfigError(f"partition._target_={cfg.partition._target_}: {wish}")
     owners = np.full(data.num_samples, -1, shared.dtype)
     owners[rest] = shared
-    return owners
+    if heldout is None:
+        return Split(owners, None)
+    late = np.zeros(data.num_samples, bool)
+    late[rest] = heldout
+    return Split(owners, late)
 
 
 def make_strategy(server: DictConfig) -> Strategy:
@@ -247,7 +254,9 @@ def _say_what_stays(trainer: Trainer) -> None:
 
 
 def write_partition(trainer: Trainer, folder: Path) -> None:
-    """partition.csv: how many samples of each label, or range of numbers, each client holds, where it holds any."""
+    """partition.csv: how many samples of each label, or range of numbers, each client holds, where it holds any; and
+    which they are.
+    """
     numbers, classes = countable(trainer.data.train["y"], trainer.data.classes)
     both = (trainer.partition, trainer.unseen)
     counts = np.concatenate([partition.label_counts(numbers, len(classes)) for partition in both])
@@ -258,3 +267,4 @@ def write_partition(trainer: Trainer, folder: Path) -> None:
     table.writerow(("client", "label", "samples"))
     table.writerows(zip(clients.tolist(), names, counts[clients, labels].tolist(), strict=True))
     write(folder / "partition.csv", text.getvalue().encode())
+    split.write(trainer.partition, trainer.unseen, folder)

@@ -1,0 +1,70 @@
+"""Who holds which rows, as a table that other programs can read, and that `partition=file` reads again."""
+
+import gzip
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from fl_bench.data.arrays import Columns
+from fl_bench.data.partition import Partition
+from fl_bench.errors import ConfigError
+from fl_bench.storage import files
+
+NAME = "split.csv.gz"
+COLUMNS = ["row", "client", "heldout"]
+
+
+class Split(NamedTuple):
+    """What a partition returns that also says which rows are held out."""
+
+    owners: NDArray[np.int64]  # [N]: of each training row the client, -1 for nobody
+    heldout: NDArray[np.bool_] | None  # [N]; None: the share partition.holdout of each client's rows
+
+
+def write(partition: Partition, unseen: Partition, folder: Path) -> None:
+    """Write every row that somebody holds to `folder`: its number, its client, and whether it is held out (1 or 0).
+
+    Clients who never train come after those who do, as in all tables of a run.
+    """
+    parts = []
+    for first, part in ((0, partition), (len(partition.ends), unseen)):
+        clients = np.repeat(np.arange(len(part.ends)), np.diff(part.starts))
+        parts.append(np.stack([part.rows, first + clients, np.arange(len(part.rows)) >= part.ends[clients]], axis=1))
+    table = np.concatenate(parts)
+    lines = (",".join(map(str, row)) for row in [COLUMNS, *table[np.argsort(table[:, 0])].tolist()])
+    files.write(folder / NAME, gzip.compress("".join(f"{line}\n" for line in lines).encode(), mtime=0))
+
+
+def from_file(columns: Columns, num_clients: int, rng: Generator, path: str | None) -> Split:
+    """The partition in a CSV file with columns row, client and, where it is to say so, heldout (0 or 1).
+
+    Rows that are not in it nobody holds. Any `split.csv.gz` of a run is such a file.
+
+    Raises:
+        ConfigError: where the file cannot be read, or names rows or clients that there are not.
+    """
+    import pandas as pd  # a quarter of a second, for this partition only
+
+    count = len(next(iter(columns.values())))
+    where = f"partition.path={path}"
+    if path is None:
+        raise ConfigError(f"{where}: give a CSV file with columns row and client, such as a run's {NAME}")
+    try:
+        table: Any = pd.read_csv(Path(path).expanduser())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{where}: cannot be read ({' '.join(str(error).split())})") from error
+    if lacking := [name for name in COLUMNS[:2] if name not in table]:
+        raise ConfigError(f"{where}: has no column {lacking[0]}; it needs row and client, and may have heldout")
+    for name, end in (("row", count), ("client", num_clients), ("heldout", 2)):
+        if name in table and not (table[name].dtype.kind == "i" and table[name].between(0, end - 1).all()):
+            raise ConfigError(f"{where}: column {name} must have integers from 0 to {end - 1}")
+    if table.row.duplicated().any():
+        raise ConfigError(f"{where}: names row {table.row[table.row.duplicated()].iloc[0]} twice")
+    owners, heldout = np.full(count, -1, np.int64), np.zeros(count, bool)
+    owners[table.row] = table.client
+    if "heldout" in table:
+        heldout[table.row] = table.heldout == 1
+    return Split(owners, heldout if "heldout" in table else None)

@@ -1,0 +1,81 @@
+"""The table of who holds which rows: written by every run, read again, or made by somebody else."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import Launch, compose, digests
+
+from fl_bench.data import split
+from fl_bench.data.partition import NOBODY, Partition
+from fl_bench.errors import ConfigError
+from fl_bench.runs.experiment import prepare
+from fl_bench.tasks.mnist import Mnist
+
+SMALL = ("data=synthetic", "data.num_samples=60", "num_clients=4", "num_rounds=2", "partition.holdout=0.3")
+COLUMNS = {"y": np.zeros(6, np.int64)}
+
+
+def test_a_table_by_hand(tmp_path: Path) -> None:
+    seen = Partition(np.array([4, 1, 0]), np.array([0, 2, 3]), np.array([1, 3]))
+    split.write(seen, Partition(np.array([5]), np.array([0, 1]), np.array([0])), tmp_path)
+    text = gzip.decompress((tmp_path / "split.csv.gz").read_bytes()).decode()
+    assert text == "row,client,heldout\n0,1,0\n1,0,1\n4,0,0\n5,2,1\n"
+    owners, heldout = split.from_file(COLUMNS, 3, np.random.default_rng(0), str(tmp_path / "split.csv.gz"))
+    assert owners.tolist() == [1, 0, -1, -1, 0, 2]
+    assert heldout is not None
+    assert heldout.tolist() == [False, True, False, False, False, True]
+
+
+def test_a_run_with_the_split_of_another_is_the_same(launch: Launch, tmp_path: Path) -> None:
+    first = launch(*SMALL, "partition=dirichlet", "evaluate.clients=true")
+    again = launch(*SMALL, "partition=file", f"partition.path={first}/split.csv.gz", "evaluate.clients=true")
+    assert digests(again) == digests(first)
+    assert (again / "split.csv.gz").read_bytes() == (first / "split.csv.gz").read_bytes()
+
+
+def test_what_is_held_out_does_not_depend_on_the_seed(launch: Launch, tmp_path: Path) -> None:
+    first = launch(*SMALL, "partition=linear")
+    table = pd.read_csv(first / "split.csv.gz")
+    trainer = prepare(
+        compose(*SMALL, "seed=5", "partition=file", f"partition.path={first}/split.csv.gz"), Mnist(), tmp_path
+    )
+    for client in range(4):
+        mine = table[table.client == client]
+        assert sorted(trainer.partition.heldout_rows(client)) == sorted(mine.row[mine.heldout == 1])
+        assert sorted(trainer.partition.train_rows(client)) == sorted(mine.row[mine.heldout == 0])
+
+
+def test_a_table_that_does_not_say_what_is_held_out(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text("client,row\n1,0\n1,5\n0,2\n")
+    owners, heldout = split.from_file(COLUMNS, 2, np.random.default_rng(0), str(tmp_path / "mine.csv"))
+    assert (owners.tolist(), heldout) == ([1, -1, 0, -1, -1, 1], None)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (None, "cannot be read \\(.*No such file"),
+        ("", "cannot be read \\(No columns to parse from file\\)"),
+        ("row,clients\n1,1\n", "has no column client; it needs row and client, and may have heldout"),
+        ("row,client\n1,1\n6,0\n", "column row must have integers from 0 to 5"),
+        ("row,client\n1,2\n", "column client must have integers from 0 to 1"),
+        ("row,client\n1,x\n", "column client must have integers from 0 to 1"),
+        ("row,client,heldout\n1,1,\n", "column heldout must have integers from 0 to 1"),
+        ("row,client\n1,1\n1,0\n", "names row 1 twice"),
+    ],
+    ids=str,
+)
+def test_tables_that_cannot_be(tmp_path: Path, text: str | None, line: str) -> None:
+    file = tmp_path / "mine.csv"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ConfigError, match=f"partition.path={file}: {line}"):
+        split.from_file(COLUMNS, 2, np.random.default_rng(0), str(file))
+
+
+def test_nobody_is_a_partition_too() -> None:
+    nobody = Partition(NOBODY, np.zeros(1, np.int64), NOBODY)
+    assert nobody.label_counts(np.zeros(3, np.int64), 2).shape == (0, 2)
