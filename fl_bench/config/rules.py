@@ -107,10 +107,12 @@ def validate(cfg: DictConfig) -> None:
         if name not in Config.__dataclass_fields__:
             known = flat(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
             raise ConfigError(f"{name}: unknown key; {suggest(name, known)}")
+    if missing := Config.__dataclass_fields__.keys() - cfg.keys():  # before those that follow one of them
+        raise ConfigError(f"{min(missing)}: has no value")
     values: Any = OmegaConf.to_container(cfg, resolve=True)
     complete = OmegaConf.merge(OmegaConf.structured(Config), values)
-    if missing := OmegaConf.missing_keys(complete):
-        raise ConfigError(f"{min(missing)}: has no value")
+    if unset := OmegaConf.missing_keys(complete):
+        raise ConfigError(f"{min(unset)}: has no value")
     for key, value in flat(values).items():
         require(key, value, not isinstance(value, int) or abs(value) <= LARGEST, "is too large a number")
         if key.count(".") + _depth(value) > DEEPEST - OUTSIDE:

@@ -160,11 +160,18 @@ def refuse_unread(cfg: DictConfig, origin: Origin, compose: Compose, folder: Pat
         """Who has set a key: 2 a word, 1 the experiment, 0 another option, which may set what another word turns on."""
         if key in named or not origin.choices["experiment"]:
             return 2 * (key in named)
-        return int(OmegaConf.select(cfg, key) != OmegaConf.select(plain(), key))
+        return int(_said(cfg, key) != _said(plain(), key))
 
     for key, by, holds, why in SILENCES:
         if OmegaConf.select(cfg, key) is not None and holds(cfg) and layer(key) > layer(by):
             raise ConfigError(f"{key}={OmegaConf.select(cfg, key)}: has no effect: {why.format(cfg=cfg)}")
+
+
+def _said(cfg: DictConfig, key: str) -> Any:
+    """The value of a key as the yaml has it: one that follows another key is not set because the other one is."""
+    group, _, name = key.rpartition(".")
+    raw: Any = OmegaConf.to_container(OmegaConf.select(cfg, group) if group else cfg, resolve=False)
+    return raw.get(name)
 
 
 def _refuse_added(cfg: DictConfig, option: DictConfig, origin: Origin) -> None:
