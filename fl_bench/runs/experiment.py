@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -208,13 +209,26 @@ def _say_what_stays(trainer: Trainer) -> None:
 
 
 def write_partition(trainer: Trainer, folder: Path) -> None:
-    """partition.csv: how many samples of each label, or range of numbers, each client holds, where it holds any."""
-    numbers, classes = countable(trainer.data.train["y"], trainer.data.classes)
-    counts = trainer.partition.label_counts(numbers, len(classes))
-    clients, labels = np.nonzero(counts)
-    names = map(classes.__getitem__, labels.tolist())
+    """partition.csv: how many samples of each label, or range of numbers, each client holds, where it holds any.
+
+    And sources.csv, where the data has sources: how many of each.
+    """
+    data = trainer.data
+    _write_counts(trainer, folder / "partition.csv", "label", *countable(data.train["y"], data.classes))
+    if "source" in data.train:
+        values, numbers = np.unique(data.train["source"], return_inverse=True)
+        names = [data.sources[value] if data.sources else str(value) for value in values]
+        _write_counts(trainer, folder / "sources.csv", "source", numbers, names)
+
+
+def _write_counts(trainer: Trainer, file: Path, what: str, numbers: NDArray, names: Sequence[str]) -> None:
+    """A table with a row for each client and each of the `names` that it holds samples of; `numbers` are those of all."""
+    counts = trainer.partition.label_counts(numbers, len(names))
+    clients, held = np.nonzero(counts)
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(("client", "label", "samples"))
-    table.writerows(zip(clients.tolist(), names, counts[clients, labels].tolist(), strict=True))
-    write(folder / "partition.csv", text.getvalue().encode())
+    table.writerow(("client", what, "samples"))
+    table.writerows(
+        zip(clients.tolist(), map(names.__getitem__, held.tolist()), counts[clients, held].tolist(), strict=True)
+    )
+    write(file, text.getvalue().encode())
