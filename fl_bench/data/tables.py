@@ -15,8 +15,8 @@ MOST_VALUES = 50  # of a column of words, which becomes so many columns of 0 and
 def every_nth(groups: Sequence[NDArray], nth: int) -> NDArray[np.bool_]:
     """Whether each row [N] is for the test set: one row in `nth`, of each group and of each group within it.
 
-    `groups` are arrays [N]: rows are sorted by the first, then by the second and so on, then at random, and every nth is
-    taken. A group may give one row more or less than its share.
+    `groups` are arrays [N]: rows are sorted by the first, then by the second and so on, then at random, and every nth
+    is taken. A group may give one row more or less than its share.
 
     Examples:
         >>> every_nth([np.repeat(["a", "b"], 4)], nth=4).reshape(2, 4).sum(axis=1).tolist()
@@ -82,3 +82,16 @@ def federated(
     if source is not None:
         train["source"] = source[~is_test].astype(np.int64)
     return FederatedData(train, test, tuple(classes), sources=tuple(sources))
+
+
+def breast_cancer() -> FederatedData:
+    """569 tumours with 30 measures each, malignant or benign; every fifth is for the test set.
+
+    Wolberg et al. 1993, UCI Breast Cancer Wisconsin (CC BY 4.0), in the package scikit-learn. It has no sources.
+    """
+    from sklearn.datasets import load_breast_cancer
+
+    found = load_breast_cancer(as_frame=True)
+    y = found.target.to_numpy()
+    is_test = every_nth([y], nth=5)
+    return federated(features_of(found.data, is_test), y, is_test, [str(name) for name in found.target_names])

