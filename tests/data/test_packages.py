@@ -43,7 +43,7 @@ def real(module: Any, name: str) -> pytest.MarkDecorator:
 
 HEART = """id,age,sex,dataset,cp,trestbps,chol,num
 1,40,Male,Cleveland,asymptomatic,120,200,0
-2,60,Female,Cleveland,non-anginal,140,,2
+2,60,Male,Cleveland,non-anginal,140,,2
 3,50,Male,Cleveland,non-anginal,0,300,1
 4,50,Male,Basel,asymptomatic,130,0,1
 5,50,Male,Basel,asymptomatic,130,0,0
