@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import long
 
 from fl_bench.data import fetch, flights, har, heart
 
@@ -95,6 +96,7 @@ def test_flights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert data.train["x"].shape[1] == 2 + 2 + 1 + 1 + 1 + 2
 
 
+@long
 @real(flights, flights.SDIST)
 def test_the_real_flights() -> None:
     data = flights.flights()
