@@ -35,13 +35,16 @@ def build(node: DictConfig, base: type[T], **given: Any) -> T:
 def call(target: Callable[..., Any], node: DictConfig, skip: Sequence[str] = ("_target_",), **given: Any) -> Any:
     """Call `target` with the entries of `node` but for those of `skip`, and with `given`.
 
-    Nodes below that have a `_target_` are built first. Raises ConfigError where a value does not fit the
+    Nodes below that have a `_target_` are built first, but for an argument that the target declares as DictConfig: it
+    gets the node, for what can be built later only. Raises ConfigError where a value does not fit the
     type that the target's signature declares, or where the target itself cannot take it.
     """
-    arguments = {}
+    arguments: dict[str, Any] = {}
     for name in (str(name) for name in node if str(name) not in skip):
         value = node[name]
-        if isinstance(value, DictConfig) and "_target_" in value:
+        if isinstance(value, DictConfig) and _hints(target).get(name) is DictConfig:
+            arguments[name] = value
+        elif isinstance(value, DictConfig) and "_target_" in value:
             arguments[name] = build(value, object)
         else:
             arguments[name] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
@@ -87,6 +90,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}" if known else "there are none"
 
 
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)  # type: ignore[misc]
+
+
 def _check_arguments(
     target: Callable[..., Any], arguments: Mapping[str, Any], node: DictConfig, given: Mapping[str, Any]
 ) -> None:
@@ -95,7 +102,7 @@ def _check_arguments(
     except ValueError as error:  # some of what is written in C
         raise ConfigError(f"{path(node)}._target_={node.get('_target_')}: does not say what it takes") from error
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)  # type: ignore[misc]
+    hints = _hints(target)
     for name, value in arguments.items():
         if name in given or (name not in parameters and not open_ended):
             raise ConfigError(f"{path(node, name)}: unknown key; {nearest(name, set(parameters) - set(given))}")

@@ -139,7 +139,7 @@ def option_of(file: Path, group: str) -> Option:
 
 def _is_for_users(key: Key, prefix: str) -> bool:
     wiring = WIRING & set(key.name.removeprefix(prefix).split("."))
-    return not wiring and not key.value.startswith(("${.", "${model."))
+    return not wiring and not key.value.startswith(("${.", "${model"))
 
 
 def groups() -> list[str]:

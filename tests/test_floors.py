@@ -16,7 +16,7 @@ FLOORS = [
     ["federation"],
     ["strategies"],
     ["compression", "network", "tasks"],
-    ["results"],
+    ["models", "results"],
     ["data"],
     ["storage"],
     ["config"],

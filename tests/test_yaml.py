@@ -43,6 +43,8 @@ FIGURES = {
     "imdb": {"sentences.png"},
     "sam": {"round_0000.png", "round_0002.png", "rounds.gif"},
     "dcgan": {"round_0000.png", "round_0002.png", "rounds.gif"},
+    "tabular": {"confusion.png"},
+    "series": {"confusion.png"},
 }
 
 

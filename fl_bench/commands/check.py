@@ -12,6 +12,7 @@ from fl_bench.build import find_target, nearest
 from fl_bench.commands._common import add_config_dir
 from fl_bench.config.compose import compose, compose_with_choices, options
 from fl_bench.config.explain import explained
+from fl_bench.config.fit import refuse_unfit
 from fl_bench.config.origin import Origin
 from fl_bench.config.rules import validate
 from fl_bench.config.unread import refuse_unread
@@ -45,6 +46,7 @@ def command(given: argparse.Namespace) -> int:
         for strategy in strategies if name == "all" else [name]:
             words = [f"strategy={strategy}", *overrides]
             cfg, choices = compose_with_choices(words, given.config_dir)
+            refuse_unfit(cfg, choices, given.config_dir)
             validate(cfg)
             refuse_unread(cfg, Origin(choices, words), composed, given.config_dir)
 

@@ -28,6 +28,7 @@ from fl_bench.build import nearest
 from fl_bench.config.cells import refuse_cells
 from fl_bench.config.compose import SEARCH, choices, compose
 from fl_bench.config.explain import explained
+from fl_bench.config.fit import refuse_unfit
 from fl_bench.config.origin import Origin
 from fl_bench.config.paths import with_absolute_paths
 from fl_bench.config.rules import validate
@@ -122,6 +123,7 @@ def _run(cfg: DictConfig, given: argparse.Namespace, sweep: str) -> int:
 
     try:
         with explained(given.overrides, _own(given)):
+            refuse_unfit(cfg, origin.choices, _own(given))
             validate(cfg)
             refuse_unread(cfg, origin, composed, _own(given))
             start = Start.of(cfg)

@@ -8,6 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from fl_bench.config.compose import GROUPS, SEARCH, compose, compose_with_choices
+from fl_bench.config.fit import refuse_unfit
 from fl_bench.config.origin import Origin
 from fl_bench.config.rules import validate
 from fl_bench.config.unread import refuse_unread
@@ -28,6 +29,7 @@ def refuse_cells(words: Sequence[str], own: Path | None) -> None:
 
     def look(cell: Sequence[str]) -> DictConfig:
         cfg, choices = compose_with_choices([*cell, *search], own)
+        refuse_unfit(cfg, choices, own)
         validate(cfg)
         refuse_unread(cfg, Origin(choices, list(cell)), lambda other: compose([*other, *search], own), own)
         return cfg

@@ -34,12 +34,15 @@ def complete(old: Mapping[str, Any], choices: Choices | None = None) -> dict[str
     """The config of an older run with the keys that have come since, and their defaults.
 
     They are those of the options that it chose, as far as they are ours and its record has them as `choices`; of a
-    group whose option is not known, only those that all of its options have.
+    group whose option is not known, only those that all of its options have. An older run has no word on its model,
+    which is that of its task.
     """
-    shipped = {group: name for group, name in (choices or {}).items() if name in options(group)}
+    old, choices = _as_now(old), choices or {}
+    shipped = {group: name for group, name in choices.items() if name in options(group)}
     default: Any = OmegaConf.to_container(compose(words_of(shipped)), resolve=False)
     shared: Any = OmegaConf.to_container(OmegaConf.load(MAIN), resolve=False)
-    default |= {group: shared.get(group, {}) for group in GROUPS if group in old and group not in shipped}
+    known = {*shipped, "model"} if "task" in shipped and "model" not in choices else {*shipped}
+    default |= {group: shared.get(group, {}) for group in GROUPS if group in old and group not in known}
     whole: Any = OmegaConf.to_container(OmegaConf.create(_fill(old, default)), resolve=True)
     return dict(whole)
 
@@ -54,7 +57,9 @@ def changes(
 
     A key that only one of them has counts as its default in the other, see `complete`.
     """
-    a, b = flat(old), flat(new)
+    a, b = flat(_as_now(old)), flat(_as_now(new))
+    for values in (a, b):
+        values.pop("model", None)  # an empty mapping, which is a key of its own
     if lacking := b.keys() - a.keys():
         a |= {key: value for key, value in flat(complete(old, old_choices)).items() if key in lacking}
     if lacking := a.keys() - b.keys():
@@ -107,6 +112,14 @@ def refuse_changes(old: Mapping[str, Any], cfg: DictConfig, round: int, old_choi
 
 def shown(value: Any) -> str:
     return "nothing" if value is ... else str(value)
+
+
+def _as_now(old: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config of a run, without a key that task=cifar had once, and that `model.norm` says."""
+    task = old.get("task")
+    if not isinstance(task, Mapping) or task.get("_target_") != "fl_bench.tasks.cifar.Cifar":
+        return old
+    return {**old, "task": {key: value for key, value in task.items() if key != "norm"}}
 
 
 def _fill(old: Mapping[str, Any], default: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

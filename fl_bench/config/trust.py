@@ -22,6 +22,8 @@ FLOWER = re.compile(r"flwr\.serverapp\.strategy\.[A-Z]\w*")  # its strategies: t
 WHERE = {  # by key: the folders and files of this package in which what it may name is defined
     "engine": ("engines",),
     "task": ("tasks",),
+    "model": ("models",),
+    "task.model": ("models",),  # where a task's yaml has model: ${model}
     "partition": ("data/partition.py",),
     "strategy.server": ("strategies",),
     "strategy.server.strategy": ("strategies",),

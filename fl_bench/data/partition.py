@@ -12,6 +12,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from fl_bench.config.rules import require
 from fl_bench.data.arrays import Columns, new_array, open_array
 from fl_bench.data.labels import groups_of, labels_of
 from fl_bench.errors import ConfigError, note
@@ -152,7 +153,7 @@ def dirichlet(columns: Columns, num_clients: int, rng: Generator, alpha: float, 
         (100, [0, 1, 2])
     """
     labels = labels_of(columns, "dirichlet")
-    _check_alpha(alpha)
+    require("partition.alpha", alpha, 0 < alpha < np.inf, "must be a positive number")
     if not 0 <= min_samples * num_clients <= len(labels):
         wish = f"must be from 0 to {len(labels) // num_clients}, as {num_clients} clients share {len(labels)} samples"
         raise ConfigError(f"partition.min_samples={min_samples}: {wish}")
@@ -184,7 +185,7 @@ def dirichlet_equal(columns: Columns, num_clients: int, rng: Generator, alpha: f
         ([4, 4], [1, 1])
     """
     labels = labels_of(columns, "dirichlet_equal")
-    _check_alpha(alpha)
+    require("partition.alpha", alpha, 0 < alpha < np.inf, "must be a positive number")
     names, left = np.unique(labels, return_counts=True)
     weights = alpha * (left / len(labels))
     sizes = np.diff(np.arange(num_clients + 1) * len(labels) // num_clients)
@@ -219,10 +220,10 @@ def shards(columns: Columns, num_clients: int, rng: Generator, per_client: int) 
     labels = labels_of(columns, "shards")
     num_shards = num_clients * per_client
     if not num_clients <= num_shards <= len(labels):
-        raise ConfigError(
-            f"partition.per_client={per_client}: must be between 1 and {len(labels) // num_clients}, "
-            f"as {num_clients} clients share {len(labels)} samples"
+        wish = (
+            f"must be between 1 and {len(labels) // num_clients}, as {num_clients} clients share {len(labels)} samples"
         )
+        raise ConfigError(f"partition.per_client={per_client}: {wish}")
     order = rng.permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
     client_of_shard = rng.permutation(num_shards) // per_client
@@ -261,25 +262,31 @@ def pathological(columns: Columns, num_clients: int, rng: Generator, classes_per
     return owners
 
 
-def natural(columns: Columns, num_clients: int, rng: Generator) -> Ints:
+def natural(columns: Columns, num_clients: int, rng: Generator, min_samples: int = 0) -> Ints:
     """Each client holds rows of one source only (column "source"); client k of source k modulo their number.
 
+    With fewer clients than sources, source k goes to client k modulo their number. Sources with fewer than
+    `min_samples` rows are left out before; a note says how many.
+
     Raises:
-        ConfigError: where there are fewer clients than sources, or the data has no column "source".
+        ConfigError: where all sources are left out, or the data has no column "source".
 
     Examples:
-        >>> sources = np.repeat([0, 1], [2, 4])
-        >>> owners = natural({"source": sources}, 2, np.random.default_rng(0))
-        >>> owners.tolist()
+        >>> natural({"source": np.repeat([0, 1], [2, 4])}, 2, np.random.default_rng(0)).tolist()
         [0, 0, 1, 1, 1, 1]
     """
     sources = groups_of(columns, "source")
     owners = np.full(len(sources), -1, dtype=np.int64)
-    names = np.unique(sources)
+    names, sizes = np.unique(sources, return_counts=True)
+    most = sizes.max()
+    require("partition.min_samples", min_samples, min_samples <= most, f"the largest source has {most} samples")
+    if few := np.count_nonzero(sizes < min_samples):
+        note(f"partition.min_samples={min_samples}: {few} of the {len(names)} sources have fewer, and are left out")
+        names = names[sizes >= min_samples]
     if num_clients < len(names):
-        raise ConfigError(f"num_clients={num_clients}: must be at least the {len(names)} sources of this data")
+        note(f"num_clients={num_clients}: the data has {len(names)} sources, and a client holds several")
     for index, name in enumerate(names):
-        holders = np.arange(index, num_clients, len(names))
+        holders = np.arange(index, max(num_clients, index + 1), len(names)) % num_clients
         rows = np.flatnonzero(sources == name)
         owners[rows] = holders[_by_share(np.ones(len(holders)), len(rows), rng)]
     return owners
@@ -287,11 +294,6 @@ def natural(columns: Columns, num_clients: int, rng: Generator) -> Ints:
 
 def _count(columns: Columns) -> int:
     return len(next(iter(columns.values())))
-
-
-def _check_alpha(alpha: float) -> None:
-    if not 0 < alpha < np.inf:
-        raise ConfigError(f"partition.alpha={alpha}: must be a positive number")
 
 
 def _top_up(owners: Ints, num_clients: int, min_samples: int, rng: Generator) -> int:

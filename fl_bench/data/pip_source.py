@@ -1,4 +1,4 @@
-"""A script: pip's finder and session bring the source package with this name and sha256 to stdout, and run nothing.
+"""A script: pip's finder and session bring the package with this file name and sha256 to stdout, and run nothing.
 
 `pip download` builds a source package to learn its metadata, even where nobody asks for them, so that the package's own
 code runs; pip has no public way without. What is used here is private, but knows the user's indexes, links, proxies,
@@ -15,7 +15,8 @@ def fetch(project: str, name: str, sha256: str) -> bytes:
     """The content of the first file of this name, in pip's order, that has this sha256."""
     command = create_command("download")
     with command.main_context():
-        options, _ = command.parse_args(["--no-input", "--no-binary=:all:"])
+        kind = "--only-binary" if name.endswith(".whl") else "--no-binary"
+        options, _ = command.parse_args(["--no-input", f"{kind}=:all:"])
         session = command.get_default_session(options)  # type: ignore[attr-defined]
         finder = command._build_package_finder(options, session, ignore_requires_python=True)  # type: ignore[attr-defined]
         for candidate in finder.find_all_candidates(project):

@@ -1,6 +1,9 @@
 """Who holds which rows, as a table that other programs can read, and that `partition=file` reads again."""
 
+import csv
 import gzip
+import io
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,7 +11,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from fl_bench.data.arrays import Columns
+from fl_bench.data.arrays import Columns, FederatedData
+from fl_bench.data.labels import countable
 from fl_bench.data.partition import Partition
 from fl_bench.errors import ConfigError
 from fl_bench.storage import files
@@ -24,18 +28,42 @@ class Split(NamedTuple):
     heldout: NDArray[np.bool_] | None  # [N]; None: the share partition.holdout of each client's rows
 
 
-def write(partition: Partition, unseen: Partition, folder: Path) -> None:
-    """Write every row that somebody holds to `folder`: its number, its client, and whether it is held out (1 or 0).
+def write(data: FederatedData, partition: Partition, unseen: Partition, folder: Path) -> None:
+    """Write to `folder` who holds what; clients who never train come after those who do, as in all tables of a run.
 
-    Clients who never train come after those who do, as in all tables of a run.
+    partition.csv: how many samples of each label, or range of numbers, each client holds, where it holds any.
+    sources.csv, where the data has sources: how many of each. And every row that somebody holds: its number, its
+    client, and whether it is held out (1 or 0).
     """
+    both = (partition, unseen)
+    _write_counts(both, folder / "partition.csv", "label", *countable(data.train["y"], data.classes))
+    if "source" in data.train:
+        values, numbers = np.unique(data.train["source"], return_inverse=True)
+        names = [data.sources[value] if data.sources else str(value) for value in values]
+        _write_counts(both, folder / "sources.csv", "source", numbers, names)
     parts = []
-    for first, part in ((0, partition), (len(partition.ends), unseen)):
+    for first, part in zip((0, len(partition.ends)), both, strict=True):
         clients = np.repeat(np.arange(len(part.ends)), np.diff(part.starts))
         parts.append(np.stack([part.rows, first + clients, np.arange(len(part.rows)) >= part.ends[clients]], axis=1))
     table = np.concatenate(parts)
-    lines = (",".join(map(str, row)) for row in [COLUMNS, *table[np.argsort(table[:, 0])].tolist()])
-    files.write(folder / NAME, gzip.compress("".join(f"{line}\n" for line in lines).encode(), mtime=0))
+    text = _text([COLUMNS, *table[np.argsort(table[:, 0])].tolist()])
+    files.write(folder / NAME, gzip.compress(text, mtime=0))
+
+
+def _write_counts(
+    partitions: Iterable[Partition], file: Path, what: str, numbers: NDArray, names: Sequence[str]
+) -> None:
+    """A row for each client and each of the `names` that it holds samples of; `numbers` [N] has that of a sample."""
+    counts = np.concatenate([partition.label_counts(numbers, len(names)) for partition in partitions])
+    clients, held = np.nonzero(counts)
+    cells = zip(clients.tolist(), map(names.__getitem__, held.tolist()), counts[clients, held].tolist(), strict=True)
+    files.write(file, _text([("client", what, "samples"), *cells]))
+
+
+def _text(rows: Iterable[Sequence[Any]]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
 
 
 def from_file(columns: Columns, num_clients: int, rng: Generator, path: str | None) -> Split:

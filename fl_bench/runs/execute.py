@@ -16,6 +16,7 @@ from fl_bench.build import build
 from fl_bench.compression.base import Codec
 from fl_bench.config.changes import identity, refuse_changes
 from fl_bench.config.origin import UNKNOWN, Origin
+from fl_bench.data import split
 from fl_bench.data.labels import countable
 from fl_bench.engines.base import Engine
 from fl_bench.engines.resources import limit_gpus, share_gpus
@@ -147,7 +148,7 @@ def run(
 def _observers(made: Experiment, store: Store, start: Checkpoint | None, journal: Journal) -> list[Observer]:
     """Who is told of a round, in this order: it is whole on disk before anybody hears of it."""
     cfg, trainer = made.cfg, made.trainer
-    experiment.write_partition(trainer, made.folder)
+    split.write(trainer.data, trainer.partition, trainer.unseen, made.folder)
     guard = Guard(cfg, metric_of(cfg.early_stop.metric or "", trainer.metrics))
     if start is not None:
         start.put_back({guard.keeps: guard})

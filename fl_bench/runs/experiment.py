@@ -1,7 +1,5 @@
 """The parts of an experiment, made from its config, and the checks whether they fit together."""
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,7 @@ from torch import nn
 from fl_bench import rng
 from fl_bench.build import build, call, find_target
 from fl_bench.config.rules import require
-from fl_bench.data import split
 from fl_bench.data.arrays import FederatedData, rows_of
-from fl_bench.data.labels import countable
 from fl_bench.data.partition import UNSEEN, Partition
 from fl_bench.data.split import Split
 from fl_bench.engines.base import Engine
@@ -32,7 +28,7 @@ from fl_bench.network.clock import Network
 from fl_bench.network.schedule import Schedule
 from fl_bench.runs.privacy import check_privacy
 from fl_bench.storage.checkpoint import Store
-from fl_bench.storage.files import digest, write
+from fl_bench.storage.files import digest
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.layers import layers
 from fl_bench.tasks.base import Task
@@ -251,20 +247,3 @@ def _say_what_stays(trainer: Trainer) -> None:
         note("the strategy finds no layer of this model to keep at the clients: it is the same as without")
     if trainer.personal and not trainer.layout.size:
         note("the strategy keeps every layer of this model at the clients: they train alone")
-
-
-def write_partition(trainer: Trainer, folder: Path) -> None:
-    """partition.csv: how many samples of each label, or range of numbers, each client holds, where it holds any; and
-    which they are.
-    """
-    numbers, classes = countable(trainer.data.train["y"], trainer.data.classes)
-    both = (trainer.partition, trainer.unseen)
-    counts = np.concatenate([partition.label_counts(numbers, len(classes)) for partition in both])
-    clients, labels = np.nonzero(counts)
-    names = map(classes.__getitem__, labels.tolist())
-    text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("client", "label", "samples"))
-    table.writerows(zip(clients.tolist(), names, counts[clients, labels].tolist(), strict=True))
-    write(folder / "partition.csv", text.getvalue().encode())
-    split.write(trainer.partition, trainer.unseen, folder)

@@ -1,5 +1,6 @@
 """What every task is made of; a new one overrides what it does differently."""
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,15 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fl_bench.build import call, nearest
+from fl_bench.build import call, find_target, nearest
 from fl_bench.data.arrays import Columns, FederatedData
 from fl_bench.data.fetch import WAYS_OUT
 from fl_bench.errors import ConfigError, disk_trouble
 from fl_bench.metrics import Mean, Metric, merge
+from fl_bench.models.norms import LAYERS, replace_norms
 from fl_bench.tasks.sgd import SGD, Clipped
 
 Batch = Mapping[str, Tensor]
@@ -214,6 +216,38 @@ class Task(ABC):
 
     def figures(self, model: nn.Module, data: FederatedData, folder: Path) -> None:
         """Draw what the final model does into PNG files in `folder`; import matplotlib here, not in the workers."""
+
+
+class ByName(Task):
+    """A task that takes any model of the group `model`: its yaml has `model: ${model}`.
+
+    Examples are column "x" [N, *shape], and the model gives as many numbers as there are classes.
+    """
+
+    def __init__(self, model: DictConfig) -> None:
+        self.chosen = model
+
+    def model(self, data: FederatedData) -> nn.Module:
+        return model_of(self.chosen, data.train["x"].shape[1:], len(data.classes))
+
+
+def model_of(node: DictConfig, shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """The model that `node` names, for examples of `shape` (without the batch), with other norms where it says so.
+
+    Raises:
+        ConfigError: where a key is wrong, or the model cannot take examples of this shape.
+    """
+    node = OmegaConf.create({"model": node}).model  # so that errors name model.norm, not task.model.norm
+    target, norm = find_target(node), node.get("norm")
+    ours = "norm" not in inspect.signature(target).parameters  # otherwise the function sees to it
+    skip = ("_target_", "norm") if ours else ("_target_",)
+    model: nn.Module = call(target, node, skip, shape=shape, num_classes=num_classes)
+    if ours and norm is not None:
+        if norm not in LAYERS:
+            raise ConfigError(f"model.norm={norm}: must be one of {', '.join(LAYERS)}, or null")
+        if not replace_norms(model, norm):
+            raise ConfigError(f"model.norm={norm}: {target.__name__} has no BatchNorm in whose place it could be")
+    return model
 
 
 class Classifier(Task):

@@ -1,8 +1,6 @@
-"""Small colour images by the CNN of PyTorch's 60-minute blitz (conv 3-6-16 with kernels of 5, then 120-84-10)."""
+"""Small colour images, by default by the CNN of PyTorch's 60-minute blitz."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import torch
 from numpy.typing import NDArray
@@ -11,29 +9,12 @@ from torch import nn
 from fl_bench.data import sources
 from fl_bench.data.arrays import Columns, FederatedData
 from fl_bench.errors import ConfigError
-from fl_bench.tasks.base import Batch, ImageClassifier
-
-NORMS: dict[str | None, Callable[[int], list[nn.Module]]] = {
-    None: lambda channels: [],
-    "batch": lambda channels: [nn.BatchNorm2d(channels)],
-    "group": lambda channels: [nn.GroupNorm(2, channels)],
-}
+from fl_bench.tasks.base import Batch, ByName, ImageClassifier
 
 
-class Cifar(ImageClassifier):
+class Cifar(ByName, ImageClassifier):
     mean = 0.5
     std = 0.5
-
-    def __init__(self, norm: Literal["batch", "group"] | None) -> None:
-        self.norm = NORMS[norm]
-
-    def model(self, data: FederatedData) -> nn.Module:
-        return nn.Sequential(
-            nn.Conv2d(3, 6, 5), *self.norm(6), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(6, 16, 5), *self.norm(16), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Flatten(), nn.Linear(16 * 5 * 5, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(),
-            nn.Linear(84, len(data.classes)),
-        )  # fmt: skip
 
     def gather(self, columns: Columns, rows: NDArray, device: torch.device | str) -> Batch:
         batch = dict(super().gather(columns, rows, device))

@@ -1,4 +1,4 @@
-"""Handwritten digits by logistic regression (784 -> 10): the classic first experiment of federated learning."""
+"""Handwritten digits, by default by logistic regression (784 -> 10): the classic first federated experiment."""
 
 from pathlib import Path
 
@@ -8,15 +8,12 @@ from fl_bench.build import nearest
 from fl_bench.data import sources
 from fl_bench.data.arrays import FederatedData
 from fl_bench.errors import ConfigError
-from fl_bench.tasks.base import ImageClassifier
+from fl_bench.tasks.base import ByName, ImageClassifier
 
 FAMILY = ("MNIST", "FashionMNIST", "KMNIST", "EMNIST")
 
 
-class Mnist(ImageClassifier):
-    def model(self, data: FederatedData) -> nn.Module:
-        return nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, len(data.classes)))
-
+class Mnist(ByName, ImageClassifier):
     def load_embedded(self, folder: Path) -> FederatedData:
         return sources.digits()
 

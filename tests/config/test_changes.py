@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from conftest import compose, digests
+from omegaconf import OmegaConf
 
 from fl_bench import commands
-from fl_bench.config.changes import complete, refuse_changes
+from fl_bench.config.changes import changes, complete, refuse_changes
 from fl_bench.errors import ConfigError
 from fl_bench.runs.verify import differences
 from fl_bench.storage.sealed import seal, unseal
@@ -85,9 +86,26 @@ def test_what_is_completed() -> None:
     assert whole["local"]["optimizer"] == {"name": "Adam"}
     assert whole["local"]["lr_horizon"] == 100
     assert whole["early_stop"] is None
-    assert complete(old, {"task": "cifar", "strategy": "of-the-users-own"})["model"] == {"norm": None}
+    assert complete(old, {"task": "cifar", "strategy": "of-the-users-own"})["model"] == {
+        "_target_": "fl_bench.models.cnn.blitz",
+        "norm": None,
+    }
+    assert complete(old, {"task": "cifar", "model": "of-the-users-own"})["model"] == {}
     assert complete(old, {"task": "cifar"})["num_rounds"] == 30
     assert complete(old)["model"] == {}
+
+
+def test_a_run_from_before_models_had_names_goes_on() -> None:
+    """With `choices` that do not know the group, and the key of the task that was `model.norm`."""
+    new: Any = OmegaConf.to_container(compose("task=cifar", "model.norm=batch"), resolve=True)
+    task = {"_target_": "fl_bench.tasks.cifar.Cifar", "norm": "batch"}
+    old = new | {"model": {"norm": "batch"}, "task": task}
+    assert changes(old, new, {"task": "cifar"}, {"task": "cifar", "model": "blitz"}) == {}
+    assert complete(old, {"task": "cifar"}) == new
+    new = OmegaConf.to_container(compose("task=mnist"), resolve=True)
+    old = new | {"model": {}, "task": {"_target_": "fl_bench.tasks.mnist.Mnist"}}
+    assert changes(old, new, {"task": "mnist"}, {"task": "mnist", "model": "logistic"}) == {}
+    assert complete(old, {"task": "mnist"}) == new
 
 
 def test_a_tracker_may_change(record: Path) -> None:

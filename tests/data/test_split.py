@@ -9,6 +9,7 @@ import pytest
 from conftest import Launch, compose, digests
 
 from fl_bench.data import split
+from fl_bench.data.arrays import FederatedData
 from fl_bench.data.partition import NOBODY, Partition
 from fl_bench.errors import ConfigError
 from fl_bench.runs.experiment import prepare
@@ -16,11 +17,12 @@ from fl_bench.tasks.mnist import Mnist
 
 SMALL = ("data=synthetic", "data.num_samples=60", "num_clients=4", "num_rounds=2", "partition.holdout=0.3")
 COLUMNS = {"y": np.zeros(6, np.int64)}
+DATA = FederatedData(COLUMNS, COLUMNS, ("all",))
 
 
 def test_a_table_by_hand(tmp_path: Path) -> None:
     seen = Partition(np.array([4, 1, 0]), np.array([0, 2, 3]), np.array([1, 3]))
-    split.write(seen, Partition(np.array([5]), np.array([0, 1]), np.array([0])), tmp_path)
+    split.write(DATA, seen, Partition(np.array([5]), np.array([0, 1]), np.array([0])), tmp_path)
     text = gzip.decompress((tmp_path / "split.csv.gz").read_bytes()).decode()
     assert text == "row,client,heldout\n0,1,0\n1,0,1\n4,0,0\n5,2,1\n"
     owners, heldout = split.from_file(COLUMNS, 3, np.random.default_rng(0), str(tmp_path / "split.csv.gz"))
