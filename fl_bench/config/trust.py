@@ -23,6 +23,8 @@ WHERE = {  # by key: the folders and files of this package in which what it may 
     "engine": ("engines",),
     "task": ("tasks",),
     "partition": ("data/partition.py",),
+    "shift": ("data/shift.py",),
+    "augment": ("data/augment.py",),
     "strategy.server": ("strategies",),
     "strategy.server.strategy": ("strategies",),
     "strategy.server.privacy": ("strategies",),

@@ -2,10 +2,12 @@
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
@@ -68,8 +70,11 @@ def prepare(cfg: DictConfig, task: Task, scratch: Path) -> Trainer:
     if nobodys := np.count_nonzero(owners == -1):
         note(f"partition: no client holds {nobodys} of the {data.num_samples} training samples")
     order = rng.generator(cfg.seed, "partition order")
-    Partition.of(owners, cfg.num_clients, cfg.partition.holdout, order).save(scratch)
-    data.save(scratch)
+    partition = Partition.of(owners, cfg.num_clients, cfg.partition.holdout, order)
+    given = {"columns": data.train, "partition": partition, "classes": data.classes, "seed": cfg.seed}
+    shifted = call(find_target(cfg.shift), cfg.shift, **given)
+    partition.save(scratch)
+    replace(data, train=shifted).save(scratch)
     return trainer_in(scratch)
 
 
@@ -121,6 +126,7 @@ def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
     """Raise ConfigError for parts that do not fit together, before any round begins."""
     trainer.algorithm.suit(trainer.task)
     trainer.metric_names()  # which refuses what the task does not declare
+    _check_augment(trainer)
     _say_what_stays(trainer)
     trainer.channel.up.suit(trainer.channel.down)
     if trainer.algorithm.bounded and not trainer.channel.up.lossless:
@@ -153,6 +159,20 @@ def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
         for name in wanted:
             if name not in known:
                 raise ConfigError(f"strategy.metrics: clients do not report {name}; they report {', '.join(known)}")
+
+
+def _check_augment(trainer: Trainer) -> None:
+    """Raise ConfigError where the clients' training images cannot be changed as `augment` says."""
+    if not trainer.augment.draws:
+        return
+    batch = trainer.task.gather(trainer.data.train, np.arange(1), trainer.device)
+    images, channels = batch.get("x"), trainer.augment.channels
+    if images is None or images.dtype != torch.uint8 or images.ndim != 4:
+        wish = f"needs images, a column x of uint8 [N, channels, height, width], and the data has {', '.join(batch)}"
+        raise ConfigError(f"augment: {wish}; use augment=none")
+    if channels and images.shape[1] not in channels:
+        wish = f"needs images of {' or '.join(map(str, channels))} channels, and these have {images.shape[1]}"
+        raise ConfigError(f"augment: {wish}; use augment=none or flip_crop")
 
 
 def _check_metric(key: str, metric: str, cfg: DictConfig, trainer: Trainer) -> None:

@@ -155,7 +155,10 @@ def test_an_option_of_ones_own_is_looked_at_too(tmp_path: Path) -> None:
 
 
 def test_our_options_have_all_keys_that_they_take() -> None:
-    given = {"partition": {"columns", "num_clients", "rng"}, "network": {"seed", "steps", "bytes_down", "bytes_up"}}
+    given = {
+        "partition": {"columns", "num_clients", "rng"}, "shift": {"columns", "partition", "classes", "seed"},
+        "network": {"seed", "steps", "bytes_down", "bytes_up"},
+    }  # fmt: skip
     for group in set(WHOLE) - {"data"}:
         for name in options(group):
             node = compose([f"{group}={name}"])[group]
