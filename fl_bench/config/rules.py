@@ -90,7 +90,10 @@ RULES: list[Rule] = [
         lambda value, _: OmegaConf.is_config(value),
         "is chosen as compression/down=none, fp16 or quantize",
     ),
-    *(_part(key) for key in ("task", "partition", "network", "engine", "tracker", "compression.up")),
+    *(
+        _part(key)
+        for key in ("task", "partition", "shift", "augment", "network", "engine", "tracker", "compression.up")
+    ),
     *(_part(f"strategy.{key}") for key in ("server", "client", "schedule")),
     ("partition.holdout", lambda value, _: is_number(value) and 0 <= value < 1, "must be from 0 to below 1"),
     (

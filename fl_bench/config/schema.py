@@ -78,6 +78,8 @@ class Config:
     data: dict[str, Any] = MISSING
     strategy: dict[str, Any] = MISSING
     partition: dict[str, Any] = MISSING
+    shift: dict[str, Any] = MISSING
+    augment: dict[str, Any] = MISSING
     compression: dict[str, Any] = MISSING
     network: dict[str, Any] = MISSING
     tracker: dict[str, Any] = MISSING

@@ -25,6 +25,8 @@ WHERE = {  # by key: the folders and files of this package in which what it may 
     "model": ("models",),
     "task.model": ("models",),  # where a task's yaml has model: ${model}
     "partition": ("data/partition.py",),
+    "shift": ("data/shift.py",),
+    "augment": ("data/augment.py",),
     "strategy.server": ("strategies",),
     "strategy.server.strategy": ("strategies",),
     "strategy.server.privacy": ("strategies",),

@@ -16,6 +16,7 @@ from fl_bench import rng
 from fl_bench.build import build
 from fl_bench.compression.base import Codec
 from fl_bench.data.arrays import Columns, FederatedData
+from fl_bench.data.augment import Augment, Chances
 from fl_bench.data.partition import NOBODY, UNSEEN, Partition
 from fl_bench.errors import ConfigError
 from fl_bench.federation.channel import Channel
@@ -83,6 +84,7 @@ class Trainer:
         self.validation_rows = validation_rows(cfg, self.data.num_samples)
         self.clients_validate: bool = cfg.evaluate.validation == "clients"
         self.task: Task = build(cfg.task, Task)
+        self.augment: Augment = build(cfg.augment, Augment)
         self.metrics = {metric.name: metric for metric in self.task.metrics}
         self.algorithm: LocalAlgorithm = build(cfg.strategy.client, LocalAlgorithm)
         rng.seed_torch(self.seed, "model")
@@ -100,6 +102,13 @@ class Trainer:
     def rows(self, client: int) -> NDArray:
         """The rows that the client's training works on."""
         return self.algorithm.rows(self.partition, client)
+
+    def examples(self, rows: NDArray, chances: Chances) -> Batch:
+        """The examples of these training rows to train on, augmented as `chances` [len(rows), ...] decide."""
+        batch = self.task.gather(self.data.train, rows, self.device)
+        if not self.augment.draws:
+            return batch
+        return {**batch, "x": self.augment(batch["x"], torch.from_numpy(chances).to(self.device))}
 
     def weight(self, num_examples: int) -> int:
         """What the model of a client with so many examples weighs in the mean."""
@@ -263,7 +272,8 @@ class Trainer:
         def stream(purpose: str) -> Iterator[Batch]:
             generator = rng.generator(self.seed, prefix + purpose, round, client)
             parts = batches(rows, self.local["batch_size"], generator)
-            return (self.task.gather(self.data.train, part, self.device) for part in parts)
+            chances = self.augment.chances(self.seed, prefix + purpose, round, client)
+            return (self.examples(part, chances(len(part))) for part in parts)
 
         return Turn(
             client=client, round=round, task=self.task, local=rates.of_round(self.local, round), model=self.flat.model,

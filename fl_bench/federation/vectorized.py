@@ -63,11 +63,14 @@ class Turns(Turn):
             batches(mine, size, rng.generator(self.trainer.seed, purpose, self.round, client))
             for client, mine in zip(self.clients, rows, strict=True)
         ]
+        chances = [self.trainer.augment.chances(self.trainer.seed, purpose, self.round, k) for k in self.clients]
         for step in range(max(steps)):
             parts = [next(order) for order, last in zip(orders, steps, strict=True) if step < last]
             width = max(map(len, parts))
             padded = np.stack([np.resize(part, width) for part in parts])
-            columns = self.task.gather(self.trainer.data.train, padded.ravel(), self.trainer.device)
+            mine = [chance(len(part)) for chance, part in zip(chances, parts, strict=False)]
+            drawn = np.concatenate([np.resize(some, (width, some.shape[1])) for some in mine])
+            columns = self.trainer.examples(padded.ravel(), drawn)
             real = np.arange(width) < np.array([[len(part)] for part in parts])
             yield {name: column.view(*padded.shape, *column.shape[1:]) for name, column in columns.items()} | {
                 REAL: torch.from_numpy(real).to(self.trainer.device)

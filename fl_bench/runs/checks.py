@@ -54,8 +54,9 @@ def one_client(kit: Kit) -> str:
     for round in range(1, cfg.num_rounds + 1):
         optimizer = trainer.task.optimizer(model, trainer.local)
         rng.seed_torch(cfg.seed, "torch", round)
+        chances = trainer.augment.chances(cfg.seed, "batches", round, 0)
         for part in islice(batches(rows, cfg.local.batch_size, rng.generator(cfg.seed, "batches", round)), count):
-            batch = trainer.task.gather(trainer.data.train, part, trainer.device)
+            batch = trainer.examples(part, chances(len(part)))
             trainer.task.step(model, batch, optimizer, lambda: None)
     return _same(_model(ours), {k: t.cpu() for k, t in model.state_dict().items()}, "the model of a plain loop")
 

@@ -1,5 +1,6 @@
 """The parts of an experiment, made from its config, and the checks whether they fit together."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,14 @@ def prepare(cfg: DictConfig, task: Task, scratch: Path) -> Trainer:
         note(f"partition: no client holds {nobodys} of the {data.num_samples - len(kept)} training samples")
     order = rng.generator(cfg.seed, "partition order")
     partition = Partition.of(owners, cfg.num_clients, cfg.partition.holdout, order, heldout)
+    given = {"columns": data.train, "partition": partition, "classes": data.classes, "seed": cfg.seed}
+    shifted = call(find_target(cfg.shift), cfg.shift, **given)
     if count := round(cfg.num_clients * (cfg.partition.get("unseen") or 0)):
         unseen = np.sort(rng.generator(cfg.seed, "unseen").choice(cfg.num_clients, count, replace=False))
         partition.of_clients(unseen).save(scratch, UNSEEN)
         partition = partition.of_clients(np.setdiff1d(np.arange(cfg.num_clients), unseen))
     partition.save(scratch)
-    data.save(scratch)
+    replace(data, train=shifted).save(scratch)
     return trainer_in(scratch)
 
 
@@ -148,6 +151,7 @@ def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
     """Raise ConfigError for parts that do not fit together, before any round begins."""
     trainer.algorithm.suit(trainer.task)
     trainer.metric_names()  # which refuses what the task does not declare
+    _check_augment(trainer)
     _say_what_stays(trainer)
     trainer.channel.up.suit(trainer.channel.down)
     if trainer.algorithm.bounded and not trainer.channel.up.lossless:
@@ -192,6 +196,20 @@ def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
         for name in wanted:
             if name not in known:
                 raise ConfigError(f"strategy.metrics: clients do not report {name}; they report {', '.join(known)}")
+
+
+def _check_augment(trainer: Trainer) -> None:
+    """Raise ConfigError where the clients' training images cannot be changed as `augment` says."""
+    if not trainer.augment.draws:
+        return
+    batch = trainer.task.gather(trainer.data.train, np.arange(1), trainer.device)
+    images, channels = batch.get("x"), trainer.augment.channels
+    if images is None or images.dtype != torch.uint8 or images.ndim != 4:
+        wish = f"needs images, a column x of uint8 [N, channels, height, width], and the data has {', '.join(batch)}"
+        raise ConfigError(f"augment: {wish}; use augment=none")
+    if channels and images.shape[1] not in channels:
+        wish = f"needs images of {' or '.join(map(str, channels))} channels, and these have {images.shape[1]}"
+        raise ConfigError(f"augment: {wish}; use augment=none or flip_crop")
 
 
 def _check_metric(key: str, metric: str, cfg: DictConfig, trainer: Trainer) -> None:

@@ -162,6 +162,7 @@ def test_our_options_have_all_keys_that_they_take() -> None:
     given = {
         "model": {"shape", "num_classes"},
         "partition": {"columns", "num_clients", "rng"},
+        "shift": {"columns", "partition", "classes", "seed"},
         "network": {"seed", "steps", "bytes_down", "bytes_up"},
     }
     for group in set(WHOLE) - {"data"}:
