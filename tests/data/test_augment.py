@@ -143,7 +143,7 @@ def test_none_hands_on_the_tasks_own_batches(tmp_path: Path, monkeypatch: pytest
 def test_nobody_is_evaluated_on_augmented_images(tmp_path: Path, name: str) -> None:
     plain, augmented = make(tmp_path), make(tmp_path, f"augment={name}")
     payload = plain.untrained()
-    batches = range(plain.num_test_batches)
+    batches = plain.test_batches
     assert augmented.test(payload, batches) == plain.test(payload, batches)
     assert augmented.evaluate_client(1, 1, payload, {}, {}) == plain.evaluate_client(1, 1, payload, {}, {})
 

@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 from conftest import Launch, compose, digests
 
+from fl_bench.build import build
 from fl_bench.data import split
 from fl_bench.data.arrays import FederatedData
 from fl_bench.data.partition import NOBODY, Partition
 from fl_bench.errors import ConfigError
 from fl_bench.runs.experiment import prepare
-from fl_bench.tasks.mnist import Mnist
+from fl_bench.tasks.base import Task
 
 SMALL = ("data=synthetic", "data.num_samples=60", "num_clients=4", "num_rounds=2", "partition.holdout=0.3")
 COLUMNS = {"y": np.zeros(6, np.int64)}
@@ -41,9 +42,8 @@ def test_a_run_with_the_split_of_another_is_the_same(launch: Launch, tmp_path: P
 def test_what_is_held_out_does_not_depend_on_the_seed(launch: Launch, tmp_path: Path) -> None:
     first = launch(*SMALL, "partition=linear")
     table = pd.read_csv(first / "split.csv.gz")
-    trainer = prepare(
-        compose(*SMALL, "seed=5", "partition=file", f"partition.path={first}/split.csv.gz"), Mnist(), tmp_path
-    )
+    cfg = compose(*SMALL, "seed=5", "partition=file", f"partition.path={first}/split.csv.gz")
+    trainer = prepare(cfg, build(cfg.task, Task), tmp_path)
     for client in range(4):
         mine = table[table.client == client]
         assert sorted(trainer.partition.heldout_rows(client)) == sorted(mine.row[mine.heldout == 1])

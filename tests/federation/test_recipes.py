@@ -13,9 +13,10 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from fl_bench import rng
+from fl_bench.build import build
 from fl_bench.federation.local import batches
 from fl_bench.runs.experiment import prepare
-from fl_bench.tasks.mnist import Mnist
+from fl_bench.tasks.base import Task
 from fl_bench.tasks.rates import of_round
 
 SMALL = ("data=synthetic", "data.num_samples=200", "num_clients=4", "local.steps=3", "local.batch_size=8")
@@ -53,7 +54,7 @@ def test_a_client_trains_with_them_as_a_plain_loop_does(launch: Launch, tmp_path
     )  # fmt: skip
     made = load_file(launch(*words) / "model.safetensors")
     cfg = compose(*words)
-    trainer = prepare(cfg, Mnist(), tmp_path)
+    trainer = prepare(cfg, build(cfg.task, Task), tmp_path)
     model, rows = trainer.flat.model, trainer.partition.train_rows(0)
     longest = 0.0
     for round, rate in enumerate([0.01, 0.01, 0.005, 0.005], 1):

@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 from conftest import Launch, compose, digests, forked, table
 
+from fl_bench.build import build
 from fl_bench.federation.local import Trainer
 from fl_bench.runs.execute import execute
 from fl_bench.runs.experiment import prepare
-from fl_bench.tasks.mnist import Mnist
+from fl_bench.tasks.base import Task
 
 SMALL = ("data=synthetic", "data.num_samples=400", "num_clients=10", "num_rounds=3", "local.steps=2", "seed=3")
 UNSEEN = ("partition.unseen=0.3", "partition.holdout=0.25")
 
 
 def made(tmp_path: Path, *words: str) -> Trainer:
-    return prepare(compose(*SMALL, *words), Mnist(), tmp_path)
+    return prepare(cfg := compose(*SMALL, *words), build(cfg.task, Task), tmp_path)
 
 
 def held(trainer: Trainer) -> list[set[int]]:
