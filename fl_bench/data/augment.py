@@ -7,7 +7,7 @@ whole numbers, or is rounded to them, so that it does not depend on the batch ei
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -132,13 +132,15 @@ class Operation(NamedTuple):
 
 def _operations(share: float, height: int, width: int) -> list[Operation]:
     """Those that RandAugment chooses from, each at this share of its greatest strength."""
-    from torchvision.transforms.v2 import functional as vision  # a second and a half to import
+    import torchvision.transforms.v2.functional  # a second and a half to import
 
-    def shear(images: Tensor, x: float, y: float) -> Tensor:
+    vision: Any = torchvision.transforms.v2.functional
+
+    def shear(images: Tensor, x: float, y: float) -> Any:
         angles = [math.degrees(math.atan(slope)) for slope in (x, y)]
         return vision.affine(images, angle=0, translate=[0, 0], scale=1, shear=angles, center=[0, 0])
 
-    def move(images: Tensor, x: float, y: float) -> Tensor:
+    def move(images: Tensor, x: float, y: float) -> Any:
         return vision.affine(images, angle=0, translate=[int(x), int(y)], scale=1, shear=[0, 0])
 
     return [

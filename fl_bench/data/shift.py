@@ -20,7 +20,7 @@ from fl_bench.errors import ConfigError
 
 Images = NDArray[np.uint8]  # [B, channels, height, width]
 Classes = Sequence[str]
-Change = Callable[[Any, Ints, int], NDArray]  # of a client's values, and their rows and the client
+Change = Callable[[Any, Ints, int], Any]  # of a client's values, and their rows and the client
 CHUNK = 1024  # rows at a time
 
 
@@ -37,7 +37,7 @@ def noise(columns: Columns, partition: Partition, classes: Classes, seed: int, s
     """
     _require(0 <= strength < math.inf, "strength", strength, "must be 0 or more")
 
-    def change(images: Images, rows: Ints, client: int) -> NDArray:
+    def change(images: Images, rows: Ints, client: int) -> Any:
         draws = (rng.generator(seed, "shift", row, client).standard_normal(images.shape[1:]) for row in rows.tolist())
         return images + 255 * strength * _place(client, partition) * np.stack(list(draws))
 
@@ -53,10 +53,9 @@ def rotation(columns: Columns, partition: Partition, classes: Classes, seed: int
     import torch
     from torchvision.transforms.v2.functional import InterpolationMode, rotate  # a second and a half to import
 
-    def change(images: Images, rows: Ints, client: int) -> NDArray:
+    def change(images: Images, rows: Ints, client: int) -> Any:
         angle = angles[client % len(angles)]
-        turned: NDArray = rotate(torch.from_numpy(images), angle, InterpolationMode.BILINEAR).numpy()
-        return turned
+        return rotate(torch.from_numpy(images), angle, InterpolationMode.BILINEAR).numpy()
 
     return _with_images(columns, partition, change)
 
@@ -65,7 +64,7 @@ def colour(columns: Columns, partition: Partition, classes: Classes, seed: int, 
     """Each channel of a client times a gain in 1 +- `strength`, plus an offset in 255 x (0 +- `strength` / 2)."""
     _require(0 <= strength <= 1, "strength", strength, "must be from 0 to 1")
 
-    def change(images: Images, rows: Ints, client: int) -> NDArray:
+    def change(images: Images, rows: Ints, client: int) -> Any:
         draws = rng.generator(seed, "shift", client=client).uniform(-1, 1, (2, images.shape[1], 1, 1))
         gain, offset = 1 + strength * draws[0], 255 * strength / 2 * draws[1]
         return images * gain + offset
@@ -78,9 +77,8 @@ def blur(columns: Columns, partition: Partition, classes: Classes, seed: int, si
     _require(0 <= sigma < math.inf, "sigma", sigma, "must be 0 or more")
     from scipy.ndimage import gaussian_filter
 
-    def change(images: Images, rows: Ints, client: int) -> NDArray:
-        blurred: NDArray = gaussian_filter(images.astype(np.float32), sigma * _place(client, partition), axes=(2, 3))
-        return blurred
+    def change(images: Images, rows: Ints, client: int) -> Any:
+        return gaussian_filter(images.astype(np.float32), sigma * _place(client, partition), axes=(2, 3))
 
     return _with_images(columns, partition, change)
 
@@ -126,7 +124,8 @@ def _with_images(columns: Columns, partition: Partition, change: Change) -> Colu
     """The columns with each client's images changed, rounded to what a pixel can be."""
 
     def pixels(images: Images, rows: Ints, client: int) -> Images:
-        return np.rint(change(images, rows, client)).clip(0, 255).astype(np.uint8)
+        changed: Images = np.rint(change(images, rows, client)).clip(0, 255).astype(np.uint8)
+        return changed
 
     images = columns.get("x")
     if not (isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim == 4):

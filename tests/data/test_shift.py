@@ -116,7 +116,7 @@ def test_the_circle_of_classes_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
         def permutation(self, count: int) -> NDArray[np.int64]:
             return np.array([2, 0, 1])
 
-    monkeypatch.setattr(shift.rng, "generator", lambda seed, purpose: Drawn())
+    monkeypatch.setattr("fl_bench.data.shift.rng.generator", lambda seed, purpose: Drawn())
     y = np.array([0, 1, 2, 0, 1, 2])
     found = shifted("labels", {"y": y}, shared_out([0] * 3 + [1] * 3, 2), classes=TEN[:3], groups=2)["y"]
     assert found.tolist() == [0, 1, 2, 1, 2, 0]  # after 0 comes 1, after 1 the circle's first, 2 -> 0
