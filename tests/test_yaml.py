@@ -33,6 +33,7 @@ def test_a_natural_partition_needs_data_from_several_sources(
 FIGURES = {
     "mnist": {"predictions.png"},
     "cifar": {"predictions.png", "confusion.png"},
+    "images": {"predictions.png", "confusion.png"},
     "imdb": {"sentences.png"},
     "sam": {"round_0000.png", "round_0002.png", "rounds.gif"},
     "dcgan": {"round_0000.png", "round_0002.png", "rounds.gif"},
