@@ -8,7 +8,6 @@ from works import MODELS
 
 from fl_bench.data.arrays import FederatedData
 from fl_bench.tasks.base import ImageClassifier
-from fl_bench.tasks.cifar import Cifar
 
 
 class Files(ImageClassifier):
@@ -30,7 +29,7 @@ class Files(ImageClassifier):
 
 class LeNet(Files):
     name = "cifar"
-    gather = Cifar.gather
+    channels_last = True
 
 
 class Linear(Files):

@@ -40,6 +40,7 @@ def test_a_partition_from_a_file_needs_one(launch: Launch, capsys: pytest.Captur
 FIGURES = {
     "mnist": {"predictions.png"},
     "cifar": {"predictions.png", "confusion.png"},
+    "images": {"predictions.png", "confusion.png"},
     "imdb": {"sentences.png"},
     "sam": {"round_0000.png", "round_0002.png", "rounds.gif"},
     "dcgan": {"round_0000.png", "round_0002.png", "rounds.gif"},

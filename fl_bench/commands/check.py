@@ -13,6 +13,7 @@ from fl_bench.commands._common import add_config_dir
 from fl_bench.config.compose import compose, compose_with_choices, options
 from fl_bench.config.explain import explained
 from fl_bench.config.fit import refuse_unfit
+from fl_bench.config.named import add_named
 from fl_bench.config.origin import Origin
 from fl_bench.config.rules import validate
 from fl_bench.config.unread import refuse_unread
@@ -43,6 +44,7 @@ def command(given: argparse.Namespace) -> int:
         return compose(words, given.config_dir)
 
     with explained(overrides, given.config_dir), scratch_folder() as scratch:
+        add_named(overrides, given.config_dir)
         for strategy in strategies if name == "all" else [name]:
             words = [f"strategy={strategy}", *overrides]
             cfg, choices = compose_with_choices(words, given.config_dir)

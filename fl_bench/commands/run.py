@@ -29,6 +29,7 @@ from fl_bench.config.cells import refuse_cells
 from fl_bench.config.compose import SEARCH, choices, compose
 from fl_bench.config.explain import explained
 from fl_bench.config.fit import refuse_unfit
+from fl_bench.config.named import add_named
 from fl_bench.config.origin import Origin
 from fl_bench.config.paths import with_absolute_paths
 from fl_bench.config.rules import validate
@@ -80,6 +81,7 @@ def command(given: argparse.Namespace) -> int:
     try:
         with explained(given.overrides, _own(given)), _said_by_hydra() if given.cfg else nullcontext():
             refuse_choices(given.overrides, given.multirun, _own(given))
+            add_named(given.overrides, _own(given))
             if given.multirun:
                 refuse_cells(given.overrides, _own(given))
             _run_hydra(

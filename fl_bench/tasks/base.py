@@ -2,8 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +15,13 @@ from torch.nn import functional
 
 from fl_bench.build import call, find_target, nearest
 from fl_bench.data.arrays import Columns, FederatedData
-from fl_bench.data.fetch import WAYS_OUT
-from fl_bench.errors import ConfigError, disk_trouble
+from fl_bench.errors import ConfigError
 from fl_bench.metrics import Mean, Metric, merge
 from fl_bench.models.norms import LAYERS, replace_norms
 from fl_bench.tasks.sgd import SGD, Clipped
 
 Batch = Mapping[str, Tensor]
 Metrics = dict[str, Mean]
-
-PRETRAINED = "pretrained"  # the folder or link beside the data where every worker finds a pretrained model
 
 
 def gather(columns: Columns, rows: NDArray, device: torch.device | str = "cpu") -> Batch:
@@ -46,60 +42,6 @@ def batch_mean(value: Tensor, count: int) -> Mean:
         Mean(total=tensor(2., dtype=torch.float64), count=4)
     """
     return Mean(value.detach().double() * count, count)
-
-
-def transformers_quietly() -> Any:
-    """The package transformers: seconds to import, so only the tasks that use it do, when they do."""
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    return transformers
-
-
-@contextmanager
-def loading(path: str | Path) -> Iterator[None]:
-    """Says in one line why nothing can be made of the pretrained model in `path`, a folder or an id of the hub.
-
-    Raises:
-        ConfigError: where that is so.
-    """
-    try:
-        yield
-    except Exception as error:  # at files that are not what they should be, transformers raises a dozen kinds
-        if disk_trouble(error):
-            raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        if "ignore_mismatched_sizes" in reason:
-            reason = "the weights have other shapes than config.json says"
-        raise ConfigError(f"model.path={path}: cannot be loaded ({reason}); {WAYS_OUT}") from error
-
-
-def from_pretrained(kind: Any, path: str | Path, **options: Any) -> Any:
-    """What `kind`, a class of transformers, makes of the files in `path`; code in there is neither run nor asked about.
-
-    Raises:
-        ConfigError: where it can make nothing of them.
-    """
-    with loading(path):
-        return kind.from_pretrained(path, trust_remote_code=False, **options)
-
-
-def pretrained_model(kind: Any, path: str | Path, new_head: bool = False, **options: Any) -> nn.Module:
-    """A model of `kind` with the weights in `path`, safetensors only; `new_head`: what is behind the body may be new.
-
-    Raises:
-        ConfigError: where they cannot be read, or are those of another model.
-    """
-    model: Any
-    model, found = from_pretrained(kind, path, use_safetensors=True, output_loading_info=True, **options)
-    body = f"{model.base_model_prefix}." if new_head else ""
-    lacking = sorted(
-        name for name in found["missing_keys"] if name.startswith(body) and not (new_head and "pooler" in name)
-    )
-    if lacking:
-        raise ConfigError(f"model.path={path}: has no weights for {lacking[0]} of {type(model).__name__}; {WAYS_OUT}")
-    return model  # type: ignore[no-any-return]
 
 
 class Task(ABC):
@@ -246,7 +188,7 @@ def model_of(node: DictConfig, shape: tuple[int, ...], num_classes: int) -> nn.M
         if norm not in LAYERS:
             raise ConfigError(f"model.norm={norm}: must be one of {', '.join(LAYERS)}, or null")
         if not replace_norms(model, norm):
-            raise ConfigError(f"model.norm={norm}: {target.__name__} has no BatchNorm in whose place it could be")
+            raise ConfigError(f"model.norm={norm}: {type(model).__name__} has no BatchNorm in whose place it could be")
     return model
 
 
@@ -287,11 +229,18 @@ class ImageClassifier(Classifier):
         `model` and the sources of data. The model takes float32 [B, channels, height, width] and returns [B, classes].
 
     May override:
-        `mean` and `std`, by which pixels from 0 to 1 are normalised.
+        `mean` and `std`, by which pixels from 0 to 1 are normalised, and `channels_last`.
     """
 
     mean: float = 0.0
     std: float = 1.0
+    channels_last = False  # on the CPU convolutions are faster with the channels of a pixel side by side
+
+    def gather(self, columns: Columns, rows: NDArray, device: torch.device | str) -> Batch:
+        batch = dict(super().gather(columns, rows, device))
+        if self.channels_last and device == "cpu":
+            batch["x"] = batch["x"].contiguous(memory_format=torch.channels_last)
+        return batch
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
         # Normalised after the gather, so that uint8 is all that is stored and moved.

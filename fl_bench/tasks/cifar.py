@@ -2,25 +2,18 @@
 
 from pathlib import Path
 
-import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from fl_bench.data import sources
-from fl_bench.data.arrays import Columns, FederatedData
+from fl_bench.data.arrays import FederatedData
 from fl_bench.errors import ConfigError
-from fl_bench.tasks.base import Batch, ByName, ImageClassifier
+from fl_bench.tasks.base import ByName, ImageClassifier
 
 
 class Cifar(ByName, ImageClassifier):
     mean = 0.5
     std = 0.5
-
-    def gather(self, columns: Columns, rows: NDArray, device: torch.device | str) -> Batch:
-        batch = dict(super().gather(columns, rows, device))
-        if device == "cpu":  # where convolutions are faster with the channels of a pixel side by side
-            batch["x"] = batch["x"].contiguous(memory_format=torch.channels_last)
-        return batch
+    channels_last = True
 
     def load_embedded(self, folder: Path) -> FederatedData:
         return sources.digits_on_photos(copies=1)

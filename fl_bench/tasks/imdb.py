@@ -11,7 +11,8 @@ from fl_bench.data import reviews
 from fl_bench.data.arrays import PADDING, FederatedData, Ragged, writing_into
 from fl_bench.data.fetch import WAYS_OUT, use_cache_when_offline
 from fl_bench.errors import ConfigError, StorageError, disk_trouble
-from fl_bench.tasks.base import PRETRAINED, Batch, Classifier, from_pretrained, pretrained_model, transformers_quietly
+from fl_bench.models.pretrained import PRETRAINED, from_pretrained, pretrained_model, transformers_quietly
+from fl_bench.tasks.base import Batch, Classifier
 
 HUB = "albert/albert-base-v2"
 

@@ -18,18 +18,8 @@ from fl_bench.data.shapes import Scene
 from fl_bench.data.sources import TEST_PHOTOS, TRAIN_PHOTOS
 from fl_bench.errors import ConfigError
 from fl_bench.metrics import Mean, Metric
-from fl_bench.tasks.base import (
-    PRETRAINED,
-    Batch,
-    Metrics,
-    Task,
-    batch_mean,
-    from_pretrained,
-    gather,
-    loading,
-    pretrained_model,
-    transformers_quietly,
-)  # fmt: skip
+from fl_bench.models.pretrained import PRETRAINED, from_pretrained, loading, pretrained_model, transformers_quietly
+from fl_bench.tasks.base import Batch, Metrics, Task, batch_mean, gather
 
 HUB = "facebook/sam-vit-base"
 TINY = Path(__file__).parent / "sam_tiny"  # made by scripts/make_sam_checkpoint.py

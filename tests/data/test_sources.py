@@ -1,6 +1,7 @@
 """The real data in the wheels, generated data, and the loaders of data=full on small files in the real formats."""
 
 import hashlib
+import inspect
 import pickle
 import struct
 from pathlib import Path
@@ -81,6 +82,48 @@ def test_the_mnist_family_is_read_from_a_folder(launch: Launch, tmp_path: Path, 
     assert (data.train["x"].shape, data.test["x"].shape) == ((60, 1, 28, 28), (20, 1, 28, 28))
     assert data.train["y"][:11].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
     launch("data=full", f"data.root={tmp_path}", f"data.dataset={name}", "num_rounds=1")
+
+
+def test_sets_whose_halves_are_named_and_whose_images_come_with_channels_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torchvision.datasets
+
+    class Svhn:
+        def __init__(self, root: str, split: str, download: bool) -> None:
+            assert (root, download) == (str(tmp_path), False)
+            count = {"train": 30, "test": 10}[split]
+            self.data = np.full((count, 3, 32, 32), count, np.uint8)
+            self.labels = np.arange(count) % 10
+
+    monkeypatch.setattr(torchvision.datasets, "SVHN", Svhn)
+    data = sources.torchvision_images("SVHN", str(tmp_path))
+    assert (data.train["x"].shape, data.test["x"].shape) == ((30, 3, 32, 32), (10, 3, 32, 32))
+    assert (data.train["x"].max(), data.test["y"].tolist()) == (30, list(range(10)))
+    assert data.classes == tuple("0123456789")
+
+
+def test_the_data_sets_of_the_table_are_torchvisions_and_take_what_it_says() -> None:
+    import torchvision.datasets
+
+    for name, (which, *_) in sources.SETS.items():
+        taken = inspect.signature(getattr(torchvision.datasets, name)).parameters
+        assert {"root", which, "download"} <= {*taken, *({"train", "root", "download"} if "kwargs" in taken else {})}
+    assert (*torchvision.datasets.EMNIST.splits,) == tuple(sources.EMNIST)
+
+
+def test_the_task_images_reads_them_by_name(launch: Launch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_mnist(tmp_path, "EMNIST", "emnist-letters-", 27)
+    words = ("task=images", "data=torchvision", f"data.root={tmp_path}", "num_rounds=1", "local.steps=1")
+    launch(*words, "data.dataset=EMNIST", "data.split=letters", "model=lenet5", "num_clients=3")
+    for given, line in [
+        ("data.dataset=MNISTS", "data.dataset=MNISTS: did you mean MNIST?"),
+        ("data.split=letters", "data.split=letters: must be null, or with EMNIST one of byclass, bymerge, "),
+        ("data.dataset=STL10", f"data.root={tmp_path}: holds no readable STL10 ("),
+    ]:
+        capsys.readouterr()
+        launch(*words, given, exit_code=2)
+        assert f"fl-bench: {line}" in capsys.readouterr().err
 
 
 def test_emnist_has_47_classes_and_upright_letters(tmp_path: Path) -> None:

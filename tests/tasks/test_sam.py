@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from fl_bench.data import shapes
 from fl_bench.data.arrays import FederatedData
 from fl_bench.data.sources import TEST_PHOTOS, TRAIN_PHOTOS
-from fl_bench.tasks.base import gather, transformers_quietly
+from fl_bench.models.pretrained import transformers_quietly
+from fl_bench.tasks.base import gather
 from fl_bench.tasks.sam import LABEL, LINE, TILE, TINY, Sam, dice_loss, overlap
 
 GUESS = torch.tensor([[[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]], dtype=torch.bool)

@@ -1,0 +1,38 @@
+"""How large a model is, and how much a step computes."""
+
+import copy
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from fl_bench.federation.local import Trainer
+
+
+def size_of(trainer: Trainer, batch_size: int) -> dict[str, int]:
+    """`parameters` of the whole model, and `flops_per_step` of one step on a batch, forward and backward.
+
+    The latter as torch's counter has it: two for a multiplication with its addition, and nothing but products of
+    matrices and convolutions. It is left out where a step is not one of one loss, or cannot be counted.
+    """
+    model = trainer.flat.model
+    sizes = {"parameters": sum(parameter.numel() for parameter in model.parameters())}
+    flops = _flops(trainer, model, batch_size) if trainer.task.one_loss else None
+    return sizes if flops is None else sizes | {"flops_per_step": flops}
+
+
+def _flops(trainer: Trainer, model: nn.Module, batch_size: int) -> int | None:
+    """Counted on tensors that have shapes only, so that nothing is computed; None where a task looks at numbers."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    row = trainer.task.gather(trainer.data.train, np.zeros(1, np.int64), "cpu")
+    batch = {name: column.expand(batch_size, *column.shape[1:]).to("meta") for name, column in row.items()}
+    empty: dict[int, Any] = {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in model.parameters()}
+    empty |= {id(buffer): buffer.to("meta") for buffer in model.buffers()}  # which the copy has, instead of copies
+    try:
+        with FlopCounterMode(display=False) as counter:
+            loss: Any = trainer.task.objective(copy.deepcopy(model, empty).train(), batch)[0]
+            loss.backward()
+    except (RuntimeError, TypeError, ValueError):  # of torch, where a tensor without numbers cannot do
+        return None
+    return int(counter.get_total_flops())
