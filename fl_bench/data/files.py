@@ -1,6 +1,6 @@
 """A table of one's own, in CSV or Parquet files: which column is the label, and which says whose a row is."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from fl_bench.data.arrays import FederatedData
 from fl_bench.data.tables import every_nth, features_of, federated
 from fl_bench.errors import ConfigError, disk_trouble
 
-READERS = {"csv": pd.read_csv, "parquet": pd.read_parquet}
+READERS: dict[str, Callable[[Path], pd.DataFrame]] = {"csv": pd.read_csv, "parquet": pd.read_parquet}
 MOST_CLASSES = 100
 TEST = "test"  # the name of the file, without its suffix, whose rows are the test set
 

@@ -29,4 +29,4 @@ def heart() -> FederatedData:
     source, hospitals = pd.factorize(table["dataset"], sort=True)
     is_test = every_nth([source, y], nth=3)
     x = features_of(table.drop(columns=NOT_FEATURES), is_test)
-    return federated(x, y, is_test, ("healthy", "ill"), source, hospitals)
+    return federated(x, y, is_test, ("healthy", "ill"), source, list(hospitals))

@@ -265,8 +265,7 @@ def pathological(columns: Columns, num_clients: int, rng: Generator, classes_per
 def natural(columns: Columns, num_clients: int, rng: Generator, min_samples: int = 0) -> Ints:
     """Each client holds rows of one source only (column "source"); client k of source k modulo their number.
 
-    With fewer clients than sources, source k goes to client k modulo their number. Sources with fewer than
-    `min_samples` rows are left out before; a note says how many.
+    With fewer clients, source k goes to client k modulo theirs. Sources of fewer than `min_samples` rows are left out.
 
     Raises:
         ConfigError: where all sources are left out, or the data has no column "source".
@@ -278,13 +277,12 @@ def natural(columns: Columns, num_clients: int, rng: Generator, min_samples: int
     sources = groups_of(columns, "source")
     owners = np.full(len(sources), -1, dtype=np.int64)
     names, sizes = np.unique(sources, return_counts=True)
-    most = sizes.max()
-    require("partition.min_samples", min_samples, min_samples <= most, f"the largest source has {most} samples")
+    require("partition.min_samples", min_samples, min_samples <= sizes.max(), f"no source has more than {sizes.max()}")
     if few := np.count_nonzero(sizes < min_samples):
         note(f"partition.min_samples={min_samples}: {few} of the {len(names)} sources have fewer, and are left out")
         names = names[sizes >= min_samples]
-    if num_clients < len(names):
-        note(f"num_clients={num_clients}: the data has {len(names)} sources, and a client holds several")
+    if num_clients != len(names):
+        note(f"num_clients={num_clients}: the data has {len(names)} sources, not one for each client")
     for index, name in enumerate(names):
         holders = np.arange(index, max(num_clients, index + 1), len(names)) % num_clients
         rows = np.flatnonzero(sources == name)

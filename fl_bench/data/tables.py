@@ -38,7 +38,7 @@ def features_of(table: pd.DataFrame, is_test: NDArray[np.bool_]) -> NDArray[np.f
     Raises:
         ConfigError: where a column has too many words, or numbers that are infinite.
     """
-    blocks = [np.empty((len(table), 0))]
+    blocks: list[NDArray] = [np.empty((len(table), 0))]
     for name, column in table.items():
         missing = column.isna().to_numpy()
         if not (known := ~missing & ~is_test).any():
@@ -65,7 +65,8 @@ def _one_hot(name: str, column: pd.Series, missing: NDArray, known: NDArray) -> 
     if len(values) > MOST_VALUES:
         wish = f"at most {MOST_VALUES} can be features; name others in data.features=[...]"
         raise ConfigError(f"data: the column {name} has {len(values)} different texts, and {wish}")
-    return np.where(missing, values[counts.argmax()], words)[:, None] == values
+    marks: NDArray = np.where(missing, values[counts.argmax()], words)[:, None] == values
+    return marks
 
 
 def federated(

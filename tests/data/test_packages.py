@@ -75,8 +75,9 @@ def test_the_real_heart() -> None:
 
 def flights_of(count: int) -> bytes:
     table = pd.DataFrame({"year": 2013, "day": 1, "dep_delay": 99.0, "origin": "JFK", "hour": np.arange(count) % 20})
-    for name, values in {"month": [1, 7], "carrier": ["AA", "UA"], "dest": ["LAX", "SFO"], "distance": [9, 7]}.items():
-        table[name] = np.tile(values, count // 2)
+    pairs: dict[str, list] = {"month": [1, 7], "carrier": ["AA", "UA"], "dest": ["LAX", "SFO"], "distance": [9, 7]}
+    for name, values in pairs.items():
+        table[name] = values * (count // 2)
     table["arr_delay"] = np.tile([15.0, 15.0, 16.0, 200.0], count // 4)
     table.loc[0, "arr_delay"] = np.nan
     packed = io.BytesIO()

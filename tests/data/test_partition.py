@@ -99,20 +99,21 @@ def test_pathological_clients_hold_just_so_many_classes(classes_per_client: int)
         assert np.ptp(held[held > 0]) <= 1
 
 
-def test_natural_clients_hold_one_source_each() -> None:
+def test_natural_clients_hold_one_source_each(capsys: pytest.CaptureFixture[str]) -> None:
     sources = np.repeat([0, 1, 2], [10, 20, 30])
     owners = partition.natural({"source": sources}, 5, np.random.default_rng(0))
     made = Partition.of(owners, 5, 0, np.random.default_rng(0))
     held = [set(sources[made.train_rows(k)]) for k in range(5)]
     assert held == [{0}, {1}, {2}, {0}, {1}]
     assert made.train_sizes.tolist() == [5, 10, 30, 5, 10]
+    assert "num_clients=5: the data has 3 sources, not one for each client" in capsys.readouterr().err
 
 
 def test_fewer_clients_than_sources_hold_several_whole_ones(capsys: pytest.CaptureFixture[str]) -> None:
     sources = np.array([7, 7, 3, 5, 9, 9, 11])  # the sources 3, 5, 7, 9 and 11 go to the clients 0, 1, 0, 1, 0
     owners = partition.natural({"source": sources}, 2, np.random.default_rng(0))
     assert owners.tolist() == [0, 0, 0, 1, 1, 1, 0]
-    assert "num_clients=2: the data has 5 sources, and a client holds several" in capsys.readouterr().err
+    assert "num_clients=2: the data has 5 sources, not one for each client" in capsys.readouterr().err
 
 
 def test_small_sources_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,7 +121,7 @@ def test_small_sources_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     owners = partition.natural({"source": sources}, 2, np.random.default_rng(0), min_samples=3)
     assert owners.tolist() == [0, 0, 0, -1, -1, -1, 1, 1, 1]
     assert "partition.min_samples=3: 2 of the 4 sources have fewer, and are left out" in capsys.readouterr().err
-    with pytest.raises(ConfigError, match=r"partition.min_samples=4: the largest source has 3 samples"):
+    with pytest.raises(ConfigError, match=r"partition.min_samples=4: no source has more than 3"):
         partition.natural({"source": sources}, 2, np.random.default_rng(0), min_samples=4)
 
 
