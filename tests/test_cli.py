@@ -51,7 +51,7 @@ BAD = [
     ("+startegy=fedavg", "startegy: unknown key; did you mean strategy?"),
     ("data.num_samples=100", "data.num_samples: unknown key; data=synthetic has it"),
     ("num_samples=100", "num_samples: unknown key; did you mean data.num_samples, which data=synthetic has?"),
-    ("model.norm=batch", "model.norm: unknown key; task=cifar has it"),
+    ("model.norm=batch", "model.norm: unknown key; model=blitz or model=hf or model=mobilenet or another has it"),
     ("strategy.mu=1", "strategy.mu: unknown key; strategy=fedprox or strategy=moon has it"),
     ("strategy=fedavgg", "strategy=fedavgg: did you mean fedavg?"),
     ("task=mnst", "task=mnst: did you mean mnist?"),
