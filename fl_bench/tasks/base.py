@@ -160,16 +160,66 @@ class Task(ABC):
         """Draw what the final model does into PNG files in `folder`; import matplotlib here, not in the workers."""
 
 
-class ByName(Task):
-    """A task that takes any model of the group `model`: its yaml has `model: ${model}`.
+class Classifier(Task):
+    """Labels as column "y"; cross-entropy and accuracy of what `logits` says.
+
+    Must override:
+        `logits`, `model` and the sources of data.
+    """
+
+    metrics = (*Task.metrics, Metric("accuracy", better="higher"))
+    label_smoothing: float = 0.0  # of the loss in training: Szegedy et al. 2016, arXiv:1512.00567, section 7
+    class_weights: Sequence[float] | None = None  # [classes]: of examples in the loss in training
+
+    @abstractmethod
+    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The model's scores [B, classes]."""
+
+    def objective(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Metrics]:
+        logits = self.logits(model, batch)
+        weights = None if self.class_weights is None else logits.new_tensor(self.class_weights)
+        loss = functional.cross_entropy(logits, batch["y"], weights, label_smoothing=self.label_smoothing)
+        return loss, self._measured(logits, batch["y"], loss)
+
+    def score(self, model: nn.Module, batch: Batch) -> Metrics:
+        logits = self.logits(model, batch)
+        return self._measured(logits, batch["y"], functional.cross_entropy(logits, batch["y"]))
+
+    @staticmethod
+    def _measured(logits: Tensor, labels: Tensor, loss: Tensor) -> Metrics:
+        correct = (logits.detach().argmax(dim=1) == labels).sum()
+        count = len(labels)
+        return {"loss": batch_mean(loss, count), "accuracy": Mean(correct, count)}
+
+    @torch.no_grad()
+    def predict(self, model: nn.Module, data: FederatedData) -> NDArray:
+        """The predicted label of every test example, int64."""
+        model.eval()
+        rows = np.arange(len(data.test["y"]))
+        device = next(model.parameters()).device
+        parts = [self.logits(model, gather(data.test, part, device)) for part in np.split(rows, rows[512::512])]
+        return torch.cat(parts).argmax(dim=1).cpu().numpy()
+
+
+class ByName(Classifier):
+    """A classifier that takes any model of the group `model`: its yaml has `model: ${model}`.
 
     Examples are column "x" [N, *shape], and the model gives as many numbers as there are classes.
     """
 
-    def __init__(self, model: DictConfig) -> None:
-        self.chosen = model
+    def __init__(
+        self, model: DictConfig, label_smoothing: float = 0.0, class_weights: list[float] | None = None
+    ) -> None:
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing={label_smoothing}: must be from 0 to below 1")
+        if class_weights is not None and not (min(class_weights, default=-1) >= 0 < sum(class_weights)):
+            raise ValueError(f"class_weights={class_weights}: must be numbers from 0, not all of them 0")
+        self.chosen, self.label_smoothing, self.class_weights = model, label_smoothing, class_weights
 
     def model(self, data: FederatedData) -> nn.Module:
+        if self.class_weights is not None and len(self.class_weights) != len(data.classes):
+            wish = f"must have one for each of the {len(data.classes)} classes"
+            raise ConfigError(f"task.class_weights={self.class_weights}: {wish}")
         return model_of(self.chosen, data.train["x"].shape[1:], len(data.classes))
 
 
@@ -190,36 +240,6 @@ def model_of(node: DictConfig, shape: tuple[int, ...], num_classes: int) -> nn.M
         if not replace_norms(model, norm):
             raise ConfigError(f"model.norm={norm}: {type(model).__name__} has no BatchNorm in whose place it could be")
     return model
-
-
-class Classifier(Task):
-    """Labels as column "y"; cross-entropy and accuracy of what `logits` says.
-
-    Must override:
-        `logits`, `model` and the sources of data.
-    """
-
-    metrics = (*Task.metrics, Metric("accuracy", better="higher"))
-
-    @abstractmethod
-    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
-        """The model's scores [B, classes]."""
-
-    def objective(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Metrics]:
-        logits, labels = self.logits(model, batch), batch["y"]
-        loss = functional.cross_entropy(logits, labels)
-        correct = (logits.detach().argmax(dim=1) == labels).sum()
-        count = len(labels)
-        return loss, {"loss": batch_mean(loss, count), "accuracy": Mean(correct, count)}
-
-    @torch.no_grad()
-    def predict(self, model: nn.Module, data: FederatedData) -> NDArray:
-        """The predicted label of every test example, int64."""
-        model.eval()
-        rows = np.arange(len(data.test["y"]))
-        device = next(model.parameters()).device
-        parts = [self.logits(model, gather(data.test, part, device)) for part in np.split(rows, rows[512::512])]
-        return torch.cat(parts).argmax(dim=1).cpu().numpy()
 
 
 class ImageClassifier(Classifier):
