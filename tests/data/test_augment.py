@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Launch, compose, digests, forked
+from conftest import Launch, compose, digests, forked, long
 from torch import Tensor
 
 from fl_bench.build import build
@@ -148,6 +148,7 @@ def test_nobody_is_evaluated_on_augmented_images(tmp_path: Path, name: str) -> N
     assert augmented.evaluate_client(1, 1, payload, {}, {}) == plain.evaluate_client(1, 1, payload, {}, {})
 
 
+@long
 def test_the_bytes_are_those_of_every_engine_and_packing(launch: Launch, tmp_path: Path) -> None:
     words = (*SMALL, "augment=color", "shift=noise", "evaluate.clients=true", "evaluate.adapt_steps=1")
     inline = digests(launch(*words))

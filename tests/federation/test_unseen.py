@@ -125,9 +125,12 @@ def test_with_strategies_of_every_kind_and_in_any_packing(launch: Launch, strate
     assert not any("unseen_adapted_accuracy" in row for row in table(one, "metrics"))
 
 
-def test_in_a_simulation_and_where_a_run_goes_on(launch: Launch, tmp_path: Path) -> None:
-    words = (*SMALL, *UNSEEN, "evaluate.validation=0.1", "figures=false", "clients_per_round=4")
-    short = forked(*words, "num_rounds=2", "hydra.run.dir=run", cwd=tmp_path)
+def test_a_recipe_in_a_simulation_and_where_it_goes_on(launch: Launch, tmp_path: Path) -> None:
+    words = (
+        *SMALL, *UNSEEN, "task=images", "model=resnet8", "model.norm=group", "augment=flip_crop", "partition=dirichlet",
+        "local.lr_schedule=cosine", "local.lr_horizon=4", "evaluate.validation=0.1", "clients_per_round=3",
+    )  # fmt: skip
+    short = forked(*words, "figures=false", "num_rounds=2", "hydra.run.dir=run", cwd=tmp_path)
     assert short.returncode == 0, short.stderr
     assert forked("resume", "run", "num_rounds=3", "engine=inline", cwd=tmp_path).returncode == 0
     assert digests(tmp_path / "run") == digests(launch(*words))
