@@ -76,6 +76,12 @@ def _composed(overrides: tuple[str, ...]) -> DictConfig:
         return hydra.compose("config", ["engine=inline", "figures=false", HORIZON, *overrides])
 
 
+def own_task(name: str) -> tuple[str, ...]:
+    """The words for a task of a test's own, which takes nothing of what ours take."""
+    others = ("~task.model", "~task.label_smoothing", "task.class_weights=1", "~task.class_weights")  # no null goes
+    return f"task._target_={name}", *others
+
+
 HORIZON = "local.lr_horizon=100"  # so that tests may go on with more rounds; the command keeps that of the run
 
 

@@ -126,7 +126,7 @@ def outcomes_of(strategy: str, folder: Path) -> dict[str, str]:
         (["strategy=fedavg", "num_rounds=0"], "num_rounds=0: must be 1 or more"),
         (["strategy=fedavg", "task=nothing"], "task=nothing: known: "),
         (["strategy=fedavg", "nothing=1"], "nothing: unknown key"),
-        (["strategy=fedavg", "+model.name=x"], "model.name: nothing reads it with task=mnist; "),
+        (["strategy=fedavg", "+model.name=x"], "model.name: unknown key; model=logistic takes none"),
         (["strategy=fedavg", "local.epochs=5"], "local.epochs=5: has no effect: local.steps=4 wins; "),
         (["num_rounds=0", "strategy=fedavg"], "num_rounds=0: must be 1 or more"),
         (["fedavg", "krum"], "krum: check takes one strategy, or strategy=all, and key=value words"),

@@ -55,7 +55,7 @@ BAD = [
     ("strategy.mu=1", "strategy.mu: unknown key; strategy=fedprox or strategy=moon has it"),
     ("strategy=fedavgg", "strategy=fedavgg: did you mean fedavg?"),
     ("task=mnst", "task=mnst: did you mean mnist?"),
-    ("data=nothing", "data=nothing: known: embedded, full, nuclei, reviews, synthetic"),
+    ("data=nothing", "data=nothing: known: csv, embedded, flights, full, har, heart, "),
     ("num_rounds=abc", "num_rounds: Value 'abc' of type 'str' could not be converted to Integer"),
     ("num_rounds=1.5", "num_rounds: Value '1.5' of type 'float' could not be converted to Integer"),
     ("num_rounds=null", "num_rounds: "),
@@ -68,7 +68,7 @@ BAD = [
     ("local.lr_warmup=-1", "local.lr_warmup=-1: must be 0 or more"),
     (
         "local.decay=weights",
-        "local.decay=weights: has no effect: nothing decays; add local.optimizer.weight_decay=1e-3",
+        "local.decay=weights: has no effect: nothing decays; add +local.optimizer.weight_decay=1e-3",
     ),
     ("local.clip_norm=0", "local.clip_norm=0.0: must be a positive number, or null"),
     ("local.precision=fp16", "local.precision=fp16: must be one of float32, bf16"),

@@ -124,7 +124,7 @@ SILENCES = [
         "local.decay",
         "local.optimizer",
         lambda cfg: not cfg.local.optimizer.get("weight_decay", cfg.local.optimizer.get("name") == "AdamW"),
-        "nothing decays; add local.optimizer.weight_decay=1e-3",
+        "nothing decays; add +local.optimizer.weight_decay=1e-3",
     ),
     _rate("lr_decay", "step", "exponential"),
     _rate("lr_every", "step"),

@@ -18,14 +18,15 @@ from fl_bench.errors import ConfigError
 from fl_bench.storage import files
 
 NAME = "split.csv.gz"
-COLUMNS = ["row", "client", "heldout"]
+COLUMNS = ["row", "client", "heldout", "unseen"]
 
 
 class Split(NamedTuple):
     """What a partition returns that also says which rows are held out."""
 
     owners: NDArray[np.int64]  # [N]: of each training row the client, -1 for nobody
-    heldout: NDArray[np.bool_] | None  # [N]; None: the share partition.holdout of each client's rows
+    heldout: NDArray[np.bool_] | None = None  # [N]; None: the share partition.holdout of each client's rows
+    unseen: NDArray[np.int64] | None = None  # the clients who never train, rising; None: the share partition.unseen
 
 
 def write(data: FederatedData, partition: Partition, unseen: Partition, folder: Path) -> None:
@@ -33,7 +34,7 @@ def write(data: FederatedData, partition: Partition, unseen: Partition, folder: 
 
     partition.csv: how many samples of each label, or range of numbers, each client holds, where it holds any.
     sources.csv, where the data has sources: how many of each. And every row that somebody holds: its number, its
-    client, and whether it is held out (1 or 0).
+    client, whether it is held out, and whether the client never trains (1 or 0).
     """
     both = (partition, unseen)
     _write_counts(both, folder / "partition.csv", "label", *countable(data.train["y"], data.classes))
@@ -44,7 +45,8 @@ def write(data: FederatedData, partition: Partition, unseen: Partition, folder: 
     parts = []
     for first, part in zip((0, len(partition.ends)), both, strict=True):
         clients = np.repeat(np.arange(len(part.ends)), np.diff(part.starts))
-        parts.append(np.stack([part.rows, first + clients, np.arange(len(part.rows)) >= part.ends[clients]], axis=1))
+        late, never = np.arange(len(part.rows)) >= part.ends[clients], np.full(len(part.rows), part is unseen)
+        parts.append(np.stack([part.rows, first + clients, late, never], axis=1))
     table = np.concatenate(parts)
     text = _text([COLUMNS, *table[np.argsort(table[:, 0])].tolist()])
     files.write(folder / NAME, gzip.compress(text, mtime=0))
@@ -67,7 +69,7 @@ def _text(rows: Iterable[Sequence[Any]]) -> bytes:
 
 
 def from_file(columns: Columns, num_clients: int, rng: Generator, path: str | None) -> Split:
-    """The partition in a CSV file with columns row, client and, where it is to say so, heldout (0 or 1).
+    """The partition in a CSV file with columns row, client and, where it is to say so, heldout and unseen (0 or 1).
 
     Rows that are not in it nobody holds. Any `split.csv.gz` of a run is such a file.
 
@@ -85,14 +87,18 @@ def from_file(columns: Columns, num_clients: int, rng: Generator, path: str | No
     except (OSError, ValueError) as error:
         raise ConfigError(f"{where}: cannot be read ({' '.join(str(error).split())})") from error
     if lacking := [name for name in COLUMNS[:2] if name not in table]:
-        raise ConfigError(f"{where}: has no column {lacking[0]}; it needs row and client, and may have heldout")
-    for name, end in (("row", count), ("client", num_clients), ("heldout", 2)):
+        raise ConfigError(
+            f"{where}: has no column {lacking[0]}; it needs row and client, and may have heldout and unseen"
+        )
+    ends = (("row", count, ""), ("client", num_clients, f", as num_clients={num_clients}"))
+    for name, end, why in (*ends, ("heldout", 2, ""), ("unseen", 2, "")):
         if name in table and not (table[name].dtype.kind == "i" and table[name].between(0, end - 1).all()):
-            raise ConfigError(f"{where}: column {name} must have integers from 0 to {end - 1}")
+            raise ConfigError(f"{where}: column {name} must have integers from 0 to {end - 1}{why}")
     if table.row.duplicated().any():
         raise ConfigError(f"{where}: names row {table.row[table.row.duplicated()].iloc[0]} twice")
     owners, heldout = np.full(count, -1, np.int64), np.zeros(count, bool)
     owners[table.row] = table.client
     if "heldout" in table:
         heldout[table.row] = table.heldout == 1
-    return Split(owners, heldout if "heldout" in table else None)
+    unseen = np.unique(table.client[table.unseen == 1]) if "unseen" in table else None
+    return Split(owners, heldout if "heldout" in table else None, unseen)

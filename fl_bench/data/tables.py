@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from fl_bench.data.arrays import FederatedData
 from fl_bench.errors import ConfigError, note
 
+LARGEST = 1e30  # of a column of numbers, whose squares are added up
 MOST_VALUES = 50  # of a column of words, which becomes so many columns of 0 and 1
 
 
@@ -53,8 +54,8 @@ def features_of(table: pd.DataFrame, is_test: NDArray[np.bool_]) -> NDArray[np.f
 
 def _scaled(name: str, column: pd.Series, missing: NDArray, known: NDArray) -> NDArray:
     numbers = column.to_numpy(np.float64, na_value=np.nan)
-    if np.isinf(numbers).any():
-        raise ConfigError(f"data: the column {name} has infinite numbers; remove those rows")
+    if (np.abs(numbers[~missing]) > LARGEST).any():
+        raise ConfigError(f"data: the column {name} has infinite numbers, or beyond {LARGEST:g}; remove those rows")
     mean, std = numbers[known].mean(), numbers[known].std()
     return np.where(missing, 0, (numbers - mean) / (std or 1))[:, None].astype(np.float32)
 

@@ -73,8 +73,11 @@ def training(
 def evaluation(answers: Sequence[Answer], metrics: Mapping[str, Metric], extra: MetricRecord | None) -> Row:
     """What metrics.csv says of the clients' held-out data: means, how they are spread, and what the strategy adds."""
     by_client = [answer.metrics for answer in answers if answer.status is Status.EVALUATED]
-    row = _columns(merge(by_client), CLIENTS)
-    for name in (name for name in merge(by_client) if "/" not in name):
+    row: Row = {}
+    for name, mean in merge(by_client).items():
+        row |= _columns({name: mean}, CLIENTS)
+        if "/" in name:
+            continue
         each = [metrics_of[name] for metrics_of in by_client]
         ordered = metrics[name].best_first([one.value for one in each], [one.count for one in each])
         row |= {f"client_{name}_{spread}": FUNCTIONS[spread](*ordered) for spread in WRITTEN}

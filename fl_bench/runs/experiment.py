@@ -55,20 +55,30 @@ def prepare(cfg: DictConfig, task: Task, scratch: Path) -> Trainer:
     data = task.load(cfg.data, scratch)
     if cfg.num_clients > (there := data.num_samples - len(validation_rows(cfg, data.num_samples))):
         raise ConfigError(f"num_clients={cfg.num_clients}: there are only {there} samples to share out")
-    owners, heldout = _owners(cfg, data)
+    owners, heldout, unseen = _owners(cfg, data)
     if nobodys := np.count_nonzero(owners == -1) - len(kept := validation_rows(cfg, data.num_samples)):
         note(f"partition: no client holds {nobodys} of the {data.num_samples - len(kept)} training samples")
     order = rng.generator(cfg.seed, "partition order")
     partition = Partition.of(owners, cfg.num_clients, cfg.partition.holdout, order, heldout)
     given = {"columns": data.train, "partition": partition, "classes": data.classes, "seed": cfg.seed}
     shifted = call(find_target(cfg.shift), cfg.shift, **given)
-    if count := round(cfg.num_clients * (cfg.partition.get("unseen") or 0)):
-        unseen = np.sort(rng.generator(cfg.seed, "unseen").choice(cfg.num_clients, count, replace=False))
+    if unseen is None:
+        unseen = _drawn_unseen(cfg)
+    if len(unseen):
         partition.of_clients(unseen).save(scratch, UNSEEN)
         partition = partition.of_clients(np.setdiff1d(np.arange(cfg.num_clients), unseen))
     partition.save(scratch)
     replace(data, train=shifted).save(scratch)
     return trainer_in(scratch)
+
+
+def _drawn_unseen(cfg: DictConfig) -> NDArray[np.int64]:
+    """The clients who never train, rising."""
+    share = cfg.partition.get("unseen") or 0.0
+    count = round(cfg.num_clients * share)
+    wish = f"is {count} of {cfg.num_clients} clients; must be some, and leave some to train"
+    require("partition.unseen", share, share == 0 or 0 < count < cfg.num_clients, wish)
+    return np.sort(rng.generator(cfg.seed, "unseen").choice(cfg.num_clients, count, replace=False))
 
 
 def _owners(cfg: DictConfig, data: FederatedData) -> Split:
@@ -84,18 +94,17 @@ def _owners(cfg: DictConfig, data: FederatedData) -> Split:
         num_clients=cfg.num_clients,
         rng=rng.generator(cfg.seed, "partition"),
     )
-    shared, heldout = shared if isinstance(shared, Split) else (shared, None)
+    shared, heldout, unseen = shared if isinstance(shared, Split) else (shared, None, None)
+    if len(kept) and (heldout is not None or cfg.partition._target_.endswith("split.from_file")):
+        wish = "a file names rows of all the training data; use evaluate.validation=clients, or 0"
+        raise ConfigError(f"evaluate.validation={cfg.evaluate.validation}: {wish}")
     whole = isinstance(shared, np.ndarray) and shared.shape == rest.shape and shared.dtype.kind == "i"
     if not (whole and shared.min() >= -1 and shared.max() < cfg.num_clients):
         wish = "must return an integer for each training row, the client who owns it, or -1"
         raise ConfigError(f"partition._target_={cfg.partition._target_}: {wish}")
     owners = np.full(data.num_samples, -1, shared.dtype)
     owners[rest] = shared
-    if heldout is None:
-        return Split(owners, None)
-    late = np.zeros(data.num_samples, bool)
-    late[rest] = heldout
-    return Split(owners, late)
+    return Split(owners, heldout, unseen)
 
 
 def make_strategy(server: DictConfig) -> Strategy:
@@ -183,9 +192,14 @@ def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
     if cfg.evaluate.clients and not trainer.partition.heldout_sizes.any():
         raise ConfigError("evaluate.clients=true: no client holds out a sample; raise partition.holdout")
     if len(trainer.unseen.ends) and not trainer.unseen.heldout_sizes.any():
-        raise ConfigError(
-            f"partition.unseen={cfg.partition.unseen}: none of them holds out a sample; raise partition.holdout"
-        )
+        raise ConfigError(f"partition.unseen={cfg.partition.unseen}: none holds out a sample; raise partition.holdout")
+    share, clients = cfg.evaluate.validation, trainer.partition.heldout_sizes
+    if share == "clients" and cfg.evaluate.clients and clients.max() < 2:
+        raise ConfigError("evaluate.validation=clients: no client holds out two samples; raise partition.holdout")
+    if share != "clients" and share and not len(trainer.validation_rows):
+        raise ConfigError(f"evaluate.validation={share}: is none of {trainer.data.num_samples} samples; raise it")
+    if (end := cfg.local).lr_schedule == "cosine" and not end.lr_final and cfg.num_rounds > end.lr_horizon:
+        note(f"local.lr_horizon={end.lr_horizon}: after these rounds nothing is learnt, as local.lr_final=0.0")
     if len(trainer.validation_rows) and trainer.private:
         kept = f"evaluate.validation={cfg.evaluate.validation}: the server has no whole model to validate"
         raise ConfigError(f"{kept}, as layers stay with the clients; use evaluate.validation=clients")

@@ -18,11 +18,14 @@ SCHEDULES: dict[str, Callable[[int, Local], float]] = {
 def of_round(local: Local, round: int) -> Local:
     """The node `local` as it is in a round, the first being 1: with the rate that its schedule has come to.
 
+    What is tried before the first round, in round 0, has the rate of the first.
+
     Examples:
         >>> plain = {"lr": 1.0, "lr_schedule": "step", "lr_decay": 0.5, "lr_every": 2, "lr_warmup": 1}
         >>> [of_round(plain, round)["lr"] for round in range(1, 7)]
         [0.5, 1.0, 1.0, 0.5, 0.5, 0.25]
     """
+    round = max(round, 1)
     if round <= local["lr_warmup"]:
         share = round / (local["lr_warmup"] + 1)
     else:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Launch, table
+from conftest import Launch, own_task, table
 from torch import nn
 
 from fl_bench.data import sources
@@ -63,7 +63,7 @@ class Regression(Task):
 
 
 def test_a_run_whose_labels_are_numbers(launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:
-    words = (f"task._target_={__name__}.Regression", "~task.model", "num_rounds=1")
+    words = (*own_task(f"{__name__}.Regression"), "num_rounds=1")
     folder = launch(*words, "figures=true", "local.lr=0.01")
     held = table(folder, "partition")
     assert {row["label"] for row in held} == {"0", "0.25", "0.5", "0.75", "1", "1.25", "1.5", "1.75", "2", "2.25"}

@@ -25,10 +25,12 @@ def test_a_table_by_hand(tmp_path: Path) -> None:
     seen = Partition(np.array([4, 1, 0]), np.array([0, 2, 3]), np.array([1, 3]))
     split.write(DATA, seen, Partition(np.array([5]), np.array([0, 1]), np.array([0])), tmp_path)
     text = gzip.decompress((tmp_path / "split.csv.gz").read_bytes()).decode()
-    assert text == "row,client,heldout\n0,1,0\n1,0,1\n4,0,0\n5,2,1\n"
-    owners, heldout = split.from_file(COLUMNS, 3, np.random.default_rng(0), str(tmp_path / "split.csv.gz"))
+    assert text == "row,client,heldout,unseen\n0,1,0,0\n1,0,1,0\n4,0,0,0\n5,2,1,1\n"
+    owners, heldout, unseen = split.from_file(COLUMNS, 3, np.random.default_rng(0), str(tmp_path / "split.csv.gz"))
     assert owners.tolist() == [1, 0, -1, -1, 0, 2]
     assert heldout is not None
+    assert unseen is not None
+    assert unseen.tolist() == [2]
     assert heldout.tolist() == [False, True, False, False, False, True]
 
 
@@ -37,6 +39,13 @@ def test_a_run_with_the_split_of_another_is_the_same(launch: Launch, tmp_path: P
     again = launch(*SMALL, "partition=file", f"partition.path={first}/split.csv.gz", "evaluate.clients=true")
     assert digests(again) == digests(first)
     assert (again / "split.csv.gz").read_bytes() == (first / "split.csv.gz").read_bytes()
+
+
+def test_who_never_trains_stays_so(launch: Launch) -> None:
+    words = (*SMALL, "num_clients=5", "clients_per_round=3")
+    first = launch(*words, "partition=dirichlet", "partition.unseen=0.4")
+    again = launch(*words, "partition=file", f"partition.path={first}/split.csv.gz")
+    assert digests(again) == digests(first)
 
 
 def test_what_is_held_out_does_not_depend_on_the_seed(launch: Launch, tmp_path: Path) -> None:
@@ -52,8 +61,8 @@ def test_what_is_held_out_does_not_depend_on_the_seed(launch: Launch, tmp_path: 
 
 def test_a_table_that_does_not_say_what_is_held_out(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text("client,row\n1,0\n1,5\n0,2\n")
-    owners, heldout = split.from_file(COLUMNS, 2, np.random.default_rng(0), str(tmp_path / "mine.csv"))
-    assert (owners.tolist(), heldout) == ([1, -1, 0, -1, -1, 1], None)
+    owners, *others = split.from_file(COLUMNS, 2, np.random.default_rng(0), str(tmp_path / "mine.csv"))
+    assert (owners.tolist(), others) == ([1, -1, 0, -1, -1, 1], [None, None])
 
 
 @pytest.mark.parametrize(
@@ -61,9 +70,9 @@ def test_a_table_that_does_not_say_what_is_held_out(tmp_path: Path) -> None:
     [
         (None, "cannot be read \\(.*No such file"),
         ("", "cannot be read \\(No columns to parse from file\\)"),
-        ("row,clients\n1,1\n", "has no column client; it needs row and client, and may have heldout"),
+        ("row,clients\n1,1\n", "has no column client; it needs row and client, and may have heldout and unseen"),
         ("row,client\n1,1\n6,0\n", "column row must have integers from 0 to 5"),
-        ("row,client\n1,2\n", "column client must have integers from 0 to 1"),
+        ("row,client\n1,2\n", "column client must have integers from 0 to 1, as num_clients=2"),
         ("row,client\n1,x\n", "column client must have integers from 0 to 1"),
         ("row,client,heldout\n1,1,\n", "column heldout must have integers from 0 to 1"),
         ("row,client\n1,1\n1,0\n", "names row 1 twice"),

@@ -43,6 +43,7 @@ def test_the_rate_rises_before_its_schedule_begins_and_stays_after_the_horizon()
     local = RATES | {"lr": 1.0, "lr_schedule": "cosine", "lr_warmup": 3, "lr_horizon": 7}
     rates = [of_round(local, round)["lr"] for round in range(1, 10)]
     # 0.1 + 0.9 (1 + cos(pi t / 4)) / 2 for t = 0 to 4, and 0.1 from then on
+    assert of_round(local, 0) == of_round(local, 1)  # what is tried before the first round
     assert rates == pytest.approx([0.25, 0.5, 0.75, 1.0, 0.868198, 0.55, 0.231802, 0.1, 0.1], abs=1e-6)
 
 

@@ -154,7 +154,7 @@ def test_values_that_cannot_be(words: tuple[str, ...], line: str) -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ((*UNSEEN, "partition.holdout=0"), "partition.unseen=0.3: none of them holds out a sample; raise partition.h"),
+        ((*UNSEEN, "partition.holdout=0"), "partition.unseen=0.3: none holds out a sample; raise partition.holdout"),
         ((*UNSEEN, "clients_per_round=8"), "clients_per_round=8: must not be more than the 7 clients that train, as "),
         (
             ("evaluate.validation=0.1", "strategy=fedper", "task=cifar"),
@@ -162,6 +162,23 @@ def test_values_that_cannot_be(words: tuple[str, ...], line: str) -> None:
         ),
         ((*UNSEEN, "strategy=dp_server_fixed"), "partition.unseen=0.3: epsilon is for cohorts drawn from all num_cl"),
         (("early_stop.metric=validation_loss",), "early_stop.metric=validation_loss: must be one of this run's "),
+        (
+            ("partition.unseen=0.04",),
+            "partition.unseen=0.04: is 0 of 10 clients; must be some, and leave some to train",
+        ),
+        (
+            ("partition.unseen=0.96",),
+            "partition.unseen=0.96: is 10 of 10 clients; must be some, and leave some to train",
+        ),
+        (("evaluate.validation=0.001",), "evaluate.validation=0.001: is none of 400 samples; raise it"),
+        (
+            ("evaluate.validation=clients", "evaluate.clients=true", "partition.holdout=0.03"),
+            "evaluate.validation=clients: no client holds out two samples; raise partition.holdout",
+        ),
+        (
+            ("evaluate.validation=0.1", "partition=file", "partition.path=SPLIT"),
+            "evaluate.validation=0.1: a file names rows of all the training data; use evaluate.validation=clients",
+        ),
         (("evaluate.validation=0.99",), "num_clients=10: there are only 4 samples to share out"),
     ],
     ids=str,
@@ -170,5 +187,7 @@ def test_what_does_not_fit(words: tuple[Any, ...], line: str, tmp_path: Path, ca
     folder, scratch = tmp_path / "run", tmp_path / "scratch"
     folder.mkdir()
     scratch.mkdir()
+    (tmp_path / "split.csv").write_text("row,client\n0,0\n")
+    words = tuple(word.replace("SPLIT", f"{tmp_path}/split.csv") for word in words)
     assert execute(compose(*SMALL, *words), folder, scratch) == 2
     assert f"fl-bench: {line}" in capsys.readouterr().err

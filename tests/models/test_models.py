@@ -17,8 +17,9 @@ from fl_bench.config.named import known
 from fl_bench.errors import ConfigError
 from fl_bench.tasks.base import model_of
 
+OTHERS = ("hf", "mlp", "cnn1d", "gru")  # which has no name of its own, and those that take no images
 DIGIT, COLOUR, LARGE = (1, 28, 28), (3, 32, 32), (3, 96, 96)
-NAMED = [name for name, file in options("model").items() if "_target_" in OmegaConf.load(file) and name != "hf"]
+NAMED = [name for name, file in options("model").items() if "_target_" in OmegaConf.load(file) and name not in OTHERS]
 NORMED = [name for name in NAMED if "norm" in OmegaConf.load(options("model")[name]) and name != "blitz"]
 
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from conftest import compose, table
+from conftest import compose, own_task, table
 from safetensors.torch import load_file
 from torch import Tensor
 from world import Vector, Visit, World
@@ -45,7 +45,7 @@ Rule = Callable[[Vector, Vector, State], Vector]  # from the clients' models and
 
 BOUND = 1e-6  # what float32 may lose of weights about 1
 WORDS = (
-    "task._target_=world.Tiny", "partition=natural", "partition.holdout=0.2", "num_clients=3", "num_rounds=3",
+    *own_task("world.Tiny"), "partition=natural", "partition.holdout=0.2", "num_clients=3", "num_rounds=3",
     "local.steps=null", "local.epochs=2", "local.batch_size=5", "local.lr=0.1", "evaluate.every=3", "seed=5",
 )  # fmt: skip
 

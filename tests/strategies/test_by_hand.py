@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
-from conftest import make_turn
+from conftest import LOCAL, make_turn
 from serving import serve
 from torch import nn
 
@@ -107,7 +107,7 @@ def test_feddyns_server() -> None:
     ],
 )
 def test_fednova(unit: float, momentum: float, effective: float, sent: float) -> None:
-    local = {"steps": 2, "epochs": 1, "lr": 0.1, "optimizer": {"name": "SGD", "momentum": momentum}}
+    local = LOCAL | {"steps": 2, "lr": 0.1, "optimizer": {"name": "SGD", "momentum": momentum}}
     turn = turn_of([1.0], 2.0, 2, local=local, config={"unit": unit})
     assert play(Normalized(), turn) == close(sent)
     assert turn.reply == {"effective_steps": close(effective)}
@@ -127,7 +127,7 @@ def test_fednovas_unit_is_no_part_of_its_model(unit: float) -> None:
     server, sent = NormalizedAveraging(), []
     server.unit = unit
     for steps in (1, 2):
-        local = {"steps": steps, "epochs": 1, "lr": 0.1, "optimizer": {"name": "SGD"}}
+        local = LOCAL | {"steps": steps, "lr": 0.1}
         sent.append(play(Normalized(), turn_of([1.0], 2.0, steps, local=local, config={"unit": unit})))
     assert moved(server, "w", 1.0, sum(sent) / 2, [0, 1], effective_steps=1.5) == close(1.285)
 
@@ -181,7 +181,7 @@ def test_one_place_takes_the_steps_of_all_clients_or_the_epochs_of_one(steps: in
     algorithm = Everything()
     two_clients = Partition(np.arange(6), np.array([0, 3, 6]), np.array([2, 5]))
     assert algorithm.rows(two_clients, 0).tolist() == [0, 1, 3, 4]
-    local = {"steps": steps, "epochs": 1, "lr": 0.1, "optimizer": {"name": "SGD"}}
+    local = LOCAL | {"steps": steps, "lr": 0.1}
     assert play(algorithm, turn_of([0.0], 1.0, 1, local=local)) == close(end)
 
 

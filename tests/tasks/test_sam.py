@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Launch
+from conftest import LOCAL, Launch
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -71,7 +71,7 @@ def test_a_few_steps_go_far_beyond_the_start_and_the_box(embedded: FederatedData
     task = Sam(None, "mask_decoder")
     torch.manual_seed(0)
     model = task.model(embedded)
-    optimizer = task.optimizer(model, {"lr": 1e-3, "optimizer": {"name": "AdamW"}})
+    optimizer = task.optimizer(model, LOCAL | {"lr": 1e-3, "optimizer": {"name": "AdamW"}})
 
     def scores() -> dict[str, float]:
         model.eval()
