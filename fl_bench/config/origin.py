@@ -14,6 +14,11 @@ class Origin:
     sweep: str = ""  # the command that goes on with the sweep of which this run is a cell
     hydra: Mapping[str, str] = field(default_factory=dict)  # the files of .hydra/, by name
 
+    @property
+    def named(self) -> set[str]:
+        """The keys that the words begin with, also those of words that Hydra's grammar cannot take."""
+        return set(map(_key, self.overrides))
+
     def and_then(self, words: Sequence[str], choices: Mapping[str, str]) -> "Origin":
         """This origin with later `words`, which replace those of the same keys, and what they have chosen."""
         later = {_key(word) for word in words}

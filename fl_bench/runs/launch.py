@@ -13,7 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 from fl_bench.build import build
 from fl_bench.config.changes import changes, matters, with_horizons
 from fl_bench.config.origin import Origin
-from fl_bench.config.unread import names
 from fl_bench.engines.base import Engine
 from fl_bench.errors import (
     AGAIN,
@@ -110,7 +109,7 @@ def _with_its_horizons(cfg: DictConfig, folder: Path, origin: Origin) -> DictCon
         record = run_json.read_run(folder)
     except (Damaged, ConfigError):  # its checkpoints say whether the config is the same
         return cfg
-    return with_horizons(cfg, record["config"], record.get("choices"), names(origin.overrides))
+    return with_horizons(cfg, record["config"], record.get("choices"), origin.named)
 
 
 @contextmanager
