@@ -15,7 +15,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext, redirect_stderr, suppress
 from copy import deepcopy
 from functools import cache
-from itertools import cycle
 from multiprocessing import forkserver
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
@@ -28,17 +27,12 @@ import pytest
 import torch
 from hypothesis import settings
 from omegaconf import DictConfig
-from torch import nn
 
 from fl_bench.config.rules import validate
 from fl_bench.config.schema import CONF
-from fl_bench.data.arrays import FederatedData
-from fl_bench.federation.parameters import FlatModel
 from fl_bench.network.clock import Network
 from fl_bench.runs.execute import execute
 from fl_bench.runs.scratch import LOCK
-from fl_bench.strategies.turn import Turn
-from fl_bench.tasks.base import Batch, Metrics, Task, batch_mean
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "scripts"))
@@ -108,38 +102,6 @@ def make_network(tmp_path: Path, rows: str, steps: Sequence[int], num_bytes: tup
     return Network(**(options | speeds | given), steps=np.array(steps), bytes_down=down, bytes_up=up)
 
 
-class Toy(Task):
-    """Mean squared error of whatever model a test makes: batches are {"x": ..., "y": ...}."""
-
-    def model(self, data: FederatedData) -> nn.Module:
-        raise NotImplementedError("tests give the model")
-
-    def objective(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, Metrics]:
-        loss = (model(batch["x"]) - batch["y"]).square().mean()
-        return loss, {"loss": batch_mean(loss, len(batch["x"]))}
-
-
-LOCAL: dict[str, Any] = {
-    "steps": None, "epochs": 1, "batch_size": 1, "optimizer": {"name": "SGD"}, "decay": "all", "clip_norm": None,
-    "accumulate": 1, "precision": "float32",
-}  # fmt: skip
-
-
-def make_turn(model: nn.Module, batches: Sequence[Batch] = (), start: torch.Tensor | None = None, **given: Any) -> Turn:
-    """A turn of client 0 on `batches`, over and over, by SGD; the model is where it is, `start` there or elsewhere."""
-    flat = FlatModel(model, list(model.state_dict()), "cpu")
-    options: dict[str, Any] = {
-        "local": LOCAL | {"steps": len(batches), "lr": 0.1},
-        "config": {},
-        "stream": lambda purpose: cycle(batches),
-        "batches_per_epoch": len(batches),
-    }
-    return Turn(
-        client=0, round=1, task=Toy(), model=model, parameters=flat.vector, split=flat.layout.split,
-        start=flat.vector.clone() if start is None else start, **(options | given),
-    )  # fmt: skip
-
-
 @pytest.fixture
 def launch(tmp_path: Path) -> Launch:
     """Run an experiment in this process and return its folder."""
@@ -151,6 +113,17 @@ def launch(tmp_path: Path) -> Launch:
         scratch.mkdir()
         assert execute(compose(*overrides), folder, scratch) == exit_code
         return folder
+
+    return start
+
+
+@pytest.fixture
+def refused(launch: Launch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """What a run with these words says before it ends with 2."""
+
+    def start(*overrides: str) -> str:
+        launch(*overrides, exit_code=2)
+        return capsys.readouterr().err
 
     return start
 

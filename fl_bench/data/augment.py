@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fl_bench import rng
+from fl_bench.config.rules import require
 
 Chances = NDArray[np.float64]  # uniform in [0, 1)
 BITS = 8  # after the point, of factors and weights
@@ -39,7 +40,7 @@ class Augment:
 
     def __call__(self, images: Tensor, chances: Tensor) -> Tensor:
         """The changed images, uint8 [B, channels, height, width] as `images`, by `chances` in [0, 1) [B, draws]."""
-        raise NotImplementedError
+        return images
 
     def chances(self, seed: int, purpose: str, round: int, client: int) -> Callable[[int], Chances]:
         """For the next `count` images that the client takes for this purpose: their numbers [count, draws]."""
@@ -58,8 +59,8 @@ class FlipCrop(Augment):
     draws = 3  # mirrored or not; from the top; from the left
 
     def __init__(self, p: float, padding: int) -> None:
-        _require(0 <= p <= 1, "p", p, "must be from 0 to 1")
-        _require(padding >= 0, "padding", padding, "must be 0 or more")
+        require("augment.p", p, 0 <= p <= 1, "must be from 0 to 1")
+        require("augment.padding", padding, padding >= 0, "must be 0 or more")
         self.p, self.padding = p, padding
 
     def __call__(self, images: Tensor, chances: Tensor) -> Tensor:
@@ -83,7 +84,7 @@ class Color(Augment):
     def __init__(self, brightness: float, contrast: float, saturation: float) -> None:
         given = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
         for key, value in given.items():
-            _require(0 <= value <= 1, key, value, "must be from 0 to 1")
+            require(f"augment.{key}", value, 0 <= value <= 1, "must be from 0 to 1")
         self.spread = list(given.values())
 
     def __call__(self, images: Tensor, chances: Tensor) -> Tensor:
@@ -106,8 +107,8 @@ class RandAugment(Augment):
     channels = (1, 3)
 
     def __init__(self, num_ops: int, magnitude: int) -> None:
-        _require(num_ops >= 1, "num_ops", num_ops, "must be 1 or more")
-        _require(0 <= magnitude <= LEVELS, "magnitude", magnitude, f"must be from 0 to {LEVELS}")
+        require("augment.num_ops", num_ops, num_ops >= 1, "must be 1 or more")
+        require("augment.magnitude", magnitude, 0 <= magnitude <= LEVELS, f"must be from 0 to {LEVELS}")
         self.num_ops, self.share, self.draws = num_ops, magnitude / LEVELS, 2 * num_ops
 
     def __call__(self, images: Tensor, chances: Tensor) -> Tensor:
@@ -178,8 +179,3 @@ def _grey(pixels: Tensor) -> Tensor:
 def _blend(zero: Tensor, pixels: Tensor, factor: Tensor) -> Tensor:
     """`zero` + `factor` / ONE * (`pixels` - `zero`), int32, rounded and cut to what a pixel can be."""
     return (zero + ((factor * (pixels - zero) + ONE // 2) >> BITS)).clamp_(0, 255)
-
-
-def _require(holds: bool, key: str, value: object, wish: str) -> None:
-    if not holds:
-        raise ValueError(f"{key}={value}: {wish}")

@@ -2,8 +2,7 @@
 
 Each function that a `conf/shift/*.yaml` names takes the training columns, the partition, the classes and the seed, and
 returns the columns as the clients have them: their training and their held-out rows are changed once, before anybody
-trains, and never the central test set. What is drawn comes from (seed, row, client). What a function raises as
-ValueError("key=value: ...") is about that key.
+trains, and never the central test set. What is drawn comes from (seed, row, client).
 """
 
 import math
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_bench import rng
+from fl_bench.config.rules import require
 from fl_bench.data.arrays import Columns
 from fl_bench.data.partition import Ints, Partition
 from fl_bench.errors import ConfigError
@@ -35,7 +35,7 @@ def noise(columns: Columns, partition: Partition, classes: Classes, seed: int, s
     The noise-based feature imbalance of NIID-Bench (Li et al. 2022, arXiv:2102.02079, section 4), which has it so in
     its code; the paper says i / N, for i from 1.
     """
-    _require(0 <= strength < math.inf, "strength", strength, "must be 0 or more")
+    require("shift.strength", strength, 0 <= strength < math.inf, "must be 0 or more")
 
     def change(images: Images, rows: Ints, client: int) -> Any:
         draws = (rng.generator(seed, "shift", row, client).standard_normal(images.shape[1:]) for row in rows.tolist())
@@ -49,7 +49,9 @@ def rotation(columns: Columns, partition: Partition, classes: Classes, seed: int
 
     As the rotated MNIST of IFCA (Ghosh et al. 2020, arXiv:2006.04088).
     """
-    _require(bool(angles) and all(map(math.isfinite, angles)), "angles", angles, "must be finite numbers, one or more")
+    require(
+        "shift.angles", angles, bool(angles) and all(map(math.isfinite, angles)), "must be finite numbers, one or more"
+    )
     import torch
     from torchvision.transforms.v2.functional import InterpolationMode, rotate  # a second and a half to import
 
@@ -62,7 +64,7 @@ def rotation(columns: Columns, partition: Partition, classes: Classes, seed: int
 
 def colour(columns: Columns, partition: Partition, classes: Classes, seed: int, strength: float) -> Columns:
     """Each channel of a client times a gain in 1 +- `strength`, plus an offset in 255 x (0 +- `strength` / 2)."""
-    _require(0 <= strength <= 1, "strength", strength, "must be from 0 to 1")
+    require("shift.strength", strength, 0 <= strength <= 1, "must be from 0 to 1")
 
     def change(images: Images, rows: Ints, client: int) -> Any:
         draws = rng.generator(seed, "shift", client=client).uniform(-1, 1, (2, images.shape[1], 1, 1))
@@ -74,7 +76,7 @@ def colour(columns: Columns, partition: Partition, classes: Classes, seed: int, 
 
 def blur(columns: Columns, partition: Partition, classes: Classes, seed: int, sigma: float) -> Columns:
     """Images through a Gaussian of `sigma` x k / (N - 1) pixels, k being the client of N."""
-    _require(0 <= sigma < math.inf, "sigma", sigma, "must be 0 or more")
+    require("shift.sigma", sigma, 0 <= sigma < math.inf, "must be 0 or more")
     from scipy.ndimage import gaussian_filter
 
     def change(images: Images, rows: Ints, client: int) -> Any:
@@ -90,7 +92,7 @@ def labels(columns: Columns, partition: Partition, classes: Classes, seed: int, 
     federated learning (Sattler et al. 2020, arXiv:1910.01991).
     """
     count = len(classes)
-    _require(1 <= groups <= count, "groups", groups, f"must be from 1 to {count}, the number of classes")
+    require("shift.groups", groups, 1 <= groups <= count, f"must be from 1 to {count}, the number of classes")
     circle = rng.generator(seed, "shift").permutation(count)
     place = np.argsort(circle)
 
@@ -104,8 +106,8 @@ def label_noise(columns: Columns, partition: Partition, classes: Classes, seed: 
     """Each training label of client k of N is wrong with probability `strength` x k / (N - 1): any other class, equally
     likely. Held-out labels stay true.
     """
-    _require(0 <= strength <= 1, "strength", strength, "must be from 0 to 1")
-    _require(len(classes) > 1, "strength", strength, "the data has one class only, and no other to take")
+    require("shift.strength", strength, 0 <= strength <= 1, "must be from 0 to 1")
+    require("shift.strength", strength, len(classes) > 1, "the data has one class only, and no other to take")
 
     def change(true: Ints, rows: Ints, client: int) -> Ints:
         draws = np.array([rng.generator(seed, "shift", row, client).random(2) for row in rows.tolist()])
@@ -153,8 +155,3 @@ def _each(column: NDArray, partition: Partition, change: Change, heldout: bool =
 
 def _unfit(wish: str, columns: Columns) -> ConfigError:
     return ConfigError(f"shift: this one needs {wish}, and the data has {', '.join(sorted(columns))}; use shift=none")
-
-
-def _require(holds: bool, key: str, value: object, wish: str) -> None:
-    if not holds:
-        raise ValueError(f"{key}={value}: {wish}")

@@ -129,19 +129,13 @@ class Rounds:
         clients = round.clients
         if self.cfg.evaluate.clients:
             with seconds.of("evaluate_clients"):
-                messages, plan = self.configure_evaluate(round.number, round.vector)
-                answers = self.fleet.exchange(messages, plan)
+                answers, clients = self._evaluate_clients(round, clients, rows.CLIENTS)
                 extra = self.strategy.aggregate_evaluate(round.number, _messages(answers))
-            clients = rows.evaluated(answers, round.number, clients)
-            self._tolerate(round.number, answers, clients, " --evaluation")
             row |= rows.evaluation(answers, self.trainer.metrics, extra)
         if len(self.trainer.unseen.ends):
-            with seconds.of("evaluate_clients"):
-                messages, plan = self.configure_evaluate(round.number, round.vector, unseen=True)
-                answers = self.fleet.exchange(messages, plan)
             columns = self.columns_of_strangers
-            clients = rows.evaluated(answers, round.number, clients, columns)
-            self._tolerate(round.number, answers, clients, " --evaluation")
+            with seconds.of("evaluate_clients"):
+                answers, clients = self._evaluate_clients(round, clients, columns, unseen=True)
             row |= rows.of_strangers(answers, columns)
         peak = self.fleet.worker_peak_mb
         return replace(round, row=row, clients=clients, seconds=seconds, worker_peak_mb=peak)
@@ -170,6 +164,16 @@ class Rounds:
         lower = [name for name, metric in self.trainer.metrics.items() if metric.better == "lower"]
         arrays, told = self.trainer.layout.to_record(vector), ConfigRecord({LOWER_IS_BETTER: lower})
         return list(self.strategy.configure_evaluate(number, arrays, told, Cohort(plan))), plan
+
+    def _evaluate_clients(
+        self, round: Round, clients: Sequence[Row], columns: Mapping[str, str], unseen: bool = False
+    ) -> tuple[list[Answer], list[Row]]:
+        """What clients say of a round's model, and with it the rows of its `clients`."""
+        messages, plan = self.configure_evaluate(round.number, round.vector, unseen)
+        answers = self.fleet.exchange(messages, plan)
+        evaluated = rows.evaluated(answers, round.number, clients, columns)
+        self._tolerate(round.number, answers, evaluated, " --evaluation")
+        return answers, evaluated
 
     @property
     def columns_of_strangers(self) -> Mapping[str, str]:

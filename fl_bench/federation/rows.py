@@ -32,9 +32,7 @@ STRANGERS = {RECEIVED: "unseen_"}
 ADAPTED = {"": "unseen_adapted_"}  # where they do something with the model before they use it
 
 
-def evaluated(
-    answers: Iterable[Answer], round: int, trained: Iterable[Row], columns: Mapping[str, str] = CLIENTS
-) -> list[Row]:
+def evaluated(answers: Iterable[Answer], round: int, trained: Iterable[Row], columns: Mapping[str, str]) -> list[Row]:
     """The rows of those who have `trained`, with what their evaluation says; and of others, at no cost in bytes."""
     by_client = {row["client"]: row for row in trained}
     for answer in answers:

@@ -32,7 +32,7 @@ class Journal(Observer):
         self.record = new(cfg, origin)
         self.record["hardware"]["gpus"] = gpus()
         self.costs = Costs(cfg.target_metric, cfg.targets)
-        self.chosen_by: Metric | None = None  # what the best round is judged by, once the task is there
+        self.loss: Metric | None = None  # by which the best round is chosen where the target is not validated
         self._saved = 0.0
 
     def see(self, round: Round) -> None:
@@ -45,17 +45,18 @@ class Journal(Observer):
             self.save()
 
     def _remember_if_best(self, row: Mapping[str, Any]) -> None:
-        assert self.chosen_by is not None
-        column, best = f"validation_{self.chosen_by.name}", self.record["best"]
-        if column in row and (best is None or self.chosen_by.beats(row[column], best[column])):
+        by_column = {f"validation_{metric.name}": metric for metric in (self.costs.metric, self.loss) if metric}
+        column = next((name for name in by_column if name in row), None)
+        best = self.record["best"]
+        if column and (best is None or by_column[column].beats(row[column], best[column])):
             self.record["best"] = {name: value for name, value in row.items() if name.startswith(SHOWN)}
 
-    def use(self, data: dict[str, str], target: Metric | None, chosen_by: Metric) -> None:
-        """Take up the digests of the data, what `target_metric` is of, and what the best round is judged by.
+    def use(self, data: dict[str, str], target: Metric | None, loss: Metric) -> None:
+        """Take up the digests of the data, what `target_metric` is of, and the metric that every task has.
 
         Raises ConfigError where a run that goes on had other data.
         """
-        self.costs.metric, self.chosen_by = target, chosen_by
+        self.costs.metric, self.loss = target, loss
         before = self.record["data"]
         if before not in (None, data):
             raise ConfigError("data: is not what the run began with, so it cannot go on with it")

@@ -74,9 +74,8 @@ def execute(
         def observe(made: Experiment) -> list[Observer]:
             nonlocal begun
             data = experiment.data_digests(cfg, made.data)
-            target = metric_of(cfg.target_metric, made.trainer.metrics)
-            judged = target if target and target.name in made.trainer.metric_names() else made.trainer.metrics["loss"]
-            journal.use(data, target, judged)
+            metrics = made.trainer.metrics
+            journal.use(data, metric_of(cfg.target_metric, metrics), metrics["loss"])
             if start is None:
                 store.clear()
             else:

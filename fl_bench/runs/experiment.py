@@ -53,11 +53,12 @@ def prepare(cfg: DictConfig, task: Task, scratch: Path) -> Trainer:
     OmegaConf.save(cfg, scratch / CONFIG, resolve=True)
     rng.seed_torch(cfg.seed, "load")  # some tasks make a pretrained model along with their data
     data = task.load(cfg.data, scratch)
-    if cfg.num_clients > (there := data.num_samples - len(validation_rows(cfg, data.num_samples))):
-        raise ConfigError(f"num_clients={cfg.num_clients}: there are only {there} samples to share out")
-    owners, heldout, unseen = _owners(cfg, data)
-    if nobodys := np.count_nonzero(owners == -1) - len(kept := validation_rows(cfg, data.num_samples)):
-        note(f"partition: no client holds {nobodys} of the {data.num_samples - len(kept)} training samples")
+    rest = np.delete(np.arange(data.num_samples), validation_rows(cfg, data.num_samples))
+    if cfg.num_clients > len(rest):
+        raise ConfigError(f"num_clients={cfg.num_clients}: there are only {len(rest)} samples to share out")
+    owners, heldout, unseen = _owners(cfg, data, rest)
+    if nobodys := np.count_nonzero(owners[rest] == -1):
+        note(f"partition: no client holds {nobodys} of the {len(rest)} training samples")
     order = rng.generator(cfg.seed, "partition order")
     partition = Partition.of(owners, cfg.num_clients, cfg.partition.holdout, order, heldout)
     given = {"columns": data.train, "partition": partition, "classes": data.classes, "seed": cfg.seed}
@@ -66,7 +67,7 @@ def prepare(cfg: DictConfig, task: Task, scratch: Path) -> Trainer:
         unseen = _drawn_unseen(cfg)
     if len(unseen):
         partition.of_clients(unseen).save(scratch, UNSEEN)
-        partition = partition.of_clients(np.setdiff1d(np.arange(cfg.num_clients), unseen))
+        partition = partition.of_clients(np.delete(np.arange(cfg.num_clients), unseen))
     partition.save(scratch)
     replace(data, train=shifted).save(scratch)
     return trainer_in(scratch)
@@ -81,12 +82,10 @@ def _drawn_unseen(cfg: DictConfig) -> NDArray[np.int64]:
     return np.sort(rng.generator(cfg.seed, "unseen").choice(cfg.num_clients, count, replace=False))
 
 
-def _owners(cfg: DictConfig, data: FederatedData) -> Split:
-    """The client who owns each training row, none those that the server keeps; and what the partition has held out."""
-    kept = validation_rows(cfg, data.num_samples)
-    rest = np.setdiff1d(np.arange(data.num_samples), kept)
-    columns = rows_of(data.train, rest) if len(kept) else data.train
-    shared = call(
+def _owners(cfg: DictConfig, data: FederatedData, rest: NDArray[np.int64]) -> Split:
+    """The client who owns each training row, nobody those that are not in `rest`, and what else the partition says."""
+    columns = data.train if len(rest) == data.num_samples else rows_of(data.train, rest)
+    found = call(
         find_target(cfg.partition),
         cfg.partition,
         skip=("_target_", "holdout", "unseen"),
@@ -94,17 +93,18 @@ def _owners(cfg: DictConfig, data: FederatedData) -> Split:
         num_clients=cfg.num_clients,
         rng=rng.generator(cfg.seed, "partition"),
     )
-    shared, heldout, unseen = shared if isinstance(shared, Split) else (shared, None, None)
-    if len(kept) and (heldout is not None or cfg.partition._target_.endswith("split.from_file")):
+    if isinstance(found, Split) and columns is not data.train:
         wish = "a file names rows of all the training data; use evaluate.validation=clients, or 0"
         raise ConfigError(f"evaluate.validation={cfg.evaluate.validation}: {wish}")
+    split = found if isinstance(found, Split) else Split(found)
+    shared = split.owners
     whole = isinstance(shared, np.ndarray) and shared.shape == rest.shape and shared.dtype.kind == "i"
     if not (whole and shared.min() >= -1 and shared.max() < cfg.num_clients):
         wish = "must return an integer for each training row, the client who owns it, or -1"
         raise ConfigError(f"partition._target_={cfg.partition._target_}: {wish}")
     owners = np.full(data.num_samples, -1, shared.dtype)
     owners[rest] = shared
-    return Split(owners, heldout, unseen)
+    return split._replace(owners=owners)
 
 
 def make_strategy(server: DictConfig) -> Strategy:
@@ -189,20 +189,9 @@ def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
         _check_metric("target_metric", cfg.target_metric, cfg, trainer)
     if cfg.early_stop.metric is not None:
         _check_metric("early_stop.metric", cfg.early_stop.metric, cfg, trainer)
-    if cfg.evaluate.clients and not trainer.partition.heldout_sizes.any():
-        raise ConfigError("evaluate.clients=true: no client holds out a sample; raise partition.holdout")
-    if len(trainer.unseen.ends) and not trainer.unseen.heldout_sizes.any():
-        raise ConfigError(f"partition.unseen={cfg.partition.unseen}: none holds out a sample; raise partition.holdout")
-    share, clients = cfg.evaluate.validation, trainer.partition.heldout_sizes
-    if share == "clients" and cfg.evaluate.clients and clients.max() < 2:
-        raise ConfigError("evaluate.validation=clients: no client holds out two samples; raise partition.holdout")
-    if share != "clients" and share and not len(trainer.validation_rows):
-        raise ConfigError(f"evaluate.validation={share}: is none of {trainer.data.num_samples} samples; raise it")
-    if (end := cfg.local).lr_schedule == "cosine" and not end.lr_final and cfg.num_rounds > end.lr_horizon:
-        note(f"local.lr_horizon={end.lr_horizon}: after these rounds nothing is learnt, as local.lr_final=0.0")
-    if len(trainer.validation_rows) and trainer.private:
-        kept = f"evaluate.validation={cfg.evaluate.validation}: the server has no whole model to validate"
-        raise ConfigError(f"{kept}, as layers stay with the clients; use evaluate.validation=clients")
+    if cfg.local.lr_schedule == "cosine" and not cfg.local.lr_final and cfg.num_rounds > cfg.local.lr_horizon:
+        note(f"local.lr_horizon={cfg.local.lr_horizon}: after these rounds nothing is learnt, as local.lr_final=0.0")
+    _check_evaluation(cfg, trainer)
     if wanted := getattr(strategy, "client_metrics", ()):
         if not cfg.evaluate.clients:
             raise ConfigError("evaluate.clients=false: this strategy aggregates clients' metrics and needs true")
@@ -210,6 +199,25 @@ def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
         for name in wanted:
             if name not in known:
                 raise ConfigError(f"strategy.metrics: clients do not report {name}; they report {', '.join(known)}")
+
+
+def _check_evaluation(cfg: DictConfig, trainer: Trainer) -> None:
+    """Raise ConfigError where there is nothing to evaluate on, of what the config wants evaluated."""
+    validation, heldout, unseen = cfg.evaluate.validation, trainer.partition.heldout_sizes, trainer.unseen
+    if cfg.evaluate.clients and not heldout.any():
+        raise ConfigError("evaluate.clients=true: no client holds out a sample; raise partition.holdout")
+    if len(unseen.ends) and not unseen.heldout_sizes.any():
+        raise ConfigError(f"partition.unseen={cfg.partition.unseen}: none holds out a sample; raise partition.holdout")
+    if not validates(cfg):
+        return
+    if validation == "clients":
+        wish = "no client holds out two samples; raise partition.holdout"
+        require("evaluate.validation", validation, heldout.max() > 1, wish)
+        return
+    wish = f"is none of {trainer.data.num_samples} samples; raise it"
+    require("evaluate.validation", validation, len(trainer.validation_rows) > 0, wish)
+    wish = "the server has no whole model to validate, as layers stay with the clients; use evaluate.validation=clients"
+    require("evaluate.validation", validation, not trainer.private, wish)
 
 
 def _check_augment(trainer: Trainer) -> None:

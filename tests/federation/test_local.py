@@ -3,8 +3,8 @@ from itertools import chain, count, islice
 from typing import Any
 
 import numpy as np
-from conftest import make_turn
 from torch import nn
+from turns import make_turn
 
 from fl_bench.federation.local import batches
 from fl_bench.strategies.turn import Turn

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import LOCAL, Launch, Toy, compose, digests, forked, make_turn, table
+from conftest import Launch, compose, digests, forked, table
 from safetensors.torch import load_file
 from torch import nn
 from torch.optim import lr_scheduler
+from turns import LOCAL, Toy, make_turn
 
 from fl_bench import rng
 from fl_bench.build import build

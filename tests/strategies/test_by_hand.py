@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
-from conftest import LOCAL, make_turn
 from serving import serve
 from torch import nn
+from turns import LOCAL, make_turn
 
 from fl_bench.data.partition import Partition
 from fl_bench.strategies.apfl import Mixture

@@ -1,8 +1,8 @@
 import pytest
 import torch
-from conftest import make_turn
 from flwr.supercore.differential_privacy import compute_clip_model_update
 from torch import nn
+from turns import make_turn
 
 from fl_bench.strategies.clipping import Clipping
 from fl_bench.strategies.turn import Turn

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from conftest import Launch, make_turn
+from conftest import Launch
 from torch import nn
+from turns import make_turn
 
 from fl_bench.strategies.fedprox import FedProx, Proximal
 from fl_bench.strategies.turn import Turn

@@ -2,9 +2,9 @@ import math
 
 import pytest
 import torch
-from conftest import make_turn
 from torch import nn
 from torch.nn import functional
+from turns import make_turn
 
 from fl_bench.strategies.moon import Contrastive, contrastive_loss
 from fl_bench.strategies.turn import Turn

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from conftest import Launch, compose, make_turn, table
+from conftest import Launch, compose, table
 from serving import serve
 from torch import nn
+from turns import make_turn
 
 from fl_bench.errors import ConfigError
 from fl_bench.runs.experiment import make_strategy

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import LOCAL, Launch
+from conftest import Launch
 from PIL import Image
 from safetensors.torch import load_file
+from turns import LOCAL
 
 from fl_bench.data import shapes
 from fl_bench.data.arrays import FederatedData
