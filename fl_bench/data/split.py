@@ -11,6 +11,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from fl_bench import rng
 from fl_bench.data.arrays import Columns, FederatedData
 from fl_bench.data.labels import countable
 from fl_bench.data.partition import Partition
@@ -27,6 +28,12 @@ class Split(NamedTuple):
     owners: NDArray[np.int64]  # [N]: of each training row the client, -1 for nobody
     heldout: NDArray[np.bool_] | None = None  # [N]; None: the share partition.holdout of each client's rows
     unseen: NDArray[np.int64] | None = None  # the clients who never train, rising; None: the share partition.unseen
+
+
+def validation_rows(share: float | str, num_samples: int, seed: int) -> NDArray[np.int64]:
+    """The training rows that the server keeps to choose by, rising, on which nobody trains; none with "clients"."""
+    count = 0 if isinstance(share, str) else int(num_samples * share)
+    return np.sort(rng.generator(seed, "validation").choice(num_samples, count, replace=False))
 
 
 def write(data: FederatedData, partition: Partition, unseen: Partition, folder: Path) -> None:

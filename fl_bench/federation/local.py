@@ -18,6 +18,7 @@ from fl_bench.compression.base import Codec
 from fl_bench.data.arrays import Columns, FederatedData
 from fl_bench.data.augment import Augment, Chances
 from fl_bench.data.partition import NOBODY, UNSEEN, Partition
+from fl_bench.data.split import validation_rows
 from fl_bench.errors import ConfigError
 from fl_bench.federation.channel import Channel
 from fl_bench.federation.parameters import FlatModel
@@ -81,7 +82,7 @@ class Trainer:
         self.partition = Partition.open(folder)
         there = any(folder.glob(f"{UNSEEN}.*"))
         self.unseen = Partition.open(folder, UNSEEN) if there else Partition(NOBODY, np.zeros(1, np.int64), NOBODY)
-        self.validation_rows = validation_rows(cfg, self.data.num_samples)
+        self.validation_rows = validation_rows(cfg.evaluate.validation, self.data.num_samples, cfg.seed)
         self.clients_validate: bool = cfg.evaluate.validation == "clients"
         self.task: Task = build(cfg.task, Task)
         self.augment: Augment = build(cfg.augment, Augment)
@@ -296,18 +297,6 @@ class Trainer:
 
 def _named(prefix: str, metrics: Mapping[str, Mean]) -> dict[str, Mean]:
     return {prefix + name: mean for name, mean in metrics.items()}
-
-
-def validates(cfg: DictConfig) -> bool:
-    """Whether there is something to choose by that is not the test set."""
-    return bool(cfg.evaluate.clients if cfg.evaluate.validation == "clients" else cfg.evaluate.validation)
-
-
-def validation_rows(cfg: DictConfig, num_samples: int) -> NDArray[np.int64]:
-    """The training rows that the server keeps to choose by, rising: nobody trains on them."""
-    share = 0.0 if cfg.evaluate.validation == "clients" else cfg.evaluate.validation
-    drawn = rng.generator(cfg.seed, "validation").choice(num_samples, int(num_samples * share), replace=False)
-    return np.sort(drawn)
 
 
 trainer_in = lru_cache(maxsize=1)(Trainer)  # one experiment at a time in a process; its folder is its identity

@@ -17,12 +17,12 @@ from fl_bench.build import build, call, find_target
 from fl_bench.config.rules import require
 from fl_bench.data.arrays import FederatedData, rows_of
 from fl_bench.data.partition import UNSEEN, Partition
-from fl_bench.data.split import Split
+from fl_bench.data.split import Split, validation_rows
 from fl_bench.engines.base import Engine
 from fl_bench.errors import ConfigError, note
 from fl_bench.federation.exchange import Job
 from fl_bench.federation.fleet import Fleet, Loads
-from fl_bench.federation.local import CONFIG, Trainer, trainer_in, validates, validation_rows
+from fl_bench.federation.local import CONFIG, Trainer, trainer_in
 from fl_bench.federation.rounds import Experiment
 from fl_bench.federation.vectorized import why_not
 from fl_bench.network.clock import Network
@@ -53,7 +53,7 @@ def prepare(cfg: DictConfig, task: Task, scratch: Path) -> Trainer:
     OmegaConf.save(cfg, scratch / CONFIG, resolve=True)
     rng.seed_torch(cfg.seed, "load")  # some tasks make a pretrained model along with their data
     data = task.load(cfg.data, scratch)
-    rest = np.delete(np.arange(data.num_samples), validation_rows(cfg, data.num_samples))
+    rest = np.delete(np.arange(data.num_samples), validation_rows(cfg.evaluate.validation, data.num_samples, cfg.seed))
     if cfg.num_clients > len(rest):
         raise ConfigError(f"num_clients={cfg.num_clients}: there are only {len(rest)} samples to share out")
     owners, heldout, unseen = _owners(cfg, data, rest)
@@ -199,6 +199,11 @@ def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
         for name in wanted:
             if name not in known:
                 raise ConfigError(f"strategy.metrics: clients do not report {name}; they report {', '.join(known)}")
+
+
+def validates(cfg: DictConfig) -> bool:
+    """Whether there is something to choose by that is not the test set."""
+    return bool(cfg.evaluate.clients if cfg.evaluate.validation == "clients" else cfg.evaluate.validation)
 
 
 def _check_evaluation(cfg: DictConfig, trainer: Trainer) -> None:
