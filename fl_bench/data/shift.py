@@ -32,8 +32,7 @@ def none(columns: Columns, partition: Partition, classes: Classes, seed: int) ->
 def noise(columns: Columns, partition: Partition, classes: Classes, seed: int, strength: float) -> Columns:
     """Gaussian noise on each pixel; of client k of N its standard deviation is 255 x `strength` x k / (N - 1).
 
-    The noise-based feature imbalance of NIID-Bench (Li et al. 2022, arXiv:2102.02079, section 4), which has it so in
-    its code; the paper says i / N, for i from 1.
+    The noise-based feature imbalance of NIID-Bench (Li et al. 2022, arXiv:2102.02079, section 4), as in its code.
     """
     require("shift.strength", strength, 0 <= strength < math.inf, "must be 0 or more")
 
