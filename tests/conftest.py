@@ -30,6 +30,7 @@ from omegaconf import DictConfig
 
 from fl_bench.config.rules import validate
 from fl_bench.config.schema import CONF
+from fl_bench.data import sources
 from fl_bench.network.clock import Network
 from fl_bench.runs.execute import execute
 from fl_bench.runs.scratch import LOCK
@@ -50,6 +51,9 @@ with redirect_stderr(sys.__stderr__):  # absl closes the stream that it was impo
 torch.set_num_threads(1)
 settings.register_profile("fl-bench", max_examples=int(os.environ.get("FL_BENCH_EXAMPLES", "100")), deadline=None)
 settings.load_profile("fl-bench")
+for name in ("digits", "digits_on_photos"):  # the same for every run, and most of a small run's time
+    setattr(sources, name, cache(getattr(sources, name)))
+os.fsync = lambda descriptor: None  # no test pulls the plug; commands that are started do wait for the disk
 
 
 # For a test whose like runs in `make test` already, and that takes long: `make test-all` has it.
@@ -235,7 +239,7 @@ def traces(folder: Path) -> dict[str, str]:
     }
 
 
-def left_since(before: Collection[str], folder: Path) -> list[str]:
+def left_since(before: Collection[str], folder: Path) -> dict[str, str]:
     """What is left that was not there before, after a moment for the system to end what was killed. Processes are
     killed then, so that a test that fails, or that nobody waits for, leaves the machine as it was.
     """
@@ -247,13 +251,14 @@ def left_since(before: Collection[str], folder: Path) -> list[str]:
                     os.kill(int(key), signal.SIGKILL)
             break
         time.sleep(0.1)
-    return list(left.values())
+    return left
 
 
 @pytest.fixture(scope="session", autouse=True)
-def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[set[str]]:
     """A TMPDIR of its own for each session, and so for each of the workers that share the tests out: `traces` of one
-    does not see the other's. Its path is short, since Ray's sockets lie in it.
+    does not see the other's. Its path is short, since Ray's sockets lie in it. Gives what was there before any test, to
+    which each adds what it has left.
     """
     tmp_path_factory.getbasetemp()  # stays where pytest wants it
     get_temp_dir()  # the fork server's own, which is removed later than ours
@@ -264,8 +269,8 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setattr(tempfile, "tempdir", folder)
         with Path(folder, MARK).open("w"):
             forkserver.ensure_running()
-            before = traces(Path(folder))
-            yield
+            before = set(traces(Path(folder)))
+            yield before
             left = left_since(before, Path(folder))
             assert not left
 
@@ -279,9 +284,9 @@ def short_collections() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left(session: None, tmp_path: Path) -> Iterator[None]:
+def nothing_is_left(session: set[str], tmp_path: Path) -> Iterator[None]:
     """After every test."""
-    before = traces(tmp_path)
     yield
-    left = left_since(before, tmp_path)
+    left = left_since(session, tmp_path)
+    session.update(left)
     assert not left

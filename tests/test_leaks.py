@@ -24,7 +24,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], l
     before = conftest.traces(tmp_path)
 
     def look() -> list[str]:
-        return conftest.left_since(before, tmp_path)
+        return list(conftest.left_since(before, tmp_path).values())
 
     monkeypatch.setattr(conftest, "PATIENCE_SECONDS", 0.5)
     return look
