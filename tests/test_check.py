@@ -7,7 +7,7 @@ from pathlib import Path
 
 import hydra
 import pytest
-from conftest import fl_bench, forked
+from conftest import fl_bench, forked, long
 from omegaconf import DictConfig
 
 from fl_bench.config.schema import CONF
@@ -26,7 +26,11 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("scratch")
 
 
-@pytest.mark.parametrize("strategy", sorted(file.stem for file in (CONF / "strategy").glob("*.yaml")))
+STRATEGIES = sorted(file.stem for file in (CONF / "strategy").glob("*.yaml"))
+OFTEN = ("fedavg", "fedprox", "scaffold", "fedper", "fedadam", "krum", "dp_client_fixed")  # one of a kind
+
+
+@pytest.mark.parametrize("strategy", [pytest.param(name, marks=[] if name in OFTEN else long) for name in STRATEGIES])
 def test_every_strategy(strategy: str, scratch: Path) -> None:
     found = list(check(strategy, lambda words: deepcopy(composed(tuple(words))), [], scratch))
     assert [name for name, _, _ in found] == list(CHECKS)

@@ -277,7 +277,7 @@ def test_a_sweep_is_refused_before_its_first_run(words: Words, tmp_path: Path) -
     ("engine", "sign"),
     [
         ("inline", signal.SIGINT),
-        ("inline", signal.SIGTERM),
+        pytest.param("inline", signal.SIGTERM, marks=long),
         ("simulation", signal.SIGINT),
         pytest.param("simulation", signal.SIGTERM, marks=long),
     ],

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from conftest import Launch
+from conftest import Launch, long
 
 from fl_bench.config.compose import GROUPS
 from fl_bench.config.schema import CONF
@@ -49,7 +49,10 @@ FIGURES = {
 }
 
 
-@pytest.mark.parametrize("task", options("task"))
+RARELY = ("sam", "cifar")  # their figures take long
+
+
+@pytest.mark.parametrize("task", [pytest.param(task, marks=long if task in RARELY else []) for task in options("task")])
 def test_tasks_with_their_figures(launch: Launch, task: str) -> None:
     folder = launch(f"task={task}", "num_rounds=2", "local.steps=2", "figures=true")
     names = {file.name for file in (folder / "figures").iterdir()}
@@ -61,7 +64,7 @@ def test_tasks_with_their_figures(launch: Launch, task: str) -> None:
     "words",
     [
         ("task=sam", "data=nuclei", "strategy=fedprox"),
-        ("task=imdb", "strategy=fedadam", "partition=dirichlet"),
+        pytest.param(("task=imdb", "strategy=fedadam", "partition=dirichlet"), marks=long),
         ("task=dcgan", "strategy=fedmedian", "partition=dirichlet"),
     ],
 )

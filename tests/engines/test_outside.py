@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import forked, leftovers
+from conftest import forked, leftovers, long
 
 STRATEGY = """
 # a strategy of the user's own
@@ -43,6 +43,7 @@ def run(folder: Path, step: float) -> subprocess.CompletedProcess[str]:
     return forked(*words, "engine.max_restarts=1", cwd=folder)
 
 
+@long
 def test_a_strategy_may_live_outside(own_folder: Path) -> None:
     result = run(own_folder, step=0.001)
     assert result.returncode == 0, result.stderr

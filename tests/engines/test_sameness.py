@@ -32,7 +32,7 @@ def inline(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.param(("engine.client_resources.num_cpus=2",), marks=long),
         ("engine.client_resources.num_cpus=1",),
         pytest.param(("engine.client_resources.num_cpus=0.5",), marks=long),
-        ("engine.client_resources.num_cpus=1", "engine.packing=false"),
+        pytest.param(("engine.client_resources.num_cpus=1", "engine.packing=false"), marks=long),
     ],
     ids=["again", "unpacked", "1-worker", "2-workers", "4-workers", "2-workers-unpacked"],
 )
@@ -44,7 +44,9 @@ def test_the_bytes_of_every_run_are_those_of_the_first(inline: Path, tmp_path: P
     "words",
     [
         pytest.param(("strategy=fedavg_custom_metrics",), marks=long),
-        ("strategy=fedbuff", "network=heterogeneous", "compression=quantize", "compression/down=fp16"),
+        pytest.param(
+            ("strategy=fedbuff", "network=heterogeneous", "compression=quantize", "compression/down=fp16"), marks=long
+        ),
     ],
     ids=["metrics", "fedbuff"],
 )
@@ -75,7 +77,7 @@ def test_strategies_that_keep_something_at_the_client(launch: Launch, tmp_path: 
     "task",
     [
         pytest.param(("task=imdb",), marks=long),
-        ("task=sam", "data=nuclei"),
+        pytest.param(("task=sam", "data=nuclei"), marks=long),
         pytest.param(("task=dcgan",), marks=long),
     ],
     ids="-".join,

@@ -354,7 +354,7 @@ def in_namespace(script: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 DISKS = [
     ("inline", "fedavg", "140k"),
     pytest.param("inline", "scaffold", "900k", marks=long),
-    ("simulation", "scaffold", "1300k"),
+    pytest.param("simulation", "scaffold", "1300k", marks=long),
 ]
 
 
@@ -398,5 +398,5 @@ def test_a_folder_that_becomes_read_only(tmp_path: Path, launch: Launch) -> None
     line = result.stderr.splitlines()[-1]
     assert "Read-only file system" in line
     assert line.endswith("; to go on: fl-bench resume " + str(tmp_path / "disk" / "run"))
-    assert forked("resume", "kept", cwd=tmp_path).returncode == 0
+    assert forked("resume", "kept", "engine=inline", cwd=tmp_path).returncode == 0
     assert digests(tmp_path / "kept") == digests(launch(*words.split()))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import begin, compose, digests, forked, leftovers, table
+from conftest import begin, compose, digests, forked, leftovers, long, table
 from omegaconf import DictConfig
 
 from fl_bench.config.origin import UNKNOWN, Origin
@@ -113,6 +113,7 @@ class Faulty(LocalAlgorithm):
 """
 
 
+@long
 def test_a_worker_that_exits_one_that_crashes_and_one_that_hangs(tmp_path: Path, launch: Callable[..., Path]) -> None:
     (tmp_path / "conf" / "strategy").mkdir(parents=True)
     (tmp_path / "faulty.py").write_text(FAULTY)
@@ -135,6 +136,7 @@ def test_a_worker_that_exits_one_that_crashes_and_one_that_hangs(tmp_path: Path,
     assert not leftovers(tmp_path)
 
 
+@long
 def test_a_client_that_takes_too_long_in_a_simulation(tmp_path: Path) -> None:
     (tmp_path / "conf" / "strategy").mkdir(parents=True)
     (tmp_path / "conf" / "strategy" / "slow.yaml").write_text(
@@ -248,7 +250,7 @@ def test_only_rounds_are_timed() -> None:
     assert time.monotonic() - start < 20
 
 
-@pytest.mark.parametrize("engine", ["inline", "simulation"])
+@pytest.mark.parametrize("engine", [pytest.param("inline", marks=long), "simulation"])
 def test_ctrl_c_twice_ends_at_once(tmp_path: Path, engine: str) -> None:
     process = start(tmp_path, f"engine={engine}", "num_rounds=100000")
     wait_for_round(tmp_path, 2)
