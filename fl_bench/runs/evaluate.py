@@ -50,7 +50,7 @@ def evaluate(cfg: DictConfig, folder: Path, round: int | None, out: Path) -> int
             note(f"not on what the run had: other {' and '.join(others)}")
         number, vector, run = _model(folder, record, round, trainer)
         if cfg.evaluate.clients:
-            held = trainer.partition.heldout_sizes.any()
+            held = bool(trainer.partition.heldout_sizes.any())
             require("partition.holdout", cfg.partition.holdout, held, "no client holds out a sample for --clients")
         elif trainer.private and not trainer.unseen.ends.size:
             note("layers stay with the clients, so that the server has no whole model to test: add --clients")
