@@ -13,6 +13,7 @@ from fl_bench.config.changes import complete, flat
 from fl_bench.config.compose import GROUPS, MAIN, options
 from fl_bench.config.explain import explained
 from fl_bench.config.origin import Origin
+from fl_bench.config.paths import INIT
 from fl_bench.config.rules import validate
 from fl_bench.config.schema import Config
 from fl_bench.config.suggest import suggest
@@ -57,9 +58,13 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
 
 
 def recorded(
-    folder: Path, words: Sequence[str] = (), own: Path | None = None, trusted: Sequence[str] = ()
+    folder: Path,
+    words: Sequence[str] = (),
+    own: Path | None = None,
+    trusted: Sequence[str] = (),
+    rechosen: Sequence[str] = RECHOSEN,
 ) -> tuple[DictConfig, Origin]:
-    """The config that a run had, with some keys changed, and its origin; a group of RECHOSEN takes another option.
+    """The config that a run had, with some keys changed, and its origin; a group of `rechosen` takes another option.
 
     Raises ConfigError where it names a class that is neither ours nor named by this command: by `words`, in a yaml of
     the folder `own`, or by a module of `trusted`.
@@ -69,14 +74,16 @@ def recorded(
     with explained(folder=own):
         cfg = OmegaConf.merge(OmegaConf.structured(Config), complete(record["config"], origin.choices))
         assert isinstance(cfg, DictConfig)
+        if (folder / INIT).is_file():  # its own copy, as the file that it is of may be gone
+            cfg.model.init = str(folder / INIT)
         if name := ENGINES.get(cfg.engine._target_):
-            _change(cfg, "engine", name, None)
+            _change(cfg, "engine", name, None, RECHOSEN)
         chosen: dict[str, str] = {}
         named = list(trusted)
         for override in assignments(words):
             key, value = override.key_or_group, override.value()
-            _change(cfg, key, value, own)
-            chosen |= {key: str(value)} if key in RECHOSEN else {}
+            _change(cfg, key, value, own, rechosen)
+            chosen |= {key: str(value)} if key in rechosen else {}
             named += [name for _, name in trust.targets({key: value})]
             named += [str(value)] if key.endswith(f".{trust.TARGET}") else []
         validate(cfg)
@@ -86,8 +93,8 @@ def recorded(
     return cfg, origin.and_then(words, chosen)
 
 
-def _change(cfg: DictConfig, key: str, value: object, own: Path | None) -> None:
-    if key in RECHOSEN:
+def _change(cfg: DictConfig, key: str, value: object, own: Path | None, rechosen: Sequence[str]) -> None:
+    if key in rechosen:
         found = options(key, own)
         if str(value) not in found:
             raise ConfigError(f"{key}={value}: {nearest(str(value), found)}")
@@ -98,7 +105,7 @@ def _change(cfg: DictConfig, key: str, value: object, own: Path | None) -> None:
     before = OmegaConf.select(cfg, key, default=UNSET)
     if key in GROUPS or OmegaConf.is_config(before):
         if not isinstance(value, dict | list):
-            others = " and ".join(RECHOSEN)
+            others = " and ".join(rechosen)
             raise ConfigError(f"{key}={value}: cannot be chosen again for a run that exists; only {others} can")
     elif before is UNSET:
         known = flat(OmegaConf.to_container(cfg))  # type: ignore[arg-type]

@@ -11,13 +11,15 @@ from fl_bench.config.compose import GROUPS, MAIN, Choices, compose, options, wor
 from fl_bench.config.paths import PATHS
 from fl_bench.errors import ConfigError
 
-# Keys that a resumed run may change without altering finished rounds.
+# Keys that a resumed run may change without altering finished rounds; of files, digests say whether they are the same.
 FREE = (
     "num_rounds", "figures", "resume", "overwrite", "checkpoint", "early_stop.patience", "stop_on_divergence",
     "on_client_failure", "engine", "tracker", "data.root", "strategy.max_epsilon",
+    "model.init", "task.model.init",
 )  # fmt: skip
 HORIZONS = ("local.lr_horizon", "strategy.horizon")  # in rounds; they follow num_rounds until the run begins
 NUM_GPUS = "engine.client_resources.num_gpus"  # only whether it is 0 matters
+AGAIN = ("task.model.init", "task.model.init_skip")  # what model.* says, where a task has model: ${model}
 WHOLE = ("local.optimizer",)  # nothing is added to it: an argument that is not there was not given
 EXACT = ("engine.threads", "engine.vectorize")  # of the free keys, those that change the last bits
 
@@ -59,7 +61,8 @@ def changes(
     """
     a, b = flat(_as_now(old)), flat(_as_now(new))
     for values in (a, b):
-        values.pop("model", None)  # an empty mapping, which is a key of its own
+        for key in ("model", *AGAIN):  # an empty mapping, which is a key of its own; what others say
+            values.pop(key, None)
     if lacking := b.keys() - a.keys():
         a |= {key: value for key, value in flat(complete(old, old_choices)).items() if key in lacking}
     if lacking := a.keys() - b.keys():

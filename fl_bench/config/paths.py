@@ -5,7 +5,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-PATHS = ("data.root", "model.path", "network.traces", "partition.path")  # model.path may also be a name on the hub
+from fl_bench.errors import ConfigError
+
+PATHS = ("data.root", "model.path", "model.init", "network.traces", "partition.path")  # model.path: or a hub's name
+MODEL, INIT = "model.safetensors", "init.safetensors"  # what a run has made, and what it began from
+TO_CONVERT = "save_file(torch.load(FILE, weights_only=True), 'model.safetensors') of safetensors.torch makes one"
 
 
 def with_absolute_paths(cfg: DictConfig) -> DictConfig:
@@ -17,3 +21,20 @@ def with_absolute_paths(cfg: DictConfig) -> DictConfig:
         if Path(text).exists():
             OmegaConf.update(changed, key, os.path.abspath(text))
     return changed
+
+
+def initial_model(cfg: DictConfig) -> Path | None:
+    """The file that `model.init` names, None where it names none; ConfigError where it is not there."""
+    init = cfg.model.init
+    if init is None:
+        return None
+    path = Path(init).expanduser()
+    file = path / MODEL if path.is_dir() else path
+    if not file.is_file():
+        raise ConfigError(f"model.init={init}: there is no file {file}")
+    if file.suffix != ".safetensors":
+        raise ConfigError(
+            f"model.init={init}: must be the folder of a run or a .safetensors file, as a pickle may run code; "
+            f"{TO_CONVERT}"
+        )
+    return file

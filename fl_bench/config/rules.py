@@ -95,6 +95,8 @@ RULES: list[Rule] = [
         for key in ("task", "partition", "shift", "augment", "network", "engine", "tracker", "compression.up")
     ),
     *(_part(f"strategy.{key}") for key in ("server", "client", "schedule")),
+    ("model.init", lambda value, _: value is None or isinstance(value, str), "must be a folder or a file, or null"),
+    ("model.init_skip", lambda value, _: is_texts(value), "must be a list of patterns"),
     ("partition.holdout", lambda value, _: is_number(value) and 0 <= value < 1, "must be from 0 to below 1"),
     (
         "partition.unseen",  # a partition of one's own need not say it
@@ -143,6 +145,10 @@ def require_seconds(key: str, value: float | None) -> None:
 
 def is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= COUNT
+
+
+def is_texts(value: Any) -> bool:
+    return OmegaConf.is_list(value) and all(isinstance(text, str) for text in value)
 
 
 def is_number(value: Any) -> bool:

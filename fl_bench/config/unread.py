@@ -21,7 +21,7 @@ Compose = Callable[[Sequence[str]], DictConfig]
 # The groups whose other entries are read by interpolations only. What the rest does not know is refused by the schema,
 # or by build.py where it is an argument.
 PARTS: dict[str, tuple[str, ...]] = {
-    "model": (),
+    "model": ("init", "init_skip"),
     "strategy": ("server", "client", "schedule", "needs_each_client", "check"),
     "compression": ("up", "down"),
 }
@@ -115,6 +115,12 @@ SILENCES = [
         "there are no targets; add 'targets=[...]'",
     ),
     Silence(
+        "model.init_skip",
+        "model.init",
+        lambda cfg: bool(cfg.model.init_skip) and cfg.model.init is None,
+        "all of the model begins as the seed makes it; add model.init=FILE",
+    ),
+    Silence(
         "strategy.delta",
         "strategy.order",
         lambda cfg: cfg.strategy.get("order") == "first",
@@ -180,7 +186,7 @@ def _refuse_added(cfg: DictConfig, option: DictConfig, origin: Origin) -> None:
         name, given, known = origin.choices[group], cfg[group], option[group]
         if name in options(group) and all(given.get(key) == known.get(key) for key in KINDS):
             for key in map(str, given.keys() - known.keys()):
-                takes = ", ".join(sorted(map(str, known.keys() - KINDS)))
+                takes = ", ".join(sorted(map(str, known.keys() - KINDS - {*PARTS.get(group, ())})))
                 raise ConfigError(f"{group}.{key}: unknown key; {group}={name} takes {takes or 'none'}")
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from fl_bench import rng
 from fl_bench.build import build
 from fl_bench.compression.base import Codec
+from fl_bench.config.paths import INIT
 from fl_bench.data.arrays import Columns, FederatedData
 from fl_bench.data.augment import Augment, Chances
 from fl_bench.data.partition import NOBODY, UNSEEN, Partition
@@ -25,6 +26,7 @@ from fl_bench.federation.parameters import FlatModel
 from fl_bench.federation.update import Diverged
 from fl_bench.machine import keep_freed_memory
 from fl_bench.metrics import Mean, merge
+from fl_bench.models.initial import begin
 from fl_bench.storage.states import State
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.turn import Turn
@@ -93,6 +95,7 @@ class Trainer:
         shared = self.task.shared(model)
         self.personal = self.algorithm.private(model) & set(shared)  # what the strategy keeps at the clients
         private = self.personal | self.task.private(model)
+        self.untaken = begin(model, folder / INIT, cfg.model, private)
         self.flat = FlatModel(model, [name for name in shared if name not in private], self.device)
         self.layout = self.flat.layout.with_extras(self.algorithm.extras)
         up, down = build(cfg.compression.up, Codec), build(cfg.compression.down, Codec)

@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from fl_bench.config.changes import apart
 from fl_bench.config.origin import UNKNOWN, Origin
 from fl_bench.errors import ConfigError
 from fl_bench.federation.rounds import Round
@@ -58,8 +59,9 @@ class Journal(Observer):
         """
         self.costs.metric, self.loss = target, loss
         before = self.record["data"]
-        if before not in (None, data):
-            raise ConfigError("data: is not what the run began with, so it cannot go on with it")
+        if before is not None and (others := apart(before, data)):
+            key = "data" if others.keys() - {"init"} else "model.init"
+            raise ConfigError(f"{key}: is not what the run began with, so it cannot go on with it")
         self.record["data"] = data
 
     def save(self) -> None:

@@ -16,6 +16,7 @@ from fl_bench.build import build
 from fl_bench.compression.base import Codec
 from fl_bench.config.changes import identity, refuse_changes
 from fl_bench.config.origin import UNKNOWN, Origin
+from fl_bench.config.paths import INIT, MODEL
 from fl_bench.data import split
 from fl_bench.data.labels import countable
 from fl_bench.engines.base import Engine
@@ -83,6 +84,8 @@ def execute(
             begun = True
             journal.save()
             write_snapshot(folder, origin)
+            if (made.data / INIT).exists():
+                files.write(folder / INIT, (made.data / INIT).read_bytes())
             tracking = Tracking(tracker, folder, store.tables.rows("metrics"))
             return [*_observers(made, store, start, journal), Heartbeat(arm), tracking]
 
@@ -280,4 +283,4 @@ def _save_model(trainer: Trainer, folder: Path) -> None:
     """model.safetensors: the global model, as far as there is one."""
     tensors = {name: tensor for name, tensor in trainer.flat.model.state_dict().items() if name not in trainer.private}
     content = save({name: tensor.detach().cpu().clone() for name, tensor in tensors.items()})
-    files.write(folder / "model.safetensors", content)
+    files.write(folder / MODEL, content)

@@ -1,5 +1,6 @@
 """The parts of an experiment, made from its config, and the checks whether they fit together."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import nn
 
 from fl_bench import rng
 from fl_bench.build import build, call, find_target
+from fl_bench.config.paths import INIT, initial_model
 from fl_bench.config.rules import require
 from fl_bench.data.arrays import FederatedData, rows_of
 from fl_bench.data.partition import UNSEEN, Partition
@@ -25,6 +27,7 @@ from fl_bench.federation.fleet import Fleet, Loads
 from fl_bench.federation.local import CONFIG, Trainer, trainer_in
 from fl_bench.federation.rounds import Experiment
 from fl_bench.federation.vectorized import why_not
+from fl_bench.models.initial import sha256
 from fl_bench.network.clock import Network
 from fl_bench.network.schedule import Schedule
 from fl_bench.runs.privacy import check_privacy
@@ -70,6 +73,8 @@ def prepare(cfg: DictConfig, task: Task, scratch: Path) -> Trainer:
         partition = partition.of_clients(np.delete(np.arange(cfg.num_clients), unseen))
     partition.save(scratch)
     replace(data, train=shifted).save(scratch)
+    if (file := initial_model(cfg)) is not None:
+        shutil.copyfile(file, scratch / INIT)
     return trainer_in(scratch)
 
 
@@ -273,13 +278,17 @@ def train_together(engine: Engine, trainer: Trainer) -> int:
 
 
 def data_digests(cfg: DictConfig, scratch: Path) -> dict[str, str]:
-    """Digests of the data, the partition and the traces: two runs with equal ones were given the same."""
-    arrays = sorted(file for file in scratch.rglob("*") if file.is_file() and file.name != CONFIG)
+    """Digests of the data, the partition, the traces and the model to begin from: two runs with equal ones were given
+    the same.
+    """
+    others = (scratch / CONFIG, scratch / INIT)
+    arrays = sorted(file for file in scratch.rglob("*") if file.is_file() and file not in others)
     partition = [file for file in arrays if file.name.startswith("partition.")]
     kinds = {"data": [file for file in arrays if file not in partition], "partition": partition}
     if traces := cfg.network.get("traces"):
         kinds["traces"] = [Path(traces).expanduser()]
-    return {name: digest(*map(_mapped, files)) for name, files in kinds.items()}
+    found = {name: digest(*map(_mapped, files)) for name, files in kinds.items()}
+    return found | ({"init": sha256(scratch / INIT)} if (scratch / INIT).exists() else {})
 
 
 def _mapped(file: Path) -> Any:
@@ -287,8 +296,12 @@ def _mapped(file: Path) -> Any:
 
 
 def _say_what_stays(trainer: Trainer) -> None:
-    """Say where a strategy that keeps layers at the clients finds none to keep, or keeps them all."""
+    """Say what does not begin from `model.init`, and where a strategy that keeps layers at the clients finds none to
+    keep, or keeps them all.
+    """
     if trainer.algorithm.private.__func__ is not LocalAlgorithm.private and not trainer.personal:  # type: ignore[attr-defined]
         note("the strategy finds no layer of this model to keep at the clients: it is the same as without")
+    if trainer.untaken:
+        note(f"model.init: {', '.join(trainer.untaken)}: as the seed makes them")
     if trainer.personal and not trainer.layout.size:
         note("the strategy keeps every layer of this model at the clients: they train alone")

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from fl_bench.build import build
 from fl_bench.config.changes import changes, matters, with_horizons
 from fl_bench.config.origin import Origin
+from fl_bench.config.paths import initial_model
 from fl_bench.engines.base import Engine
 from fl_bench.errors import (
     AGAIN,
@@ -47,6 +48,9 @@ def launch(cfg: DictConfig, folder: Path, start: Start, origin: Origin) -> int:
             if start is Start.RESUME and (done := _done(cfg, folder)):
                 print(plain(f"{folder}\n{done}"))
                 return 0
+            file = initial_model(cfg)
+            if start is Start.OVERWRITE and file is not None and folder.absolute() in file.absolute().parents:
+                raise ConfigError(f"model.init={cfg.model.init}: is in the folder of the run that this one replaces")
             engine = build(cfg.engine, Engine)
             announce(cfg, origin)
             if start is Start.NEW:

@@ -232,8 +232,9 @@ def model_of(node: DictConfig, shape: tuple[int, ...], num_classes: int) -> nn.M
     """
     node = OmegaConf.create({"model": node}).model  # so that errors name model.norm, not task.model.norm
     target, norm = find_target(node), node.get("norm")
+    begin = ("_target_", "init", "init_skip")  # the last two are of what is made here
     ours = "norm" not in inspect.signature(target).parameters  # otherwise the function sees to it
-    skip = ("_target_", "norm") if ours else ("_target_",)
+    skip = (*begin, "norm") if ours else begin
     model: nn.Module = call(target, node, skip, shape=shape, num_classes=num_classes)
     if ours and norm is not None:
         if norm not in LAYERS:

@@ -77,6 +77,9 @@ def test_an_old_run_had_the_default_and_nothing_else(
     assert f"fl-bench: {line}" in capsys.readouterr().err
 
 
+BEGIN = {"init": None, "init_skip": []}  # what every model has
+
+
 def test_what_is_completed() -> None:
     old = {"num_clients": 4, "local": {"steps": None, "optimizer": {"name": "Adam"}}, "model": {}, "early_stop": None}
     whole = complete(old)
@@ -89,10 +92,11 @@ def test_what_is_completed() -> None:
     assert complete(old, {"task": "cifar", "strategy": "of-the-users-own"})["model"] == {
         "_target_": "fl_bench.models.cnn.blitz",
         "norm": None,
+        **BEGIN,
     }
-    assert complete(old, {"task": "cifar", "model": "of-the-users-own"})["model"] == {}
+    assert complete(old, {"task": "cifar", "model": "of-the-users-own"})["model"] == BEGIN
     assert complete(old, {"task": "cifar"})["num_rounds"] == 30
-    assert complete(old)["model"] == {}
+    assert complete(old)["model"] == BEGIN
 
 
 def test_a_run_from_before_models_had_names_goes_on() -> None:

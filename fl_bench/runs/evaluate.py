@@ -1,0 +1,91 @@
+"""The model of a run, measured without training."""
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+
+from fl_bench.build import build
+from fl_bench.config.changes import identity
+from fl_bench.config.paths import MODEL
+from fl_bench.config.rules import require
+from fl_bench.engines.base import Engine
+from fl_bench.engines.resources import limit_gpus
+from fl_bench.errors import ConfigError, no_exit, note, plain
+from fl_bench.federation import flower_log
+from fl_bench.federation.local import Trainer
+from fl_bench.federation.rounds import Experiment, Round, Rounds
+from fl_bench.models.initial import take
+from fl_bench.observers.console import summary
+from fl_bench.runs.experiment import data_digests, make_fleet, make_schedule, make_strategy, prepare
+from fl_bench.runs.scratch import scratch_folder
+from fl_bench.storage import files, run_json
+from fl_bench.storage.checkpoint import Store
+from fl_bench.storage.states import ClientStates
+from fl_bench.tasks.base import Task
+
+
+@no_exit()
+def evaluate(cfg: DictConfig, folder: Path, round: int | None, out: Path) -> int:
+    """Print and write to `out` what the model of the run in `folder` is worth after `round`, or at its end.
+
+    `cfg` is the run's, on the inline engine, with other data where the user wants. Nothing else in `folder` is changed.
+    """
+    flower_log.quieten()
+    engine = build(cfg.engine, Engine)
+    if engine.own_process:
+        raise ConfigError(f"engine._target_={cfg.engine._target_}: a measurement has engine=inline; leave it out")
+    limit_gpus(engine)
+    record = run_json.read_run(folder)
+    with scratch_folder() as scratch:
+        data = engine.place(scratch)
+        trainer = prepare(cfg, build(cfg.task, Task), data)
+        digests = data_digests(cfg, data)
+        if others := [name for name, value in (record["data"] or {}).items() if digests.get(name) != value]:
+            note(f"not on what the run had: other {' and '.join(others)}")
+        number, vector, run = _model(folder, record, round, trainer)
+        if cfg.evaluate.clients:
+            held = bool(trainer.partition.heldout_sizes.any())
+            require("partition.holdout", cfg.partition.holdout, held, "no client holds out a sample for --clients")
+        elif trainer.private and not trainer.unseen.ends.size:
+            note("layers stay with the clients, so that the server has no whole model to test: add --clients")
+        states = ClientStates(folder / "state", run)
+        strategy, schedule = make_strategy(cfg.strategy.server), make_schedule(cfg, trainer)
+        made = Experiment(cfg, folder, data, strategy, trainer, schedule, states)
+        with engine.workers(scratch) as connect:
+            measured = Rounds(made, make_fleet(made, connect())).evaluate(Round(number, vector, {"round": number}))
+    rows = [measured.row, *measured.clients]
+    stream = io.StringIO(newline="")
+    columns = dict.fromkeys(["round", "client", *(name for row in rows for name in row)])
+    table = csv.DictWriter(stream, [*columns], lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    files.write(out, stream.getvalue().encode(errors="backslashreplace"))
+    print(plain(f"round {number}  {summary(measured.row, trainer.metrics)}\n{out}"))
+    return 0
+
+
+def _model(
+    folder: Path, record: Mapping[str, Any], round: int | None, trainer: Trainer
+) -> tuple[int, NDArray[np.float32], str]:
+    """The round, what its server sends [P, and the extras], and whose the clients' states are."""
+    store, last = Store(folder, 0), record["final"].get("round")
+    known = store.rounds()
+    run = store.read(known[-1]).run if known else identity(OmegaConf.create(record["config"]))
+    if round in (None, last) and record["status"] == "done" and (folder / MODEL).is_file():
+        take(trainer.flat.model, folder / MODEL, str(folder / MODEL), trainer.private)
+        return last, trainer.untrained(), run
+    if not known:
+        raise ConfigError(f"{folder}: has no model to measure: it has not ended, and has no checkpoint")
+    if round is not None and round not in known:
+        raise ConfigError(f"--round {round}: has no checkpoint; those that have: {', '.join(map(str, known))}")
+    start = store.read(known[-1] if round is None else round)
+    if start.vector.size != trainer.layout.size:
+        sizes = f"{start.vector.size} numbers, and that of these data {trainer.layout.size}"
+        raise ConfigError(f"{start.file}: its model has {sizes}")
+    return start.round, start.vector, run
