@@ -21,7 +21,7 @@ FLOORS = [
     ["storage"],
     ["config"],
     ["build"],
-    ["errors", "machine", "metrics", "rng"],
+    ["errors", "machine", "metrics", "rng", "tallies"],
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
