@@ -8,7 +8,6 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +21,8 @@ STEPS, MOST = 128, 32  # the grid of scores: log-odds in steps of 1/128, and non
 LARGEST_LOSS = 1e6  # what an infinite loss, or one that is no number, counts as: the perplexity is then infinite
 
 
-class Kind(NamedTuple):
+@dataclass(frozen=True)
+class Kind:
     """How a metric is counted in logits [B, classes] float64 and labels [B], and read from cells and examples."""
 
     metric: Metric
@@ -133,7 +133,7 @@ def _perplexity(cells: Cells, count: int) -> float:
 
 
 def _scores(logits: NDArray, labels: NDArray) -> Cells:
-    """By class, whether an example is of it, and the log-odds of the class on the grid; no score counts as even odds."""
+    """By class, whether an example is of it, and the log-odds of the class on the grid; NaN counts as even odds."""
     logs = _log_softmax(logits)
     with np.errstate(divide="ignore"):
         odds = np.nan_to_num(logs - np.log(-np.expm1(logs)))

@@ -21,7 +21,8 @@ FLOORS = [
     ["storage"],
     ["config"],
     ["build"],
-    ["errors", "machine", "metrics", "rng", "tallies"],
+    ["tallies"],
+    ["errors", "machine", "metrics", "rng"],
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 

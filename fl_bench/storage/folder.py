@@ -11,7 +11,7 @@ FOLDERS = ("checkpoint", "state", "figures", ".hydra")
 NUMBER = r"(?:0|[1-9][0-9]*)"
 FIGURES = "curves|participation|client_losses|partition|predictions|confusion|sentences"
 OURS = re.compile(
-    r"(?:run\.json|split\.csv\.gz|model\.safetensors|(?:metrics|clients|partition|sources|timing)\.csv"
+    r"(?:run\.json|split\.csv\.gz|model\.safetensors|(?:metrics|clients|partition|sources|timing|per_class|confusion)\.csv"
     rf"|checkpoint/{NUMBER}\.safetensors|state/{NUMBER}/{NUMBER}\.safetensors"
     rf"|figures/(?:(?:{FIGURES})\.(?:png|pdf)|round_(?:[0-9]{{4}}|[1-9][0-9]{{4,}})\.png|rounds\.gif)"
     r"|\.hydra/(?:config|hydra|overrides)\.yaml)(?:\.tmp)?"

@@ -19,6 +19,7 @@ from fl_bench.data.arrays import Columns, FederatedData
 from fl_bench.errors import ConfigError
 from fl_bench.metrics import Mean, Metric, Summand, merge
 from fl_bench.models.norms import LAYERS, replace_norms
+from fl_bench.results import classes
 from fl_bench.tallies import KINDS, Tally
 from fl_bench.tasks.sgd import SGD, Clipped
 
@@ -57,8 +58,8 @@ class Task(ABC):
     May override:
         `gather`, where a batch is more than the rows of the columns; `step` and `optimizer`, where a step is not one of
         one loss; `score`, where evaluation differs from training; `shared` and `private`, for what does not travel;
-        `measure`, `picture` and `figures`, for what is said of the global model. And the class attributes below: those
-        with metrics of their own declare them in `metrics`.
+        `measure`, `picture`, `tables` and `figures`, for what is said of the global model. And the class attributes
+        below: those with metrics of their own declare them in `metrics`.
 
     Training data must have a column "y", int64, that says of each row which of `classes` it is of: partitions and
     `partition.csv` read it. Random numbers are drawn from torch's global generator, which is seeded before each use.
@@ -164,6 +165,9 @@ class Task(ABC):
         """What the model does, as an image [H, W, 3] of the same size each time; drawn every few rounds."""
         return None
 
+    def tables(self, model: nn.Module, data: FederatedData, folder: Path) -> None:
+        """Write what the final model does into tables in `folder`, that of the run."""
+
     def figures(self, model: nn.Module, data: FederatedData, folder: Path) -> None:
         """Draw what the final model does into PNG files in `folder`; import matplotlib here, not in the workers."""
 
@@ -207,6 +211,9 @@ class Classifier(Task):
         correct = (logits.detach().argmax(dim=1) == labels).sum()
         count = len(labels)
         return {"loss": batch_mean(loss, count), "accuracy": Mean(correct, count)}
+
+    def tables(self, model: nn.Module, data: FederatedData, folder: Path) -> None:
+        classes.write(folder, data.test["y"], self.predict(model, data), data.classes)
 
     @torch.no_grad()
     def predict(self, model: nn.Module, data: FederatedData) -> NDArray:
