@@ -4,10 +4,11 @@ import itertools
 import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Launch, table
+from conftest import DETERMINISTIC, Launch, fl_bench, long, table
 from sklearn import metrics as sklearn
 
 from fl_bench.federation.exchange import Answer, Status
@@ -133,6 +134,26 @@ def test_a_client_with_one_class_has_an_empty_cell(launch: Launch) -> None:
     last = table(folder, "metrics")[-1]
     assert float(last["client_auc"]) > 0
     assert "client_auc_min" not in last
+
+
+def test_a_strategy_of_the_metrics_leaves_out_clients_without_one(launch: Launch) -> None:
+    words = ("partition=dirichlet", "partition.alpha=0.1", "partition.holdout=0.3", "evaluate.clients=true")
+    strategy = ("strategy=fedavg_custom_metrics", "strategy.metrics=[auc_median]", "num_clients=20")
+    folder = launch(*SMALL, *words, *strategy, ALL)
+    found = [row["client_auc"] for row in table(folder, "clients") if row["round"] == "2"]
+    known = [float(value) for value in found if value]
+    assert 0 < len(known) < len(found)
+    assert float(table(folder, "metrics")[-1]["client_auc_median"]) == np.median(known)
+
+
+@long
+def test_a_simulation_has_the_same_bytes(tmp_path: Path) -> None:
+    words = (*SMALL, "evaluate.clients=true", "partition.holdout=0.3", "partition.unseen=0.25", ALL, "figures=false")
+    for engine in ("inline", "simulation"):
+        done = fl_bench(*words, f"engine={engine}", f"hydra.run.dir={engine}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    for name in (*DETERMINISTIC, "per_class.csv", "confusion.csv"):
+        assert (tmp_path / "inline" / name).read_bytes() == (tmp_path / "simulation" / name).read_bytes()
 
 
 def test_targets_and_early_stopping_know_which_way_they_get_better(launch: Launch) -> None:
