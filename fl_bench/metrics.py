@@ -7,9 +7,28 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, SupportsFloat
+from typing import Any, Literal, Protocol, SupportsFloat, TypeVar
 
 Values = Sequence[float]
+
+
+class Summand(Protocol):
+    """What of a metric adds up, over `count` examples: a Mean, or a Tally (tallies.py)."""
+
+    @property
+    def count(self) -> int: ...
+
+    @property
+    def value(self) -> float: ...
+
+    @property
+    def known(self) -> bool: ...
+
+    @classmethod
+    def sum(cls, parts: Sequence[Any]) -> Any: ...
+
+
+T = TypeVar("T", bound=Summand)
 
 
 @dataclass(frozen=True)
@@ -65,22 +84,34 @@ class Mean:
         """The mean itself."""
         return float(self.total) / self.count
 
+    @property
+    def known(self) -> bool:
+        """A mean that is no number is to be seen."""
+        return True
 
-def merge(parts: Iterable[Mapping[str, Mean]]) -> dict[str, Mean]:
-    """The means over all parts, by name. `fsum` is exact, so neither order nor grouping of the parts matters.
+    @classmethod
+    def sum(cls, parts: Sequence["Mean"]) -> "Mean":
+        """The mean over all parts. `fsum` is exact, so neither order nor grouping of the parts matters."""
+        return cls(math.fsum(float(part.total) for part in parts), sum(part.count for part in parts))
+
+
+def merge(parts: Iterable[Mapping[str, T]]) -> dict[str, T]:
+    """The metrics over all parts, by name.
 
     Examples:
         >>> merge([{"loss": Mean(3.0, 2)}, {"loss": Mean(1.0, 2)}])
         {'loss': Mean(total=4.0, count=4)}
     """
-    by_name: dict[str, list[Mean]] = {}
+    by_name: dict[str, list[T]] = {}
     for part in parts:
-        for name, mean in part.items():
-            by_name.setdefault(name, []).append(mean)
-    return {
-        name: Mean(math.fsum(float(mean.total) for mean in means), sum(mean.count for mean in means))
-        for name, means in by_name.items()
-    }
+        for name, summand in part.items():
+            by_name.setdefault(name, []).append(summand)
+    return {name: type(summands[0]).sum(summands) for name, summands in by_name.items()}
+
+
+def values(metrics: Mapping[str, Summand]) -> dict[str, float]:
+    """The values of those metrics that have a meaning: there is no AUC of one class. Nothing is written of others."""
+    return {name: metric.value for name, metric in metrics.items() if metric.known}
 
 
 def _decile(values: Values) -> float:

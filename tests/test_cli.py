@@ -232,7 +232,7 @@ def test_a_run_leaves_its_files_and_says_where(tmp_path: Path) -> None:
     assert folder.parent == tmp_path / "outputs" / "mnist" / "fedavg"
     assert {file.name for file in folder.iterdir()} == {
         "metrics.csv", "clients.csv", "timing.csv", "partition.csv", "split.csv.gz", "model.safetensors", "run.json",
-        "figures", ".hydra", "checkpoint",
+        "per_class.csv", "confusion.csv", "figures", ".hydra", "checkpoint",
     }  # fmt: skip
     record = json.loads((folder / "run.json").read_text())
     assert (record["status"], record["exit_code"], record["seed"]) == ("done", 0, 0)

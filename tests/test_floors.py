@@ -21,6 +21,7 @@ FLOORS = [
     ["storage"],
     ["config"],
     ["build"],
+    ["tallies"],
     ["errors", "machine", "metrics", "rng"],
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

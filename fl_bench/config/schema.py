@@ -37,6 +37,7 @@ class Evaluate:
     batch_size: int = MISSING
     adapt_steps: Any = MISSING  # a number, or turn
     max_clients: int | None = MISSING
+    metrics: list[str] = MISSING
     validation: Any = MISSING  # a share, or clients
 
 

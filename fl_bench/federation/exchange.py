@@ -9,8 +9,9 @@ from typing import Any
 from flwr.app import ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 
-from fl_bench.metrics import Mean
+from fl_bench.metrics import Mean, Summand
 from fl_bench.storage.buffers import contents, to_record
+from fl_bench.tallies import Tally
 
 RECORD, MODELS = "fl-bench", "models"  # the names of our records in a message
 TOTAL = "total"  # the name of the summed update among the models of a report
@@ -75,7 +76,7 @@ class Answer:
 
     client: int
     status: Status
-    metrics: Mapping[str, Mean] = field(default_factory=dict)
+    metrics: Mapping[str, Summand] = field(default_factory=dict)
     num_examples: int = 0
     weight: int = 0  # of its model in the mean
     reply: Mapping[str, float] = field(default_factory=dict)  # numbers of the algorithm for the server half
@@ -84,14 +85,14 @@ class Answer:
     message: Message | None = None
 
     def to_json(self) -> dict[str, Any]:
-        metrics = {name: [float(mean.total), mean.count] for name, mean in self.metrics.items()}
+        metrics = {name: _to_json(metric) for name, metric in self.metrics.items()}
         numbers = {"num_examples": self.num_examples, "weight": self.weight, "bytes_up": self.bytes_up}
         known = {"metrics": metrics, "reply": dict(self.reply), "why": self.why}
         return {"client": self.client, "status": self.status} | numbers | known
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Answer":
-        metrics = {name: Mean(total, count) for name, (total, count) in fields["metrics"].items()}
+        metrics = {name: _from_json(*parts) for name, parts in fields["metrics"].items()}
         return cls(**fields | {"status": Status(fields["status"]), "metrics": metrics})
 
 
@@ -117,6 +118,18 @@ class Report:
         models = {name: contents(array) for name, array in message.content.array_records[MODELS].items()}
         answers = [Answer.from_json(answer) for answer in fields.pop("answers")]
         return cls(**fields, answers=answers, models=models)
+
+
+def _to_json(metric: Summand) -> list[Any]:
+    """[total, count] of a mean; of a tally its cells, each with its number at last, the count and its kind."""
+    if isinstance(metric, Tally):
+        return [[[*cell, number] for cell, number in metric.total.items()], metric.count, metric.kind]
+    assert isinstance(metric, Mean)
+    return [float(metric.total), metric.count]
+
+
+def _from_json(total: Any, count: int, kind: str | None = None) -> Summand:
+    return Mean(total, count) if kind is None else Tally(kind, {tuple(cell): n for *cell, n in total}, count)
 
 
 def with_status(status: Status, answers: Iterable[Answer]) -> list[Answer]:

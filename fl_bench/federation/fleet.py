@@ -21,7 +21,7 @@ from fl_bench.errors import RunError, StorageError, WorkerDied, note
 from fl_bench.federation.exchange import TOTAL, Answer, Job, Report, Status, Trouble, with_status
 from fl_bench.federation.parameters import Layout
 from fl_bench.federation.update import ExactMean, Update
-from fl_bench.metrics import Mean, merge
+from fl_bench.metrics import Mean, Summand, merge
 from fl_bench.network.schedule import Plan
 
 ANSWERED = (Status.OK, Status.EVALUATED)
@@ -72,7 +72,7 @@ class Fleet:
         answers = self._merge(found, by_client)
         return [answers.get(client, Answer(client, Status.DROPPED)) for client in sorted(by_client)]
 
-    def test(self, round: int, payload: Vector, batches: Sequence[int]) -> dict[str, Mean]:
+    def test(self, round: int, payload: Vector, batches: Sequence[int]) -> dict[str, Summand]:
         """The metrics of a model on these batches of the server's own rows, which the workers share."""
         content = RecordDict({"arrays": self.layout.to_record(payload)})
         job, count = replace(self._job, round=round), len(self._nodes)

@@ -25,7 +25,7 @@ from fl_bench.federation.channel import Channel
 from fl_bench.federation.parameters import FlatModel
 from fl_bench.federation.update import Diverged
 from fl_bench.machine import keep_freed_memory
-from fl_bench.metrics import Mean, merge
+from fl_bench.metrics import Mean, Summand, merge
 from fl_bench.models.initial import begin
 from fl_bench.storage.states import State
 from fl_bench.strategies.base import LocalAlgorithm
@@ -88,6 +88,7 @@ class Trainer:
         self.clients_validate: bool = cfg.evaluate.validation == "clients"
         self.task: Task = build(cfg.task, Task)
         self.augment: Augment = build(cfg.augment, Augment)
+        self.task.measure_also(cfg.evaluate.metrics)
         self.metrics = {metric.name: metric for metric in self.task.metrics}
         self.algorithm: LocalAlgorithm = build(cfg.strategy.client, LocalAlgorithm)
         rng.seed_torch(self.seed, "model")
@@ -151,7 +152,7 @@ class Trainer:
 
     def evaluate_client(
         self, client: int, round: int, payload: Vector, config: Mapping[str, Any], state: State
-    ) -> dict[str, Mean]:
+    ) -> dict[str, Summand]:
         """The metrics of the model that this client would use, on the rows that it holds out. Raises Diverged.
 
         Of a client that never trains also those of the model as received, and with `evaluate.validation=clients` those
@@ -160,7 +161,7 @@ class Trainer:
         seen = len(self.partition.ends)
         partition, place = (self.partition, client) if client < seen else (self.unseen, client - seen)
         rows = partition.heldout_rows(place)
-        metrics: dict[str, Mean] = {}
+        metrics: dict[str, Summand] = {}
         if client >= seen:
             self.load(payload)
             metrics |= _named(RECEIVED, self._scores(rows))
@@ -190,7 +191,7 @@ class Trainer:
         return self.adapt_steps != 0 or personalize.__func__ is not LocalAlgorithm.personalize
 
     @torch.no_grad()
-    def _scores(self, rows: NDArray) -> dict[str, Mean]:
+    def _scores(self, rows: NDArray) -> dict[str, Summand]:
         """The metrics of the model as it is on these training rows."""
         return merge(self._score(self.data.train, part, number) for number, part in enumerate(self._batches(rows)))
 
@@ -210,7 +211,7 @@ class Trainer:
         return range(first, first + len(self._batches(self.validation_rows)) if len(self.validation_rows) else first)
 
     @torch.no_grad()
-    def test(self, payload: Vector, batches: Sequence[int]) -> list[dict[str, Mean]]:
+    def test(self, payload: Vector, batches: Sequence[int]) -> list[Mapping[str, Summand]]:
         """The metrics of the server's model on each of these batches."""
         self.load(payload)
         tested = [(self.data.test, part) for part in self._batches(self._test_rows())]
@@ -286,7 +287,7 @@ class Trainer:
             state=state, extras=dict(zip(extras, payload[size:].clone().view(len(extras), size), strict=True)),
         )  # fmt: skip
 
-    def _score(self, columns: Columns, rows: NDArray, number: int) -> dict[str, Mean]:
+    def _score(self, columns: Columns, rows: NDArray, number: int) -> Mapping[str, Summand]:
         """The metrics on these rows, batch `number` of the set that they are from."""
         rng.seed_torch(self.seed, "evaluate", number)  # some tasks draw noise to be scored on
         return self.task.score(self.flat.model, self.task.gather(columns, rows, self.device))
@@ -298,8 +299,8 @@ class Trainer:
         return np.split(rows, range(self.batch_size, len(rows), self.batch_size))
 
 
-def _named(prefix: str, metrics: Mapping[str, Mean]) -> dict[str, Mean]:
-    return {prefix + name: mean for name, mean in metrics.items()}
+def _named(prefix: str, metrics: Mapping[str, Summand]) -> dict[str, Summand]:
+    return {prefix + name: metric for name, metric in metrics.items()}
 
 
 trainer_in = lru_cache(maxsize=1)(Trainer)  # one experiment at a time in a process; its folder is its identity

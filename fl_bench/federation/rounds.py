@@ -24,6 +24,7 @@ from fl_bench.federation.fleet import Fleet
 from fl_bench.federation.flower_log import flower_says
 from fl_bench.federation.local import Trainer
 from fl_bench.federation.rows import Row
+from fl_bench.metrics import values
 from fl_bench.network.schedule import Plan, Schedule
 from fl_bench.storage.states import ClientStates
 from fl_bench.strategies.server import ALL_WEIGHTS, LOWER_IS_BETTER
@@ -122,10 +123,10 @@ class Rounds:
         seconds = Seconds(round.seconds)
         with seconds.of("test"):
             tested = self.fleet.test(round.number, round.vector, self.trainer.test_batches)
-            measured = {name: mean.value for name, mean in tested.items()} | self.trainer.measure(round.vector)
+            measured = values(tested) | self.trainer.measure(round.vector)
             row = round.row | {f"test_{name}": value for name, value in measured.items()}
             validated = self.fleet.test(round.number, round.vector, self.trainer.validation_batches)
-            row |= {f"validation_{name}": mean.value for name, mean in validated.items()}
+            row |= {f"validation_{name}": value for name, value in values(validated).items()}
         clients = round.clients
         if self.cfg.evaluate.clients:
             with seconds.of("evaluate_clients"):

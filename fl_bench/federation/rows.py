@@ -8,7 +8,7 @@ from flwr.app import MetricRecord
 
 from fl_bench.federation.exchange import Answer, Status
 from fl_bench.federation.local import RECEIVED, VALIDATION
-from fl_bench.metrics import FUNCTIONS, WRITTEN, Mean, Metric, merge
+from fl_bench.metrics import FUNCTIONS, WRITTEN, Metric, Summand, merge, values
 from fl_bench.network.schedule import Plan
 
 Row = dict[str, Any]  # of a table, by column
@@ -71,15 +71,16 @@ def training(
 def evaluation(answers: Sequence[Answer], metrics: Mapping[str, Metric], extra: MetricRecord | None) -> Row:
     """What metrics.csv says of the clients' held-out data: means, how they are spread, and what the strategy adds."""
     by_client = [answer.metrics for answer in answers if answer.status is Status.EVALUATED]
-    row: Row = {}
-    for name, mean in merge(by_client).items():
-        row |= _columns({name: mean}, CLIENTS)
-        if "/" in name:
+    merged = merge(by_client)
+    row = _columns(merged, CLIENTS)
+    for name in (name for name in merged if "/" not in name):
+        each = [metrics_of[name] for metrics_of in by_client if metrics_of[name].known]
+        if not each:
             continue
-        each = [metrics_of[name] for metrics_of in by_client]
         ordered = metrics[name].best_first([one.value for one in each], [one.count for one in each])
         row |= {f"client_{name}_{spread}": FUNCTIONS[spread](*ordered) for spread in WRITTEN}
-    return row | {name: value for name, value in _prefixed("client_", extra).items() if name not in row}
+    ours = {f"client_{name}" for name in merged}
+    return row | {name: value for name, value in _prefixed("client_", extra).items() if name not in ours}
 
 
 def of_strangers(answers: Sequence[Answer], columns: Mapping[str, str]) -> Row:
@@ -87,11 +88,12 @@ def of_strangers(answers: Sequence[Answer], columns: Mapping[str, str]) -> Row:
     return _columns(merge(answer.metrics for answer in answers if answer.status is Status.EVALUATED), columns)
 
 
-def _columns(metrics: Mapping[str, Mean], columns: Mapping[str, str]) -> Row:
+def _columns(metrics: Mapping[str, Summand], columns: Mapping[str, str]) -> Row:
     """The values of metrics whose names have one of the prefixes of `columns`, under those of the columns."""
-    parts = {name: name.rpartition("/") for name in metrics}
+    known = values(metrics)
+    parts = {name: name.rpartition("/") for name in known}
     found = {name: (columns.get(head + slash), tail) for name, (head, slash, tail) in parts.items()}
-    return {column + tail: metrics[name].value for name, (column, tail) in found.items() if column}
+    return {column + tail: known[name] for name, (column, tail) in found.items() if column}
 
 
 def _prefixed(prefix: str, record: MetricRecord | None, others: Sequence[str] = ()) -> Row:

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from fl_bench import tallies
 from fl_bench.data.arrays import FederatedData
 from fl_bench.results.figures import save
 
@@ -27,8 +28,9 @@ def predictions(folder: Path, data: FederatedData, predicted: NDArray) -> None:
 def confusion(folder: Path, data: FederatedData, predicted: NDArray) -> None:
     """Label against prediction, as shares of the label."""
     num_classes = len(data.classes)
-    counts = np.bincount(data.test["y"] * num_classes + predicted, minlength=num_classes**2)
-    counts = counts.reshape(num_classes, num_classes)
+    counts = np.zeros((num_classes, num_classes), np.int64)
+    for cell, number in tallies.confusion(data.test["y"], predicted).items():
+        counts[cell] = number
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = Figure(figsize=(6.5, 5.5), layout="constrained")
     axes = figure.subplots()

@@ -91,6 +91,8 @@ def execute(
 
         engine = engine or build(cfg.engine, Engine)
         made, journal.record["stopped_early"] = run(cfg, engine, scratch, store, start, observe)
+        if not made.trainer.private:  # there is a whole model
+            made.trainer.task.tables(made.trainer.flat.model, made.trainer.data, folder)
         if cfg.figures:
             _draw(made)
         journal.end(0)

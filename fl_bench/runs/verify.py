@@ -18,6 +18,7 @@ from fl_bench.storage.files import digest_of
 from fl_bench.storage.folder import is_number
 
 TABLES = {"metrics.csv": ("round",), "clients.csv": ("round", "client"), "partition.csv": ("client", "label")}
+DERIVED = {"per_class.csv": ("class",), "confusion.csv": ("label", "predicted")}  # older runs have none
 SURROUNDINGS = ("versions", "git_commit", "git_dirty", "hardware")
 
 
@@ -38,6 +39,9 @@ def differences(a: Path, b: Path) -> Iterator[str]:
         yield f"model: differs from {parting} on ({len(first['digests'])} and {len(second['digests'])} models)"
     for name, keys in TABLES.items():
         yield from _rows(a / name, b / name, keys)
+    for name, keys in DERIVED.items():
+        if (a / name).exists() and (b / name).exists():
+            yield from _rows(a / name, b / name, keys)
     yield from _tensors(a / "model.safetensors", b / "model.safetensors", "model.safetensors")
     yield from _states(a / "state", b / "state")
 

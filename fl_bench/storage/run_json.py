@@ -20,6 +20,7 @@ from fl_bench.storage import files
 
 NAME = "run.json"
 RESULTS = ("metrics.csv", "clients.csv", "partition.csv", "timing.csv", "model.safetensors")
+DERIVED = ("per_class.csv", "confusion.csv")  # from the model; older runs have none, and some tasks
 LARGEST = 2**28  # bytes that are read: of a record with millions of rounds
 NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 STATUS = {0: "done", 1: "failed", 2: "invalid", 130: "interrupted"}
@@ -97,7 +98,7 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 def seals(folder: Path) -> dict[str, str]:
     """The digests of the results that are there, by name."""
-    return {name: files.digest_of(folder / name) for name in RESULTS if (folder / name).exists()}
+    return {name: files.digest_of(folder / name) for name in RESULTS + DERIVED if (folder / name).exists()}
 
 
 def changed(folder: Path, record: Mapping[str, Any]) -> list[str]:

@@ -1,5 +1,6 @@
 """FedAvg (McMahan et al. 2017, arXiv:1602.05629) that aggregates the clients' metrics by more than their mean."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
@@ -43,7 +44,10 @@ class FedAvgCustomMetrics(FedAvg):
         records = [next(iter(content.metric_records.values())) for content in contents]
         aggregated = MetricRecord()
         for metric, function in self.wanted:
-            values, weights = ([float(r[key]) for r in records] for key in (metric, weighted_by_key))  # type: ignore[arg-type]
+            has = [record for record in records if not math.isnan(cast(float, record[metric]))]  # no AUC of one class
+            if not has:
+                continue
+            values, weights = ([float(r[key]) for r in has] for key in (metric, weighted_by_key))  # type: ignore[arg-type]
             ordered = Metric(metric, "lower" if metric in self.lower_is_better else "higher").best_first(
                 values, weights
             )

@@ -17,8 +17,10 @@ from fl_bench.build import call, find_target, nearest
 from fl_bench.data import sources
 from fl_bench.data.arrays import Columns, FederatedData
 from fl_bench.errors import ConfigError
-from fl_bench.metrics import Mean, Metric, merge
+from fl_bench.metrics import Mean, Metric, Summand, merge
 from fl_bench.models.norms import LAYERS, replace_norms
+from fl_bench.results import classes
+from fl_bench.tallies import KINDS, Tally
 from fl_bench.tasks.sgd import SGD, Clipped
 
 Batch = Mapping[str, Tensor]
@@ -56,8 +58,8 @@ class Task(ABC):
     May override:
         `gather`, where a batch is more than the rows of the columns; `step` and `optimizer`, where a step is not one of
         one loss; `score`, where evaluation differs from training; `shared` and `private`, for what does not travel;
-        `measure`, `picture` and `figures`, for what is said of the global model. And the class attributes below: those
-        with metrics of their own declare them in `metrics`.
+        `measure`, `picture`, `tables` and `figures`, for what is said of the global model. And the class attributes
+        below: those with metrics of their own declare them in `metrics`.
 
     Training data must have a column "y", int64, that says of each row which of `classes` it is of: partitions and
     `partition.csv` read it. Random numbers are drawn from torch's global generator, which is seeded before each use.
@@ -125,7 +127,13 @@ class Task(ABC):
         optimizer.step()
         return merge(found)
 
-    def score(self, model: nn.Module, batch: Batch) -> Metrics:
+    def measure_also(self, names: Sequence[str]) -> None:
+        """Let `score` give the metrics of `evaluate.metrics` too, and declare them. Raises ConfigError."""
+        if names:
+            wish = f"are of classifiers, and {type(self).__name__} is none; use evaluate.metrics=[]"
+            raise ConfigError(f"evaluate.metrics=[{','.join(names)}]: {wish}")
+
+    def score(self, model: nn.Module, batch: Batch) -> Mapping[str, Summand]:
         """The metrics of a model in evaluation mode on one batch."""
         return self.objective(model, batch)[1]
 
@@ -157,6 +165,9 @@ class Task(ABC):
         """What the model does, as an image [H, W, 3] of the same size each time; drawn every few rounds."""
         return None
 
+    def tables(self, model: nn.Module, data: FederatedData, folder: Path) -> None:
+        """Write what the final model does into tables in `folder`, that of the run."""
+
     def figures(self, model: nn.Module, data: FederatedData, folder: Path) -> None:
         """Draw what the final model does into PNG files in `folder`; import matplotlib here, not in the workers."""
 
@@ -171,6 +182,7 @@ class Classifier(Task):
     metrics = (*Task.metrics, Metric("accuracy", better="higher"))
     label_smoothing: float = 0.0  # of the loss in training: Szegedy et al. 2016, arXiv:1512.00567, section 7
     class_weights: Sequence[float] | None = None  # [classes]: of examples in the loss in training
+    also: Sequence[str] = ()  # of KINDS (tallies.py), what `score` gives beside
 
     @abstractmethod
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -182,9 +194,17 @@ class Classifier(Task):
         loss = functional.cross_entropy(logits, batch["y"], weights, label_smoothing=self.label_smoothing)
         return loss, self._measured(logits, batch["y"], loss)
 
-    def score(self, model: nn.Module, batch: Batch) -> Metrics:
-        logits = self.logits(model, batch)
-        return self._measured(logits, batch["y"], functional.cross_entropy(logits, batch["y"]))
+    def measure_also(self, names: Sequence[str]) -> None:
+        if unknown := [name for name in names if name not in KINDS]:
+            raise ConfigError(f"evaluate.metrics=[{','.join(names)}]: {unknown[0]}: {nearest(unknown[0], KINDS)}")
+        self.also = tuple(names)
+        self.metrics = (*type(self).metrics, *(KINDS[name].metric for name in names))
+
+    def score(self, model: nn.Module, batch: Batch) -> Mapping[str, Summand]:
+        logits, labels = self.logits(model, batch), batch["y"]
+        means = self._measured(logits, labels, functional.cross_entropy(logits, labels))
+        arrays = logits.detach().double().cpu().numpy(), labels.cpu().numpy()
+        return {**means, **{name: Tally.of(name, *arrays) for name in self.also}}
 
     @staticmethod
     def _measured(logits: Tensor, labels: Tensor, loss: Tensor) -> Metrics:
@@ -192,13 +212,16 @@ class Classifier(Task):
         count = len(labels)
         return {"loss": batch_mean(loss, count), "accuracy": Mean(correct, count)}
 
+    def tables(self, model: nn.Module, data: FederatedData, folder: Path) -> None:
+        classes.write(folder, data.test["y"], self.predict(model, data), data.classes)
+
     @torch.no_grad()
     def predict(self, model: nn.Module, data: FederatedData) -> NDArray:
         """The predicted label of every test example, int64."""
         model.eval()
         rows = np.arange(len(data.test["y"]))
         device = next(model.parameters()).device
-        parts = [self.logits(model, gather(data.test, part, device)) for part in np.split(rows, rows[512::512])]
+        parts = [self.logits(model, self.gather(data.test, part, device)) for part in np.split(rows, rows[512::512])]
         return torch.cat(parts).argmax(dim=1).cpu().numpy()
 
 
