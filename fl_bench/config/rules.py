@@ -92,7 +92,17 @@ RULES: list[Rule] = [
     ),
     *(
         _part(key)
-        for key in ("task", "partition", "shift", "augment", "network", "engine", "tracker", "compression.up")
+        for key in (
+            "task",
+            "partition",
+            "shift",
+            "data_drift",
+            "augment",
+            "network",
+            "engine",
+            "tracker",
+            "compression.up",
+        )
     ),
     *(_part(f"strategy.{key}") for key in ("server", "client", "schedule")),
     ("partition.holdout", lambda value, _: is_number(value) and 0 <= value < 1, "must be from 0 to below 1"),

@@ -191,6 +191,9 @@ def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
         _check_metric("early_stop.metric", cfg.early_stop.metric, cfg, trainer)
     if cfg.local.lr_schedule == "cosine" and not cfg.local.lr_final and cfg.num_rounds > cfg.local.lr_horizon:
         note(f"local.lr_horizon={cfg.local.lr_horizon}: after these rounds nothing is learnt, as local.lr_final=0.0")
+    for key, first in (("data_drift.at", cfg.data_drift.get("at", 0)), ("local.lr_warmup", cfg.local.lr_warmup + 1)):
+        if first > cfg.num_rounds:
+            note(f"{key}={OmegaConf.select(cfg, key)}: the run ends before, as num_rounds={cfg.num_rounds}")
     _check_evaluation(cfg, trainer)
     if wanted := getattr(strategy, "client_metrics", ()):
         if not cfg.evaluate.clients:
