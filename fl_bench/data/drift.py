@@ -1,7 +1,7 @@
-"""What changes about the clients' samples over the rounds: what they call the classes, images, or which classes come up.
+"""What changes about the clients' samples over the rounds: names of classes, images, or which classes come up.
 
 A client's training and held-out rows drift, also those of clients who never train; what the server keeps, its test set
-and its validation rows, never does. In a round, a row looks as (seed, row, its client, round) say, whoever trains on it.
+and its validation rows, never does. How a row looks follows from (seed, row, its client, round), whoever trains on it.
 """
 
 import math
@@ -161,8 +161,8 @@ class Rotation(Timed):
 class Classes(Drift):
     """Classes come one after the other, by their number: `first` of them, then `add` more every `every` rounds.
 
-    Until its class comes, a row is not there. Federated class-incremental learning (Dong et al. 2022, arXiv:2203.11473),
-    where with `keep=true` what has come stays.
+    Until its class comes, a row is not there. With `keep`, what has come stays. Federated class-incremental
+    learning, as in Dong et al. 2022 (arXiv:2203.11473).
     """
 
     first: int
