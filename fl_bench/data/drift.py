@@ -187,4 +187,5 @@ class Classes(Drift):
 
     def rows(self, rows: Ints, round: int) -> Ints:
         present, labels = self.present(round), self.data.train["y"][rows]
-        return rows[(labels >= present.start) & (labels < present.stop)]
+        here: Ints = rows[(labels >= present.start) & (labels < present.stop)]
+        return here
