@@ -92,7 +92,17 @@ RULES: list[Rule] = [
     ),
     *(
         _part(key)
-        for key in ("task", "partition", "shift", "augment", "network", "engine", "tracker", "compression.up")
+        for key in (
+            "task",
+            "partition",
+            "shift",
+            "data_drift",
+            "augment",
+            "network",
+            "engine",
+            "tracker",
+            "compression.up",
+        )
     ),
     *(_part(f"strategy.{key}") for key in ("server", "client", "schedule")),
     ("model.init", lambda value, _: value is None or isinstance(value, str), "must be a folder or a file, or null"),

@@ -80,6 +80,7 @@ class Config:
     strategy: dict[str, Any] = MISSING
     partition: dict[str, Any] = MISSING
     shift: dict[str, Any] = MISSING
+    data_drift: dict[str, Any] = MISSING
     augment: dict[str, Any] = MISSING
     compression: dict[str, Any] = MISSING
     network: dict[str, Any] = MISSING

@@ -24,8 +24,9 @@ WHERE = {  # by key: the folders and files of this package in which what it may 
     "task": ("tasks",),
     "model": ("models",),
     "task.model": ("models",),  # where a task's yaml has model: ${model}
-    "partition": ("data/partition.py", "data/split.py"),
+    "partition": ("data/partition.py", "data/mixes.py", "data/split.py"),
     "shift": ("data/shift.py",),
+    "data_drift": ("data/drift.py",),
     "augment": ("data/augment.py",),
     "strategy.server": ("strategies",),
     "strategy.server.strategy": ("strategies",),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fl_bench.config.rules import require
 from fl_bench.data.arrays import Columns, new_array, open_array
 from fl_bench.data.labels import groups_of, labels_of
+from fl_bench.data.mixes import bounds_of, mixed
 from fl_bench.errors import ConfigError, note
 
 Ints = NDArray[np.int64]
@@ -185,25 +186,8 @@ def dirichlet_equal(columns: Columns, num_clients: int, rng: Generator, alpha: f
         ([4, 4], [1, 1])
     """
     labels = labels_of(columns, "dirichlet_equal")
-    require("partition.alpha", alpha, 0 < alpha < np.inf, "must be a positive number")
-    names, left = np.unique(labels, return_counts=True)
-    weights = alpha * (left / len(labels))
     sizes = np.diff(np.arange(num_clients + 1) * len(labels) // num_clients)
-    held = np.zeros((num_clients, len(names)), dtype=np.int64)
-    for counts, size in zip(held, sizes, strict=True):
-        mix = rng.dirichlet(weights)
-        while lacking := size - counts.sum():
-            mix[left == 0] = 0
-            if not mix.any():  # it was of classes that have run out only: the rest of a Dirichlet is one too
-                mix[left > 0] = rng.dirichlet(weights[left > 0])
-            mix /= mix.sum()
-            drawn = np.minimum(rng.multinomial(lacking, mix), left)  # what is too much is drawn again
-            counts += drawn
-            left -= drawn
-    owners = np.empty(len(labels), dtype=np.int64)
-    for name, counts in zip(names, held.T, strict=True):
-        owners[labels == name] = rng.permutation(np.repeat(np.arange(num_clients), counts))
-    return owners
+    return mixed(labels, sizes, rng, alpha)
 
 
 def shards(columns: Columns, num_clients: int, rng: Generator, per_client: int) -> Ints:
@@ -308,5 +292,5 @@ def _top_up(owners: Ints, num_clients: int, min_samples: int, rng: Generator) ->
 
 def _by_share(shares: NDArray[np.float64], num_rows: int, rng: Generator) -> Ints:
     """An owner for each of `num_rows` rows, at random, so that owner k gets shares[k] / sum(shares) of them."""
-    bounds = np.rint(np.cumsum(shares) / np.sum(shares) * num_rows).astype(np.int64)
-    return rng.permutation(np.repeat(np.arange(len(shares)), np.diff(bounds, prepend=0)))
+    sizes = np.diff(bounds_of(shares, num_rows), prepend=0)
+    return rng.permutation(np.repeat(np.arange(len(shares)), sizes))

@@ -42,7 +42,7 @@ def fraction(need: int, free: int, num_gpus: int, most_workers: int) -> float:
 def _measure_step(trainer: Trainer) -> tuple[int, int]:
     """Bytes of GPU memory that a process needs for a client's step, CUDA's own included, and that are free besides."""
     largest = int(trainer.partition.train_sizes.argmax())
-    rows = trainer.rows(largest)[: trainer.local["batch_size"]]
+    rows = trainer.algorithm.rows(trainer.partition, largest)[: trainer.local["batch_size"]]
     batch = trainer.task.gather(trainer.data.train, rows, trainer.device)
     model, start = trainer.flat.model.train(), trainer.flat.vector.clone()
     trainer.task.step(model, batch, trainer.task.optimizer(model, trainer.local), lambda: None)

@@ -88,7 +88,7 @@ class _Training:
     def stack(self, clients: Sequence[int]) -> dict[int, Trained] | None:
         """What those of these clients have learned who train as one program; None where the GPU has no room for it."""
         trainer, round = trainer_in(Path(self.job.folder)), self.job.round
-        group = [client for client in clients if len(trainer.rows(client))]
+        group = [client for client in clients if len(trainer.rows(client, round))]
         if len(group) < 2:
             return {}
         try:
@@ -106,7 +106,7 @@ class _Training:
         """One client's turn, up to what the server makes of its update."""
         trainer, round = trainer_in(Path(self.job.folder)), self.job.round
         channel = trainer.channel
-        if not len(trainer.rows(client)):
+        if not len(trainer.rows(client, round)):
             return Answer(client, Status.EMPTY)
         before = self.states.read(client, before=round)
         with time_limit(trainer.timeout):  # not of the sum, of which a half could not be taken back
@@ -143,7 +143,7 @@ def evaluate(message: Message) -> Report:
         before = states.read(client, before=job.round + 1)
         with time_limit(trainer.timeout):
             metrics = trainer.evaluate_client(client, job.round, start, config, before)
-        return Answer(client, Status.EVALUATED, metrics)
+        return Answer(client, Status.EVALUATED if metrics else Status.EMPTY, metrics)
 
     return Report([attempt(turn, client, trainer.retry) for client in job.clients], peak_memory_mb())
 

@@ -23,7 +23,7 @@ class Status(StrEnum):
 
     OK = "ok"  # has trained, and its update counts
     WITHHELD = "withheld"  # has trained, and its compression sends nothing
-    EMPTY = "empty"  # has no examples to train on
+    EMPTY = "empty"  # has no examples to train or to be evaluated on
     FAILED = "failed"
     DROPPED = "dropped"  # does not answer in time, and so need not train
     EVALUATED = "evaluated"

@@ -18,6 +18,7 @@ from fl_bench.compression.base import Codec
 from fl_bench.config.paths import INIT
 from fl_bench.data.arrays import Columns, FederatedData
 from fl_bench.data.augment import Augment, Chances
+from fl_bench.data.drift import Drift
 from fl_bench.data.partition import NOBODY, UNSEEN, Partition
 from fl_bench.data.split import validation_rows
 from fl_bench.errors import ConfigError
@@ -89,6 +90,8 @@ class Trainer:
         self.task: Task = build(cfg.task, Task)
         self.augment: Augment = build(cfg.augment, Augment)
         self.task.measure_also(cfg.evaluate.metrics)
+        given = {"seed": self.seed, "data": self.data, "partition": self.partition, "unseen": self.unseen}
+        self.drift: Drift = build(cfg.data_drift, Drift, **given)
         self.metrics = {metric.name: metric for metric in self.task.metrics}
         self.algorithm: LocalAlgorithm = build(cfg.strategy.client, LocalAlgorithm)
         rng.seed_torch(self.seed, "model")
@@ -104,13 +107,13 @@ class Trainer:
         tensors = self.flat.model.state_dict()
         self.private = {name: tensors[name] for name in sorted(private)}
 
-    def rows(self, client: int) -> NDArray:
-        """The rows that the client's training works on."""
-        return self.algorithm.rows(self.partition, client)
+    def rows(self, client: int, round: int) -> NDArray:
+        """The rows that the client's training works on in this round."""
+        return self.drift.rows(self.algorithm.rows(self.partition, client), round)
 
-    def examples(self, rows: NDArray, chances: Chances) -> Batch:
-        """The examples of these training rows to train on, augmented as `chances` [len(rows), ...] decide."""
-        batch = self.task.gather(self.data.train, rows, self.device)
+    def examples(self, rows: NDArray, chances: Chances, round: int) -> Batch:
+        """These training rows as they look in this round, augmented as `chances` [len(rows), ...] decide."""
+        batch = self.drift(self.task.gather(self.data.train, rows, self.device), rows, round)
         if not self.augment.draws:
             return batch
         return {**batch, "x": self.augment(batch["x"], torch.from_numpy(chances).to(self.device))}
@@ -132,7 +135,7 @@ class Trainer:
 
     def train(self, client: int, round: int, payload: Vector, config: Mapping[str, Any], state: State) -> Trained:
         """One client's turn from what the server sent. Raises Diverged when its loss is not finite."""
-        start, rows = torch.from_numpy(payload).to(self.device), self.rows(client)
+        start, rows = torch.from_numpy(payload).to(self.device), self.rows(client, round)
         turn = self._turn("", client, round, rows, start, config, state)
         self.flat.model.train()
         self.algorithm.begin(turn)
@@ -156,17 +159,22 @@ class Trainer:
         """The metrics of the model that this client would use, on the rows that it holds out. Raises Diverged.
 
         Of a client that never trains also those of the model as received, and with `evaluate.validation=clients` those
-        on half of the rows, which are then left out of the others.
+        on half of the rows, which are then left out of the others. None where it has none of them in this round.
         """
         seen = len(self.partition.ends)
         partition, place = (self.partition, client) if client < seen else (self.unseen, client - seen)
         rows = partition.heldout_rows(place)
+        halves = self.clients_validate and client < seen and len(rows) > 1
+        half, rows = (self.drift.rows(p, round) for p in np.split(rows, [len(rows) // 2 if halves else 0]))
         metrics: dict[str, Summand] = {}
+        if not len(rows):
+            return metrics
         if client >= seen:
             self.load(payload)
-            metrics |= _named(RECEIVED, self._scores(rows))
+            metrics |= _named(RECEIVED, self._scores(rows, round))
         start = torch.from_numpy(payload).to(self.device)
-        turn = self._turn("adapt ", client, round, partition.train_rows(place), start, config, state)
+        mine = self.drift.rows(partition.train_rows(place), round)
+        turn = self._turn("adapt ", client, round, mine, start, config, state)
         self.flat.model.train()
         self.algorithm.personalize(turn)
         if self.adapt_steps == "turn":
@@ -176,10 +184,9 @@ class Trainer:
         for batch in adapting:
             turn.step(batch)
         self.flat.model.eval()
-        if self.clients_validate and client < seen and len(rows) > 1:
-            half, rows = np.split(rows, [len(rows) // 2])
-            metrics |= _named(VALIDATION, self._scores(half))
-        metrics |= self._scores(rows)
+        if len(half):
+            metrics |= _named(VALIDATION, self._scores(half, round))
+        metrics |= self._scores(rows, round)
         if not np.isfinite(loss := metrics["loss"].value):
             raise Diverged(f"its held-out loss is {loss}")
         return metrics
@@ -191,9 +198,10 @@ class Trainer:
         return self.adapt_steps != 0 or personalize.__func__ is not LocalAlgorithm.personalize
 
     @torch.no_grad()
-    def _scores(self, rows: NDArray) -> dict[str, Summand]:
-        """The metrics of the model as it is on these training rows."""
-        return merge(self._score(self.data.train, part, number) for number, part in enumerate(self._batches(rows)))
+    def _scores(self, rows: NDArray, round: int) -> dict[str, Summand]:
+        """The metrics of the model as it is on these training rows as they look in this round."""
+        parts = enumerate(self._batches(rows))
+        return merge(self._score(self.data.train, part, number, round) for number, part in parts)
 
     @property
     def test_batches(self) -> range:
@@ -278,7 +286,7 @@ class Trainer:
             generator = rng.generator(self.seed, prefix + purpose, round, client)
             parts = batches(rows, self.local["batch_size"], generator)
             chances = self.augment.chances(self.seed, prefix + purpose, round, client)
-            return (self.examples(part, chances(len(part))) for part in parts)
+            return (self.examples(part, chances(len(part)), round) for part in parts)
 
         return Turn(
             client=client, round=round, task=self.task, local=rates.of_round(self.local, round), model=self.flat.model,
@@ -287,10 +295,11 @@ class Trainer:
             state=state, extras=dict(zip(extras, payload[size:].clone().view(len(extras), size), strict=True)),
         )  # fmt: skip
 
-    def _score(self, columns: Columns, rows: NDArray, number: int) -> Mapping[str, Summand]:
-        """The metrics on these rows, batch `number` of the set that they are from."""
+    def _score(self, columns: Columns, rows: NDArray, number: int, round: int | None = None) -> Mapping[str, Summand]:
+        """The metrics on these rows, batch `number` of the set that they are from; a client's drift by the round."""
         rng.seed_torch(self.seed, "evaluate", number)  # some tasks draw noise to be scored on
-        return self.task.score(self.flat.model, self.task.gather(columns, rows, self.device))
+        batch = self.task.gather(columns, rows, self.device)
+        return self.task.score(self.flat.model, batch if round is None else self.drift(batch, rows, round))
 
     def _test_rows(self) -> NDArray:
         return np.arange(len(next(iter(self.data.test.values()))))

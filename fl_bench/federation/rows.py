@@ -44,7 +44,7 @@ def evaluated(answers: Iterable[Answer], round: int, trained: Iterable[Row], col
 
 def of_evaluation(answer: Answer, why: str | None = None, columns: Mapping[str, str] = CLIENTS) -> Row:
     """What its evaluation adds to a client's row; `why` its training failed, if it did."""
-    if answer.status is Status.EVALUATED:
+    if answer.status in (Status.EVALUATED, Status.EMPTY):
         return _columns(answer.metrics, columns)
     return {"why": "; ".join(filter(None, (why, f"evaluation: {answer.why}")))}
 

@@ -56,7 +56,7 @@ class Turns(Turn):
 
     def batches(self, amount: int | None = None, purpose: str = "batches") -> Iterator[Batch]:
         assert amount is None, "stacked clients train for a whole turn"
-        rows = [self.trainer.rows(client) for client in self.clients]
+        rows = [self.trainer.rows(client, self.round) for client in self.clients]
         size = self.local["batch_size"]
         steps = [self.amount * (1 if self.local["steps"] else -(-len(mine) // size)) for mine in rows]
         orders = [
@@ -70,7 +70,7 @@ class Turns(Turn):
             padded = np.stack([np.resize(part, width) for part in parts])
             mine = [chance(len(part)) for chance, part in zip(chances, parts, strict=False)]
             drawn = np.concatenate([np.resize(some, (width, some.shape[1])) for some in mine])
-            columns = self.trainer.examples(padded.ravel(), drawn)
+            columns = self.trainer.examples(padded.ravel(), drawn, self.round)
             real = np.arange(width) < np.array([[len(part)] for part in parts])
             yield {name: column.view(*padded.shape, *column.shape[1:]) for name, column in columns.items()} | {
                 REAL: torch.from_numpy(real).to(self.trainer.device)
@@ -107,7 +107,7 @@ def train_together(
     trainer: Trainer, clients: Sequence[int], round: int, payload: Any, config: Mapping[str, Any], states: list[State]
 ) -> dict[int, Trained]:
     """What Trainer.train gives for each of these clients, all of whom have examples."""
-    sizes = {client: len(trainer.rows(client)) for client in clients}
+    sizes = {client: len(trainer.rows(client, round)) for client in clients}
     pairs = sorted(zip(clients, states, strict=True), key=lambda pair: -sizes[pair[0]])
     clients = [client for client, _ in pairs]
     turns = Turns(trainer, clients, round, torch.from_numpy(payload).to(trainer.device), config, [s for _, s in pairs])

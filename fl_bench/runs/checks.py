@@ -56,7 +56,7 @@ def one_client(kit: Kit) -> str:
         rng.seed_torch(cfg.seed, "torch", round)
         chances = trainer.augment.chances(cfg.seed, "batches", round, 0)
         for part in islice(batches(rows, cfg.local.batch_size, rng.generator(cfg.seed, "batches", round)), count):
-            batch = trainer.examples(part, chances(len(part)))
+            batch = trainer.examples(part, chances(len(part)), round)
             trainer.task.step(model, batch, optimizer, lambda: None)
     return _same(_model(ours), {k: t.cpu() for k, t in model.state_dict().items()}, "the model of a plain loop")
 

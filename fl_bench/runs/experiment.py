@@ -19,7 +19,7 @@ from fl_bench.config.paths import INIT, initial_model
 from fl_bench.config.rules import require
 from fl_bench.data.arrays import FederatedData, rows_of
 from fl_bench.data.partition import UNSEEN, Partition
-from fl_bench.data.split import Split, validation_rows
+from fl_bench.data.split import Split, from_file, validation_rows
 from fl_bench.engines.base import Engine
 from fl_bench.errors import ConfigError, note
 from fl_bench.federation.exchange import Job
@@ -60,6 +60,8 @@ def prepare(cfg: DictConfig, task: Task, scratch: Path) -> Trainer:
     if cfg.num_clients > len(rest):
         raise ConfigError(f"num_clients={cfg.num_clients}: there are only {len(rest)} samples to share out")
     owners, heldout, unseen = _owners(cfg, data, rest)
+    if nothing := np.count_nonzero(np.bincount(owners[owners >= 0], minlength=cfg.num_clients) == 0):
+        note(f"partition: {nothing} of the {cfg.num_clients} clients hold no sample")
     if nobodys := np.count_nonzero(owners[rest] == -1):
         note(f"partition: no client holds {nobodys} of the {len(rest)} training samples")
     order = rng.generator(cfg.seed, "partition order")
@@ -90,17 +92,18 @@ def _drawn_unseen(cfg: DictConfig) -> NDArray[np.int64]:
 def _owners(cfg: DictConfig, data: FederatedData, rest: NDArray[np.int64]) -> Split:
     """The client who owns each training row, nobody those that are not in `rest`, and what else the partition says."""
     columns = data.train if len(rest) == data.num_samples else rows_of(data.train, rest)
+    target, validation, whole_data = find_target(cfg.partition), cfg.evaluate.validation, columns is data.train
+    wish = "a file names rows of all the training data; use evaluate.validation=clients, or 0"
+    require("evaluate.validation", validation, whole_data or target is not from_file, wish)
     found = call(
-        find_target(cfg.partition),
+        target,
         cfg.partition,
         skip=("_target_", "holdout", "unseen"),
         columns=columns,
         num_clients=cfg.num_clients,
         rng=rng.generator(cfg.seed, "partition"),
     )
-    if isinstance(found, Split) and columns is not data.train:
-        wish = "a file names rows of all the training data; use evaluate.validation=clients, or 0"
-        raise ConfigError(f"evaluate.validation={cfg.evaluate.validation}: {wish}")
+    require("evaluate.validation", validation, whole_data or not isinstance(found, Split), wish)
     split = found if isinstance(found, Split) else Split(found)
     shared = split.owners
     whole = isinstance(shared, np.ndarray) and shared.shape == rest.shape and shared.dtype.kind == "i"
@@ -196,6 +199,9 @@ def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
         _check_metric("early_stop.metric", cfg.early_stop.metric, cfg, trainer)
     if cfg.local.lr_schedule == "cosine" and not cfg.local.lr_final and cfg.num_rounds > cfg.local.lr_horizon:
         note(f"local.lr_horizon={cfg.local.lr_horizon}: after these rounds nothing is learnt, as local.lr_final=0.0")
+    for key, first in (("data_drift.at", cfg.data_drift.get("at", 0)), ("local.lr_warmup", cfg.local.lr_warmup + 1)):
+        if first > cfg.num_rounds:
+            note(f"{key}={OmegaConf.select(cfg, key)}: the run ends before, as num_rounds={cfg.num_rounds}")
     _check_evaluation(cfg, trainer)
     if wanted := getattr(strategy, "client_metrics", ()):
         if not cfg.evaluate.clients:

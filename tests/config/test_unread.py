@@ -163,6 +163,7 @@ def test_our_options_have_all_keys_that_they_take() -> None:
         "model": {"shape", "num_classes"},
         "partition": {"columns", "num_clients", "rng"},
         "shift": {"columns", "partition", "classes", "seed"},
+        "data_drift": {"seed", "data", "partition", "unseen"},
         "network": {"seed", "steps", "bytes_down", "bytes_up"},
     }
     for group in set(WHOLE) - {"data"}:

@@ -105,7 +105,7 @@ def test_the_numbers_follow_from_seed_purpose_round_and_client_and_go_on_from_ba
 
 def batches_of(trainer: Trainer, count: int, purpose: str = "batches", prefix: str = "") -> Tensor:
     start = torch.from_numpy(trainer.untrained())
-    turn = trainer._turn(prefix, 1, 1, trainer.rows(1), start, {}, {})
+    turn = trainer._turn(prefix, 1, 1, trainer.rows(1, 1), start, {}, {})
     return torch.cat([turn.draw(purpose)["x"] for _ in range(count)])
 
 
@@ -123,11 +123,11 @@ def test_the_batch_size_does_not_matter_and_every_purpose_is_augmented(tmp_path:
 
 def test_a_stack_of_clients_gets_the_images_that_each_would_get(tmp_path: Path) -> None:
     trainer = make(tmp_path, "augment=flip_crop", "partition=linear", "local.steps=4")
-    clients = sorted(range(3), key=lambda client: -len(trainer.rows(client)))
+    clients = sorted(range(3), key=lambda client: -len(trainer.rows(client, 1)))
     start = torch.from_numpy(trainer.untrained())
     stacked = list(Turns(trainer, clients, 1, start, {}, [{}, {}, {}]).batches())
     for place, client in enumerate(clients):
-        alone = trainer._turn("", client, 1, trainer.rows(client), start, {}, {})
+        alone = trainer._turn("", client, 1, trainer.rows(client, 1), start, {}, {})
         for step, batch in enumerate(alone.batches()):
             assert stacked[step]["x"][place][stacked[step]["real"][place]].equal(batch["x"])
 
@@ -137,7 +137,7 @@ def test_none_hands_on_the_tasks_own_batches(tmp_path: Path, monkeypatch: pytest
     batch = {"x": torch.zeros(1)}
     monkeypatch.setattr(trainer.task, "gather", lambda *_: batch)
     monkeypatch.setattr("fl_bench.data.augment.rng.generator", None)  # nothing is drawn
-    assert trainer.examples(np.array([3]), trainer.augment.chances(0, "batches", 1, 0)(1)) is batch
+    assert trainer.examples(np.array([3]), trainer.augment.chances(0, "batches", 1, 0)(1), 1) is batch
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -25,7 +25,7 @@ def test_a_turn_leaves_nothing_in_the_algorithm(name: str, tmp_path: Path) -> No
     cfg = compose("task=cifar", f"strategy={name}", f"model.norm={norm}", *SMALL)
     trainer = prepare(cfg, build(cfg.task, Task), tmp_path)
     algorithm = trainer.algorithm
-    trainer.rows(0)  # what it learns of the partition is the same for everybody
+    trainer.rows(0, 1)  # what it learns of the partition is the same for everybody
     before = copy.deepcopy(vars(algorithm))
     made = make(cfg, make_strategy(cfg.strategy.server), trainer, tmp_path, Store(tmp_path, 0))
     round = Rounds(made, make_fleet(made, InlineGrid())).train(1, trainer.untrained())
