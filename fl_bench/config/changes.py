@@ -14,7 +14,7 @@ from fl_bench.errors import ConfigError
 # Keys that a resumed run may change without altering finished rounds.
 FREE = (
     "num_rounds", "figures", "resume", "overwrite", "checkpoint", "early_stop.patience", "stop_on_divergence",
-    "on_client_failure", "engine", "tracker", "data.root", "strategy.max_epsilon",
+    "on_client_failure", "engine", "tracker", "data.root", "strategy.max_epsilon", "expected",
 )  # fmt: skip
 HORIZONS = ("local.lr_horizon", "strategy.horizon")  # in rounds; they follow num_rounds until the run begins
 NUM_GPUS = "engine.client_resources.num_gpus"  # only whether it is 0 matters

@@ -19,6 +19,9 @@ WORDS = {  # of keys that take one of a few
     "local.precision": ("float32", "bf16"),
 }
 
+EXPECTED = {"source", "metric", "rounds", "at", "results"}  # of what is published
+REPORTED = ("last", "validation", "best")  # the round that a published number is of: by the test set, best is a maximum
+
 Rule = tuple[str, Callable[[Any, DictConfig], bool], str]
 
 
@@ -95,6 +98,11 @@ RULES: list[Rule] = [
         for key in ("task", "partition", "shift", "augment", "network", "engine", "tracker", "compression.up")
     ),
     *(_part(f"strategy.{key}") for key in ("server", "client", "schedule")),
+    (
+        "expected",
+        lambda value, _: value is None or (set(value) == EXPECTED and value.at in REPORTED),
+        f"must have {', '.join(sorted(EXPECTED))}, and expected.at be one of {', '.join(REPORTED)}",
+    ),
     ("partition.holdout", lambda value, _: is_number(value) and 0 <= value < 1, "must be from 0 to below 1"),
     (
         "partition.unseen",  # a partition of one's own need not say it

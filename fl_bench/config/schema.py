@@ -63,6 +63,7 @@ class Config:
     weighting: str = MISSING
     targets: list[float] = MISSING
     target_metric: str = MISSING
+    expected: dict[str, Any] | None = MISSING
     figures: bool = MISSING
     resume: bool = MISSING
     overwrite: bool = MISSING
