@@ -14,13 +14,14 @@ from fl_bench.errors import ConfigError
 WORDS = {  # of keys that take one of a few
     "weighting": ("examples", "uniform"),
     "on_client_failure": ("skip", "retry", "abort"),
-    "local.lr_schedule": ("constant", "exponential", "step", "cosine"),
     "local.decay": ("all", "weights"),
     "local.precision": ("float32", "bf16"),
 }
 
 EXPECTED = {"source", "metric", "rounds", "at", "results"}  # of what is published
 REPORTED = ("last", "validation", "best")  # the round that a published number is of: by the test set, best is a maximum
+
+SCHEDULES = ("constant", "exponential", "step", "cosine")
 
 Rule = tuple[str, Callable[[Any, DictConfig], bool], str]
 
@@ -69,6 +70,11 @@ RULES: list[Rule] = [
     *_between("local.epochs", 1),
     *_between("local.batch_size", 1),
     ("local.lr", lambda value, _: 0 < value < math.inf, "must be a positive number"),
+    (
+        "local.lr_schedule",
+        lambda value, _: value in SCHEDULES or (OmegaConf.is_dict(value) and "_target_" in value),
+        f"must be one of {', '.join(SCHEDULES)}, or a mapping with the _target_ of a function of the rounds done",
+    ),
     ("local.lr_decay", lambda value, _: 0 < value <= 1, "must be above 0 and at most 1"),
     ("local.lr_final", lambda value, _: 0 <= value <= 1, "must be from 0 to 1"),
     *_between("local.lr_every", 1),
