@@ -15,6 +15,7 @@ from fl_bench.build import build
 from fl_bench.config.compose import compose_with_choices, options
 from fl_bench.config.origin import Origin
 from fl_bench.config.rules import validate
+from fl_bench.errors import ConfigError
 from fl_bench.metrics import Metric
 from fl_bench.runs.execute import execute
 from fl_bench.runs.experiment import prepare
@@ -136,6 +137,13 @@ def test_the_number_of_a_run_is_of_the_round_that_the_published_one_is_of(
     assert (found["published"], found["here"]) == (0.9, here)
     if here is None:
         assert said(found).endswith("; this run has no test_mae to put beside it")
+
+
+@pytest.mark.parametrize("word", ["+expected.when=now", "expected.at=first", "expected.results=[0.7]"])
+def test_what_is_expected_is_looked_at_before_the_run(word: str) -> None:
+    cfg, _ = compose_with_choices(["experiment=published/pfl_cifar10", word])
+    with pytest.raises(ConfigError, match=r"^expected=.*: must have source, metric, rounds, at "):
+        validate(cfg)
 
 
 def test_where_nothing_is_published_nothing_is_said() -> None:

@@ -106,8 +106,8 @@ RULES: list[Rule] = [
     *(_part(f"strategy.{key}") for key in ("server", "client", "schedule")),
     (
         "expected",
-        lambda value, _: value is None or (set(value) == EXPECTED and value.at in REPORTED),
-        f"must have {', '.join(sorted(EXPECTED))}, and expected.at be one of {', '.join(REPORTED)}",
+        lambda value, _: value is None or _is_expected(value),
+        "must have source, metric, rounds, at (last, validation or best) and results, a list of {{value, where}}",
     ),
     ("partition.holdout", lambda value, _: is_number(value) and 0 <= value < 1, "must be from 0 to below 1"),
     (
@@ -153,6 +153,12 @@ def require(key: str, value: Any, holds: bool, wish: str) -> None:
 
 def require_seconds(key: str, value: float | None) -> None:
     require(key, value, value is None or 0 < value < math.inf, "must be a positive number, or null")
+
+
+def _is_expected(value: Any) -> bool:
+    if set(value) != EXPECTED or value.at not in REPORTED or not OmegaConf.is_list(value.results):
+        return False
+    return all(OmegaConf.is_dict(result) and set(result) == {"value", "where"} for result in value.results)
 
 
 def is_count(value: Any) -> bool:
