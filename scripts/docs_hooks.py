@@ -31,7 +31,7 @@ MODULES = (
     "engines.base", "observers.base", "observers.tracker",
 )  # fmt: skip
 # Entries that wire an option to its code: they are not for the command line.
-WIRING = {"server", "client", "schedule", "up", "check", "needs_each_client", "source", "_target_"}
+WIRING = {"server", "client", "schedule", "up", "check", "expected", "needs_each_client", "source", "_target_"}
 
 
 @dataclass
@@ -132,7 +132,7 @@ def option_of(file: Path, group: str) -> Option:
     code = [key.value for key in found if key.name.endswith("_target_") and not key.name.startswith("strategy.check")]
     takes = []
     for entry in yaml.safe_load("\n".join(lines)).get("defaults", []):
-        pairs = entry.items() if isinstance(entry, dict) else [(group, entry)]
+        pairs = entry.items() if isinstance(entry, dict) else [(group.partition("/")[0], entry)]
         takes += [f"{name.removeprefix('override /')}={value}" for name, value in pairs if value != "_self_"]
     return Option(file.stem, heads[0] if heads else "", own, code, takes)
 
@@ -150,6 +150,11 @@ def groups() -> list[str]:
 def page_of(group: str) -> str:
     """Where a group's page is."""
     return f"reference/{group.replace('/', '-')}.md"
+
+
+def word_of(group: str) -> str:
+    """What stands before the name of an option on the command line: experiments may lie in folders."""
+    return group.replace("/", "=", 1) + "/" if group.startswith("experiment/") else f"{group}="
 
 
 def options(group: str) -> list[Option]:
@@ -196,7 +201,7 @@ def _linked(group: str) -> str:
 
 def group_page(group: str) -> str:
     """Every option of a group, with its first comment and its keys."""
-    parts = [f"# {group}=", f"`{group}=NAME` takes one of these; `fl-bench list` prints them."]
+    parts = [f"# {group}=", f"`{word_of(group)}NAME` takes one of these; `fl-bench list` prints them."]
     for option in options(group):
         code = ", ".join(f"`{name}`" for name in option.code)
         parts += [f"## {option.name}", plain(option.comment)]

@@ -56,5 +56,7 @@ def words_of(choices: Choices) -> list[str]:
 
 def options(group: str, folder: Path | None = None) -> dict[str, Path]:
     """The files of a group's options by name, those in `folder` too."""
-    folders = [folder, CONF] if folder else [CONF]  # Hydra prefers ours
-    return dict(sorted((file.stem, file) for place in folders for file in (place / group).glob("*.yaml")))
+    folders = [place / group for place in ([folder, CONF] if folder else [CONF])]  # Hydra prefers ours
+    files = "**/*.yaml" if group == "experiment" else "*.yaml"  # experiments may lie in folders: published/flgo
+    found = ((file, file.relative_to(place).with_suffix("")) for place in folders for file in place.glob(files))
+    return dict(sorted((name.as_posix(), file) for file, name in found))

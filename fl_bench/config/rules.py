@@ -14,10 +14,14 @@ from fl_bench.errors import ConfigError
 WORDS = {  # of keys that take one of a few
     "weighting": ("examples", "uniform"),
     "on_client_failure": ("skip", "retry", "abort"),
-    "local.lr_schedule": ("constant", "exponential", "step", "cosine"),
     "local.decay": ("all", "weights"),
     "local.precision": ("float32", "bf16"),
 }
+
+EXPECTED = {"source", "metric", "rounds", "at", "results"}  # of what is published
+REPORTED = ("last", "validation", "best")  # the round that a published number is of: by the test set, best is a maximum
+
+SCHEDULES = ("constant", "exponential", "step", "cosine")
 
 Rule = tuple[str, Callable[[Any, DictConfig], bool], str]
 
@@ -66,6 +70,11 @@ RULES: list[Rule] = [
     *_between("local.epochs", 1),
     *_between("local.batch_size", 1),
     ("local.lr", lambda value, _: 0 < value < math.inf, "must be a positive number"),
+    (
+        "local.lr_schedule",
+        lambda value, _: value in SCHEDULES or (OmegaConf.is_dict(value) and "_target_" in value),
+        f"must be one of {', '.join(SCHEDULES)}, or a mapping with the _target_ of a function of the rounds done",
+    ),
     ("local.lr_decay", lambda value, _: 0 < value <= 1, "must be above 0 and at most 1"),
     ("local.lr_final", lambda value, _: 0 <= value <= 1, "must be from 0 to 1"),
     *_between("local.lr_every", 1),
@@ -107,6 +116,11 @@ RULES: list[Rule] = [
     *(_part(f"strategy.{key}") for key in ("server", "client", "schedule")),
     ("model.init", lambda value, _: value is None or isinstance(value, str), "must be a folder or a file, or null"),
     ("model.init_skip", lambda value, _: is_texts(value), "must be a list of patterns"),
+    (
+        "expected",
+        lambda value, _: value is None or _is_expected(value),
+        "must have source, metric, rounds, at (last, validation or best) and results, a list of {{value, where}}",
+    ),
     ("partition.holdout", lambda value, _: is_number(value) and 0 <= value < 1, "must be from 0 to below 1"),
     (
         "partition.unseen",  # a partition of one's own need not say it
@@ -151,6 +165,12 @@ def require(key: str, value: Any, holds: bool, wish: str) -> None:
 
 def require_seconds(key: str, value: float | None) -> None:
     require(key, value, value is None or 0 < value < math.inf, "must be a positive number, or null")
+
+
+def _is_expected(value: Any) -> bool:
+    if set(value) != EXPECTED or value.at not in REPORTED or not OmegaConf.is_list(value.results):
+        return False
+    return all(OmegaConf.is_dict(result) and set(result) == {"value", "where"} for result in value.results)
 
 
 def is_count(value: Any) -> bool:

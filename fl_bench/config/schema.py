@@ -17,7 +17,7 @@ class Local:
     steps: int | None = MISSING
     batch_size: int = MISSING
     lr: float = MISSING
-    lr_schedule: str = MISSING
+    lr_schedule: Any = MISSING  # a word, or a mapping with a _target_
     lr_decay: float = MISSING
     lr_every: int = MISSING
     lr_final: float = MISSING
@@ -64,6 +64,7 @@ class Config:
     weighting: str = MISSING
     targets: list[float] = MISSING
     target_metric: str = MISSING
+    expected: dict[str, Any] | None = MISSING
     figures: bool = MISSING
     resume: bool = MISSING
     overwrite: bool = MISSING

@@ -177,7 +177,9 @@ class Trainer:
         turn = self._turn("adapt ", client, round, mine, start, config, state)
         self.flat.model.train()
         self.algorithm.personalize(turn)
-        if self.adapt_steps == "turn":
+        if not len(mine):  # its data drift, and it has none to adapt on
+            adapting: Iterable = ()
+        elif self.adapt_steps == "turn":
             adapting = turn.batches(purpose="adapt")
         else:
             adapting = (turn.draw("adapt") for _ in range(int(self.adapt_steps)))

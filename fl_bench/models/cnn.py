@@ -47,13 +47,13 @@ def blitz(
     return _small(image(shape, 16, "blitz"), (6, 16, 120, 84, num_classes), (0, 0), between)
 
 
-def mcmahan_cnn(shape: tuple[int, ...], num_classes: int) -> nn.Module:
+def mcmahan_cnn(shape: tuple[int, ...], num_classes: int, padding: Literal[0, 2]) -> nn.Module:
     """The CNN of McMahan et al. 2017 (arXiv:1602.05629, section 3): 32 and 64 channels, then 512-classes.
 
-    1,663,370 parameters for [1, 28, 28] and 10 classes, as the paper says: its convolutions are padded.
+    1,663,370 parameters for [1, 28, 28] and 10 classes, as the paper says: its convolutions are padded by 2 pixels.
     """
-    widths = (32, 64, 512, num_classes)
-    return _small(image(shape, 4, "mcmahan_cnn"), widths, (2, 2), lambda channels: [nn.ReLU()])
+    widths, smallest = (32, 64, 512, num_classes), 4 if padding else 16
+    return _small(image(shape, smallest, "mcmahan_cnn"), widths, (padding, padding), lambda channels: [nn.ReLU()])
 
 
 def flgo_cnn(shape: tuple[int, ...], num_classes: int) -> nn.Module:

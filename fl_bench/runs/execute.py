@@ -35,7 +35,7 @@ from fl_bench.observers.guard import Guard
 from fl_bench.observers.journal import Journal
 from fl_bench.observers.recorder import Recorder
 from fl_bench.observers.tracker import Tracker, Tracking
-from fl_bench.runs import experiment
+from fl_bench.runs import experiment, published
 from fl_bench.runs.begin import Start, resume_command, write_snapshot
 from fl_bench.runs.process import Arm
 from fl_bench.runs.size import size_of
@@ -95,6 +95,8 @@ def execute(
             made.trainer.task.tables(made.trainer.flat.model, made.trainer.data, folder)
         if cfg.figures:
             _draw(made)
+        rows, best = store.tables.rows("metrics"), journal.record["best"]
+        journal.record["published"] = beside = published.compare(cfg, origin, rows, best, made.trainer.metrics)
         journal.end(0)
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         if os.environ.get("FL_BENCH_DEBUG"):
@@ -102,6 +104,8 @@ def execute(
         known = errors.known(error)
         return _fail(known, journal, store, origin.sweep) if begun else _give_up(known, folder)
     print(f"{errors.plain(folder)}\n{summary(journal.record['final'], made.trainer.metrics)}  ({journal.costs})")
+    if beside:
+        print(errors.plain(published.said(beside)))
     return 0
 
 

@@ -36,6 +36,7 @@ from fl_bench.storage.files import digest
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.layers import layers
 from fl_bench.tasks.base import Task
+from fl_bench.tasks.rates import of_round
 
 NO_STEP = {"LBFGS": "it computes the loss again and again", "SparseAdam": "it takes sparse gradients only",
            "Optimizer": "it is only what others derive from"}  # fmt: skip
@@ -181,6 +182,8 @@ def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
             f"strategy: the layers that it keeps at the clients, such as {min(trainer.personal)}, take no part in the "
             f"loss of task {type(trainer.task).__name__}; name others, for example as strategy.personal_layers=[...]"
         )
+    for number in (1, cfg.num_rounds):
+        of_round(trainer.local, number)  # a function of the user's own may give no rate
     name = cfg.local.optimizer.get("name")
     if reason := NO_STEP.get(name):
         raise ConfigError(f"local.optimizer.name={name}: cannot take the steps of local training: {reason}")

@@ -4,6 +4,12 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from omegaconf import OmegaConf
+
+from fl_bench.build import call, find_target
+from fl_bench.config.rules import require
+
+KEY = "local.lr_schedule"
 Local = Mapping[str, Any]  # the node `local` of the config
 
 # The share of local.lr that is left after so many rounds of the schedule.
@@ -18,6 +24,7 @@ SCHEDULES: dict[str, Callable[[int, Local], float]] = {
 def of_round(local: Local, round: int) -> Local:
     """The node `local` as it is in a round, the first being 1: with the rate that its schedule has come to.
 
+    `lr_schedule` is one of SCHEDULES, or names a function of the rounds done by its `_target_`.
     What is tried before the first round, in round 0, has the rate of the first.
 
     Examples:
@@ -29,8 +36,25 @@ def of_round(local: Local, round: int) -> Local:
     if round <= local["lr_warmup"]:
         share = round / (local["lr_warmup"] + 1)
     else:
-        share = SCHEDULES[local["lr_schedule"]](round - 1 - local["lr_warmup"], local)
+        share = _share(round - 1 - local["lr_warmup"], local)
     return {**local, "lr": local["lr"] * share}
+
+
+def _share(done: int, local: Local) -> float:
+    """What is left of local.lr, by one of SCHEDULES or by a function of the user's own.
+
+    Raises:
+        ConfigError: where that function cannot be called, or gives no rate.
+    """
+    schedule = local["lr_schedule"]
+    if isinstance(schedule, str):
+        return SCHEDULES[schedule](done, local)
+    node = OmegaConf.create({KEY: schedule})[KEY]
+    share = call(find_target(node), node, done=done)
+    holds = isinstance(share, int | float) and 0 <= share < math.inf
+    wish = f"gives {share} after {done} rounds; must be a finite number, 0 or more"
+    require(KEY, schedule["_target_"], holds, wish)
+    return float(share)
 
 
 def _cosine(done: int, local: Local) -> float:

@@ -15,6 +15,7 @@ from turns import LOCAL, Toy, make_turn
 
 from fl_bench import rng
 from fl_bench.build import build
+from fl_bench.errors import ConfigError
 from fl_bench.federation.local import batches
 from fl_bench.runs.experiment import prepare
 from fl_bench.tasks.base import Task
@@ -137,3 +138,17 @@ def test_with_more_rounds_the_schedule_stays_what_it_was(tmp_path: Path) -> None
     assert digests(tmp_path / "parts") == digests(tmp_path / "whole")
     result = forked(*again[:-1], "num_rounds=7", "local.lr_horizon=7", cwd=tmp_path)
     assert (result.returncode, result.stderr.count("local.lr_horizon=7: the run has 3")) == (2, 1)
+
+
+def halved(done: int, factor: float) -> float:
+    return factor**done
+
+
+def test_a_schedule_of_ones_own_is_a_function_of_the_rounds_done() -> None:
+    own = {"_target_": "test_recipes.halved", "factor": 0.5}
+    local = {"lr": 8.0, "lr_schedule": own, "lr_warmup": 1}
+    assert [of_round(local, round)["lr"] for round in (1, 2, 3, 4)] == [4.0, 8.0, 4.0, 2.0]
+    with pytest.raises(
+        ConfigError, match=r"^local\.lr_schedule=test_recipes\.halved: gives -2\.0 after 1 rounds; must "
+    ):
+        of_round({**local, "lr_schedule": own | {"factor": -2.0}}, 3)

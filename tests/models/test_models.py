@@ -41,6 +41,12 @@ def make(option: str, shape: tuple[int, ...] = COLOUR, /, **keys: Any) -> nn.Mod
         ("blitz", COLOUR, 62_006),  # 3*6*25+6 + 6*16*25+16 + 400*120+120 + 120*84+84 + 84*10+10
         ("mcmahan_cnn", DIGIT, 1_663_370),  # the paper's number
         ("flgo_cnn", COLOUR, 797_962),  # 4864 + 102464 + 1600*384+384 + 384*192+192 + 192*10+10
+        (
+            "moderate_cnn",
+            COLOUR,
+            1_126_080 + 4096 * 512 + 512 + 512 * 512 + 512 + 5130,
+        ),  # six convolutions, three layers
+        ("pfl_cnn", COLOUR, 896 + 18_496 + 14 * 14 * 64 * 128 + 128 + 1290),
         ("lenet5", DIGIT, 61_706),  # 156 + 2416 + 400*120+120 + 10164 + 850
         ("resnet8", COLOUR, 75_290),  # 432+32 + 4608+64 + 13824+128 + 55296+256 + 650
         ("resnet20", COLOUR, 269_722),  # the paper: 0.27 million
