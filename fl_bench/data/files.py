@@ -8,7 +8,7 @@ import pandas as pd
 
 from fl_bench.build import nearest
 from fl_bench.data.arrays import FederatedData
-from fl_bench.data.tables import every_nth, features_of, federated
+from fl_bench.data.tables import features_of, federated, test_rows
 from fl_bench.errors import ConfigError, disk_trouble
 
 READERS: dict[str, Callable[[Path], pd.DataFrame]] = {"csv": pd.read_csv, "parquet": pd.read_parquet}
@@ -40,12 +40,7 @@ def table_of_files(
         wish = f"must have from 2 to {MOST_CLASSES} different values, the classes, and has {len(classes)}"
         raise ConfigError(f"data.label={label}: {wish}")
     source, sources = _groups(f"data.client={client}", table[client]) if client is not None else (None, [])
-    if is_test is None:
-        is_test = every_nth([y] if source is None else [source, y], nth=10)
-    if not (is_test.any() and not is_test.all()):
-        raise ConfigError(f"data.root={root}: has {len(table)} rows; some must be left to train, and some to test")
-    if only := set(y[is_test]) - set(y[~is_test]):
-        raise ConfigError(f"data.label={label}: only the test set has the class {classes[min(only)]}; give more rows")
+    is_test = test_rows(f"data.root={root}", y, source, classes, is_test)
     x = features_of(table[list(features or rest)], is_test)
     return federated(x, y, is_test, classes, source, sources)
 

@@ -1,10 +1,12 @@
 """Images of any number of channels, size and number of classes, by any model of the group `model`."""
 
 from pathlib import Path
+from typing import Literal
 
 from fl_bench.build import nearest
 from fl_bench.data import sources
 from fl_bench.data.arrays import FederatedData
+from fl_bench.data.labelled import image_folders
 from fl_bench.errors import ConfigError
 from fl_bench.tasks.base import ColourImages
 
@@ -17,3 +19,7 @@ class Images(ColourImages):
         if split is not None and (dataset != "EMNIST" or split not in sources.EMNIST):
             raise ConfigError(f"data.split={split}: must be null, or with EMNIST one of {', '.join(sources.EMNIST)}")
         return sources.torchvision_images(dataset, root, split=split or "balanced", option="torchvision")
+
+    def load_folder(self, folder: Path, root: str, client: Literal["folder"] | None, size: int | None) -> FederatedData:
+        """Images in a folder for each class."""
+        return image_folders(folder, root, client == "folder", size)
