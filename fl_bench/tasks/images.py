@@ -7,6 +7,7 @@ from fl_bench.build import nearest
 from fl_bench.data import sources
 from fl_bench.data.arrays import FederatedData
 from fl_bench.data.labelled import image_folders
+from fl_bench.data.leaf import leaf_images
 from fl_bench.errors import ConfigError
 from fl_bench.tasks.base import ColourImages
 
@@ -23,3 +24,7 @@ class Images(ColourImages):
     def load_folder(self, folder: Path, root: str, client: Literal["folder"] | None, size: int | None) -> FederatedData:
         """Images in a folder for each class."""
         return image_folders(folder, root, client == "folder", size)
+
+    def load_leaf(self, folder: Path, root: str) -> FederatedData:
+        """Images of LEAF's users."""
+        return leaf_images(folder, root)
