@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from fl_bench.build import nearest
 from fl_bench.data.arrays import FederatedData
@@ -28,19 +29,34 @@ def table_of_files(
     Raises:
         ConfigError: where a file or a column is not there or not readable, or labels are no classes.
     """
-    table, is_test = _read(kind, root)
+    return table_of_rows(f"data.root={root}", *_read(kind, root), label, client, features)
+
+
+def table_of_rows(
+    where: str,
+    table: pd.DataFrame,
+    is_test: NDArray[np.bool_] | None,
+    label: str,
+    client: str | None,
+    features: Sequence[str] | None,
+) -> FederatedData:
+    """The rows of `table`, of which `is_test` [N] says which are to test; see `table_of_files`.
+
+    Raises:
+        ConfigError: beginning with `where` or with the key of a column, where something is wrong with it.
+    """
     rest = [str(name) for name in table.columns if name not in (label, client)]
     _require_columns("data.label", [label], table)
     _require_columns("data.client", [client] if client is not None else [], table)
     _require_columns("data.features", features or [], table)
     if features is not None and (label in features or not features):
         raise ConfigError(f"data.features={list(features)}: must name columns other than the label")
-    y, classes = _groups(f"data.label={label}", table[label])
+    y, classes = groups(f"data.label={label}", table[label])
     if not 2 <= len(classes) <= MOST_CLASSES:
         wish = f"must have from 2 to {MOST_CLASSES} different values, the classes, and has {len(classes)}"
         raise ConfigError(f"data.label={label}: {wish}")
-    source, sources = _groups(f"data.client={client}", table[client]) if client is not None else (None, [])
-    is_test = test_rows(f"data.root={root}", y, source, classes, is_test)
+    source, sources = groups(f"data.client={client}", table[client]) if client is not None else (None, [])
+    is_test = test_rows(where, y, source, classes, is_test)
     x = features_of(table[list(features or rest)], is_test)
     return federated(x, y, is_test, classes, source, sources)
 
@@ -72,10 +88,16 @@ def _require_columns(key: str, names: Iterable[str], table: pd.DataFrame) -> Non
             raise ConfigError(f"{key}={name}: the table has no such column; {nearest(name, map(str, table.columns))}")
 
 
-def _groups(key: str, column: pd.Series) -> tuple[np.ndarray, list[str]]:
-    """The number of each row's value [N], and the values in order; a ConfigError where one is missing or a fraction."""
+def groups(key: str, column: pd.Series) -> tuple[NDArray, list[str]]:
+    """The number of each row's value [N], and the values in order, or in that of a categorical column.
+
+    Raises:
+        ConfigError: beginning with `key`, where a value is missing, or is a fraction or a list.
+    """
     if lacking := int(column.isna().sum()):
         raise ConfigError(f"{key}: {lacking} rows have no value there; remove them")
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return column.cat.codes.to_numpy(), [str(value) for value in column.cat.categories]
     if pd.api.types.is_float_dtype(column):
         if not (column % 1 == 0).all():
             raise ConfigError(f"{key}: has fractions; must be whole numbers or texts (there is no regression yet)")

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from fl_bench.data import tables
+from fl_bench.data import hugging, tables
 from fl_bench.data.arrays import FederatedData
 from fl_bench.data.files import table_of_files
 from fl_bench.data.flights import flights
@@ -52,6 +52,35 @@ class Tabular(Numeric):
         features: Sequence[str] | None,
     ) -> FederatedData:
         return table_of_files(format, root, label, client, features)
+
+    def load_disk(
+        self,
+        folder: Path,
+        root: str,
+        label: str,
+        client: str | None,
+        features: list[str] | None,
+        image: None,
+        size: None,
+    ) -> FederatedData:
+        """What datasets has saved to a folder."""
+        return hugging.rows_of(hugging.on_disk(root), label, client, features)
+
+    def load_hub(
+        self,
+        folder: Path,
+        dataset: str | None,
+        root: str | None,
+        revision: str | None,
+        subset: str | None,
+        label: str,
+        client: str | None,
+        features: list[str] | None,
+        image: None,
+        size: None,
+    ) -> FederatedData:
+        """A data set of the hub."""
+        return hugging.rows_of(hugging.on_the_hub(dataset, root, revision, subset), label, client, features)
 
 
 class Series(Numeric):
