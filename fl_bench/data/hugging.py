@@ -87,7 +87,8 @@ def on_the_hub(dataset: str | None, root: str | None, revision: str | None, subs
 
     name = str(Path(root).resolve()) if root else dataset
     where = f"data.root={root}" if root else f"data.dataset={dataset}"
-    return _splits(where, lambda: datasets.load_dataset(name, name=subset, revision=revision))
+    hint = "" if root else "; or give data.root=FOLDER with its files"
+    return _splits(where, lambda: datasets.load_dataset(name, name=subset, revision=revision), hint)
 
 
 def images_of(
@@ -146,8 +147,8 @@ class _Pictures:
             yield f"row {number}", found
 
 
-def _splits(where: str, load: Callable[[], Any]) -> Splits:
-    """What `load` gives, with what goes wrong in one line that begins with `where`."""
+def _splits(where: str, load: Callable[[], Any], hint: str = "") -> Splits:
+    """What `load` gives, with what goes wrong in one line that begins with `where` and ends with `hint`."""
     import datasets
 
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what is wrong, we say ourselves
@@ -159,7 +160,7 @@ def _splits(where: str, load: Callable[[], Any]) -> Splits:
         if trouble := disk_trouble(cause):
             raise StorageError(trouble) from error
         reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
-        raise ConfigError(f"{where}: cannot be loaded ({reason})") from error
+        raise ConfigError(f"{where}: cannot be loaded ({reason}){hint}") from error
     if isinstance(loaded, datasets.Dataset):
         return Splits(where, [loaded])
     if "train" not in loaded:
