@@ -1,7 +1,8 @@
 """A table of one's own, in CSV or Parquet files: which column is the label, and which says whose a row is."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,24 +13,24 @@ from fl_bench.data.arrays import FederatedData
 from fl_bench.data.tables import features_of, federated, test_rows
 from fl_bench.errors import ConfigError, disk_trouble
 
-READERS: dict[str, Callable[[Path], pd.DataFrame]] = {"csv": pd.read_csv, "parquet": pd.read_parquet}
+READERS: dict[str, Callable[..., pd.DataFrame]] = {"csv": pd.read_csv, "parquet": pd.read_parquet}
 MOST_CLASSES = 100
 TEST = "test"  # the name of the file, without its suffix, whose rows are the test set
 
 
 def table_of_files(
-    kind: str, root: str, label: str, client: str | None, features: Sequence[str] | None
+    kind: str, root: str, label: str, client: str | None, features: Sequence[str] | None, **options: Any
 ) -> FederatedData:
     """The rows of the file `root`, or of all files *.`kind` in that folder, as `features_of` makes them.
 
     Classes are the values of column `label`, sources those of column `client`; features are the columns `features`, or
     all others. The rows of the file test.`kind` are the test set; without one, every tenth row is, as `every_nth`
-    chooses by client and label.
+    chooses by client and label. `options` are for the reader of pandas.
 
     Raises:
         ConfigError: where a file or a column is not there or not readable, or labels are no classes.
     """
-    return table_of_rows(f"data.root={root}", *_read(kind, root), label, client, features)
+    return table_of_rows(f"data.root={root}", *_read(kind, root, options), label, client, features)
 
 
 def table_of_rows(
@@ -61,7 +62,7 @@ def table_of_rows(
     return federated(x, y, is_test, classes, source, sources)
 
 
-def _read(kind: str, root: str) -> tuple[pd.DataFrame, np.ndarray | None]:
+def _read(kind: str, root: str, options: Mapping[str, Any]) -> tuple[pd.DataFrame, np.ndarray | None]:
     """All rows, and whether each is from the file of the test set, where there is one."""
     path = Path(root)
     files = sorted(path.glob(f"*.{kind}")) if path.is_dir() else [path] if path.is_file() else []
@@ -70,12 +71,14 @@ def _read(kind: str, root: str) -> tuple[pd.DataFrame, np.ndarray | None]:
     tables = []
     for file in files:
         try:
-            tables.append(READERS[kind](file))
+            tables.append(READERS[kind](file, **options).rename(columns=lambda name: str(name).strip()))
         except Exception as error:  # at files that are not what they should be, the readers raise a dozen kinds
             if disk_trouble(error):
                 raise
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ConfigError(f"data.root={root}: {file.name} cannot be read as {kind} ({reason})") from error
+        if (twice := tables[-1].columns[tables[-1].columns.duplicated()]).size:
+            raise ConfigError(f"data.root={root}: {file.name} has two columns {twice[0]}")
         if missing := set(tables[0].columns) ^ set(tables[-1].columns):
             raise ConfigError(f"data.root={root}: {files[0].name} and {file.name} differ in column {min(missing)}")
     is_test = np.repeat([file.stem == TEST for file in files], [len(table) for table in tables])

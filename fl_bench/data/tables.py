@@ -79,6 +79,10 @@ def _scaled(name: str, column: pd.Series, missing: NDArray, known: NDArray) -> N
 
 def _one_hot(name: str, column: pd.Series, missing: NDArray, known: NDArray) -> NDArray:
     words = column.astype(str).to_numpy(object)
+    strange = words[~missing & pd.to_numeric(column.astype(str), errors="coerce").isna().to_numpy()]
+    if 0 < 2 * len(strange) < (count := len(words) - missing.sum()):
+        is_none = f"{len(strange)} of {count} cells are not numbers ('{strange[0]}' is the first)"
+        note(f"data: the column {name}: {is_none}, so it is taken as words")
     values, counts = np.unique(words[known], return_counts=True)
     if len(values) > MOST_VALUES:
         wish = f"at most {MOST_VALUES} can be features; name others in data.features=[...]"

@@ -13,6 +13,7 @@ from fl_bench.data.flights import flights
 from fl_bench.data.har import har
 from fl_bench.data.heart import heart
 from fl_bench.data.signals import waves
+from fl_bench.errors import ConfigError
 from fl_bench.tasks.base import Batch, ByName, Classifier
 
 
@@ -50,8 +51,14 @@ class Tabular(Numeric):
         label: str,
         client: str | None,
         features: Sequence[str] | None,
+        separator: str | None = None,
+        encoding: str | None = None,
     ) -> FederatedData:
-        return table_of_files(format, root, label, client, features)
+        given = {"data.separator": separator, "data.encoding": encoding}
+        if empty := [key for key, value in given.items() if value == ""]:
+            raise ConfigError(f"{empty[0]}: must have a value, or be null")
+        options = {"sep": separator or ",", "encoding": encoding or "utf-8"} if format == "csv" else {}
+        return table_of_files(format, root, label, client, features, **options)
 
     def load_disk(
         self,
