@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,14 +144,13 @@ def test_what_is_wrong_with_rows(tmp_path: Path) -> None:
 def test_folders_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "cannot be loaded (" in refusal(lambda: hugging.on_disk(str(tmp_path)))
     assert refusal(lambda: hugging.on_the_hub(None, "/nowhere", None, None)) == "data.root=/nowhere: is not a folder"
-    for given in ((None, None), ("a/b", "/tmp")):
-        assert "give either data.dataset=OWNER/NAME or data.root=FOLDER" in refusal(
-            lambda given=given: hugging.on_the_hub(*given, None, None)
-        )
+    for name, root in ((None, None), ("a/b", "/tmp")):
+        said = refusal(partial(hugging.on_the_hub, name, root, None, None))
+        assert "give either data.dataset=OWNER/NAME or data.root=FOLDER" in said
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my" / "set").mkdir(parents=True)
-    for name in ("parquet", "pandas", "a/b/c", "/etc", "my/set"):
-        assert "must be OWNER/NAME" in refusal(lambda name=name: hugging.on_the_hub(name, None, None, None))
+    for wrong in ("parquet", "pandas", "a/b/c", "/etc", "my/set"):
+        assert "must be OWNER/NAME" in refusal(partial(hugging.on_the_hub, wrong, None, None, None))
 
 
 def test_no_network_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
