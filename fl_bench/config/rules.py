@@ -30,6 +30,8 @@ DEEPEST = 50  # lists and mappings in each other, of what a run records; OmegaCo
 OUTSIDE = 5  # how many of them a record may have around a key of the config, and more
 COUNT, LARGEST = 2**31 - 1, 2**63 - 1  # of anything; of an integer
 MOST_CLIENTS = 10**7
+AUTO_CLIENTS = "auto"  # as many as the data has sources
+NATURAL = "fl_bench.data.partition.natural"
 
 
 def _at_least(key: str, low: int) -> Rule:
@@ -42,6 +44,15 @@ def _at_most(key: str, high: int = COUNT) -> Rule:
 
 def _between(key: str, low: int, high: int = COUNT) -> tuple[Rule, Rule]:
     return _at_least(key, low), _at_most(key, high)
+
+
+def _clients(key: str, high: int) -> tuple[Rule, ...]:
+    """A number of clients, or auto, which what knows the data turns into one."""
+    return (
+        (key, lambda value, _: value == AUTO_CLIENTS or is_integer(value), "must be a whole number, or auto"),
+        (key, lambda value, _: value == AUTO_CLIENTS or value >= 1, "must be 1 or more"),
+        (key, lambda value, _: value == AUTO_CLIENTS or value <= high, f"must be at most {high}"),
+    )
 
 
 def _one_of(key: str, words: Sequence[str]) -> Rule:
@@ -57,11 +68,21 @@ RULES: list[Rule] = [
     *(_one_of(key, words) for key, words in WORDS.items()),
     ("seed", lambda value, _: 0 <= value < 2**63, "must be between 0 and 2**63 - 1"),
     *_between("num_rounds", 1),
-    *_between("num_clients", 1, MOST_CLIENTS),
-    *_between("clients_per_round", 1),
+    *_clients("num_clients", MOST_CLIENTS),
+    (
+        "num_clients",
+        lambda value, cfg: value != AUTO_CLIENTS or cfg.partition.get("_target_") == NATURAL,
+        "needs partition=natural, and data with sources",
+    ),
+    (
+        "num_clients",
+        lambda value, cfg: value != AUTO_CLIENTS or OmegaConf.select(cfg, "strategy.server.privacy") is None,
+        "must be a number where epsilon is counted; a run without it says how many there are",
+    ),
+    *_clients("clients_per_round", COUNT),
     (
         "clients_per_round",
-        lambda value, cfg: value <= cfg.num_clients,
+        lambda value, cfg: cfg.num_clients == AUTO_CLIENTS or (value != AUTO_CLIENTS and value <= cfg.num_clients),
         "must not be more than num_clients={num_clients}",
     ),
     *_between("min_clients", 1),
@@ -173,8 +194,12 @@ def _is_expected(value: Any) -> bool:
     return all(OmegaConf.is_dict(result) and set(result) == {"value", "where"} for result in value.results)
 
 
+def is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= COUNT
+    return is_integer(value) and 0 <= value <= COUNT
 
 
 def is_texts(value: Any) -> bool:

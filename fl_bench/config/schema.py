@@ -58,8 +58,8 @@ class Config:
 
     seed: int = MISSING
     num_rounds: int = MISSING
-    num_clients: int = MISSING
-    clients_per_round: int = MISSING
+    num_clients: Any = MISSING  # a number, or auto
+    clients_per_round: Any = MISSING  # a number; with num_clients=auto also that
     min_clients: int = MISSING
     weighting: str = MISSING
     targets: list[float] = MISSING

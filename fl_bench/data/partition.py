@@ -7,6 +7,7 @@ over a minute for 10,000 clients, and refuses a client without samples.)
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.random import Generator
@@ -246,10 +247,11 @@ def pathological(columns: Columns, num_clients: int, rng: Generator, classes_per
     return owners
 
 
-def natural(columns: Columns, num_clients: int, rng: Generator, min_samples: int = 0) -> Ints:
+def natural(columns: Columns, num_clients: int | Literal["auto"], rng: Generator, min_samples: int = 0) -> Ints:
     """Each client holds rows of one source only (column "source"); client k of source k modulo their number.
 
     With fewer clients, source k goes to client k modulo theirs. Sources of fewer than `min_samples` rows are left out.
+    With "auto" there are as many clients as sources that are left.
 
     Raises:
         ConfigError: where all sources are left out, or the data has no column "source".
@@ -265,6 +267,9 @@ def natural(columns: Columns, num_clients: int, rng: Generator, min_samples: int
     if few := np.count_nonzero(sizes < min_samples):
         note(f"partition.min_samples={min_samples}: {few} of the {len(names)} sources have fewer, and are left out")
         names = names[sizes >= min_samples]
+    if num_clients == "auto":
+        num_clients = len(names)
+        note(f"num_clients=auto: {num_clients}, one for each source of the data")
     if num_clients != len(names):
         note(f"num_clients={num_clients}: the data has {len(names)} sources, not one for each client")
     for index, name in enumerate(names):

@@ -29,6 +29,23 @@ def every_nth(groups: Sequence[NDArray], nth: int) -> NDArray[np.bool_]:
     return chosen
 
 
+def test_rows(
+    where: str, y: NDArray, source: NDArray | None, classes: Sequence[str], is_test: NDArray[np.bool_] | None
+) -> NDArray[np.bool_]:
+    """`is_test` [N] as it is, or where it is None every tenth row of each class `y` [N], and of each `source` [N].
+
+    Raises:
+        ConfigError: beginning with `where`, if no row is left to train or to test, or only the test set has a class.
+    """
+    if is_test is None:
+        is_test = every_nth([y] if source is None else [source, y], nth=10)
+    if not (is_test.any() and not is_test.all()):
+        raise ConfigError(f"{where}: has {len(y)} rows; some must be left to train, and some to test")
+    if only := set(y[is_test].tolist()) - set(y[~is_test].tolist()):
+        raise ConfigError(f"{where}: only the test set has the class {classes[min(only)]}; give more rows")
+    return is_test
+
+
 def features_of(table: pd.DataFrame, is_test: NDArray[np.bool_]) -> NDArray[np.float32]:
     """The columns of `table` as features [N, features], of which the training rows decide everything.
 
@@ -62,6 +79,10 @@ def _scaled(name: str, column: pd.Series, missing: NDArray, known: NDArray) -> N
 
 def _one_hot(name: str, column: pd.Series, missing: NDArray, known: NDArray) -> NDArray:
     words = column.astype(str).to_numpy(object)
+    strange = words[~missing & pd.to_numeric(column.astype(str), errors="coerce").isna().to_numpy()]
+    if 0 < 2 * len(strange) < (count := len(words) - missing.sum()):
+        is_none = f"{len(strange)} of {count} cells are not numbers ('{strange[0]}' is the first)"
+        note(f"data: the column {name}: {is_none}, so it is taken as words")
     values, counts = np.unique(words[known], return_counts=True)
     if len(values) > MOST_VALUES:
         wish = f"at most {MOST_VALUES} can be features; name others in data.features=[...]"

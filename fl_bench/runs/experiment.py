@@ -16,7 +16,7 @@ from torch import nn
 from fl_bench import rng
 from fl_bench.build import build, call, find_target
 from fl_bench.config.paths import INIT, initial_model
-from fl_bench.config.rules import require
+from fl_bench.config.rules import AUTO_CLIENTS, require
 from fl_bench.data.arrays import FederatedData, rows_of
 from fl_bench.data.partition import UNSEEN, Partition
 from fl_bench.data.split import Split, from_file, validation_rows
@@ -58,22 +58,23 @@ def prepare(cfg: DictConfig, task: Task, scratch: Path) -> Trainer:
     rng.seed_torch(cfg.seed, "load")  # some tasks make a pretrained model along with their data
     data = task.load(cfg.data, scratch)
     rest = np.delete(np.arange(data.num_samples), validation_rows(cfg.evaluate.validation, data.num_samples, cfg.seed))
-    if cfg.num_clients > len(rest):
+    if cfg.num_clients != AUTO_CLIENTS and cfg.num_clients > len(rest):
         raise ConfigError(f"num_clients={cfg.num_clients}: there are only {len(rest)} samples to share out")
     owners, heldout, unseen = _owners(cfg, data, rest)
-    if nothing := np.count_nonzero(np.bincount(owners[owners >= 0], minlength=cfg.num_clients) == 0):
-        note(f"partition: {nothing} of the {cfg.num_clients} clients hold no sample")
+    num_clients = int(owners.max()) + 1 if cfg.num_clients == AUTO_CLIENTS else cfg.num_clients
+    if nothing := np.count_nonzero(np.bincount(owners[owners >= 0], minlength=num_clients) == 0):
+        note(f"partition: {nothing} of the {num_clients} clients hold no sample")
     if nobodys := np.count_nonzero(owners[rest] == -1):
         note(f"partition: no client holds {nobodys} of the {len(rest)} training samples")
     order = rng.generator(cfg.seed, "partition order")
-    partition = Partition.of(owners, cfg.num_clients, cfg.partition.holdout, order, heldout)
+    partition = Partition.of(owners, num_clients, cfg.partition.holdout, order, heldout)
     given = {"columns": data.train, "partition": partition, "classes": data.classes, "seed": cfg.seed}
     shifted = call(find_target(cfg.shift), cfg.shift, **given)
     if unseen is None:
-        unseen = _drawn_unseen(cfg)
+        unseen = _drawn_unseen(cfg, num_clients)
     if len(unseen):
         partition.of_clients(unseen).save(scratch, UNSEEN)
-        partition = partition.of_clients(np.delete(np.arange(cfg.num_clients), unseen))
+        partition = partition.of_clients(np.delete(np.arange(num_clients), unseen))
     partition.save(scratch)
     replace(data, train=shifted).save(scratch)
     if (file := initial_model(cfg)) is not None:
@@ -81,13 +82,13 @@ def prepare(cfg: DictConfig, task: Task, scratch: Path) -> Trainer:
     return trainer_in(scratch)
 
 
-def _drawn_unseen(cfg: DictConfig) -> NDArray[np.int64]:
+def _drawn_unseen(cfg: DictConfig, num_clients: int) -> NDArray[np.int64]:
     """The clients who never train, rising."""
     share = cfg.partition.get("unseen") or 0.0
-    count = round(cfg.num_clients * share)
-    wish = f"is {count} of {cfg.num_clients} clients; must be some, and leave some to train"
-    require("partition.unseen", share, share == 0 or 0 < count < cfg.num_clients, wish)
-    return np.sort(rng.generator(cfg.seed, "unseen").choice(cfg.num_clients, count, replace=False))
+    count = round(num_clients * share)
+    wish = f"is {count} of {num_clients} clients; must be some, and leave some to train"
+    require("partition.unseen", share, share == 0 or 0 < count < num_clients, wish)
+    return np.sort(rng.generator(cfg.seed, "unseen").choice(num_clients, count, replace=False))
 
 
 def _owners(cfg: DictConfig, data: FederatedData, rest: NDArray[np.int64]) -> Split:
@@ -108,7 +109,8 @@ def _owners(cfg: DictConfig, data: FederatedData, rest: NDArray[np.int64]) -> Sp
     split = found if isinstance(found, Split) else Split(found)
     shared = split.owners
     whole = isinstance(shared, np.ndarray) and shared.shape == rest.shape and shared.dtype.kind == "i"
-    if not (whole and shared.min() >= -1 and shared.max() < cfg.num_clients):
+    end = len(rest) if cfg.num_clients == AUTO_CLIENTS else cfg.num_clients
+    if not (whole and shared.min() >= -1 and shared.max() < end):
         wish = "must return an integer for each training row, the client who owns it, or -1"
         raise ConfigError(f"partition._target_={cfg.partition._target_}: {wish}")
     owners = np.full(data.num_samples, -1, shared.dtype)

@@ -1,10 +1,13 @@
 """Images of any number of channels, size and number of classes, by any model of the group `model`."""
 
 from pathlib import Path
+from typing import Literal
 
 from fl_bench.build import nearest
-from fl_bench.data import sources
+from fl_bench.data import hugging, sources
 from fl_bench.data.arrays import FederatedData
+from fl_bench.data.labelled import image_folders
+from fl_bench.data.leaf import leaf_images
 from fl_bench.errors import ConfigError
 from fl_bench.tasks.base import ColourImages
 
@@ -17,3 +20,41 @@ class Images(ColourImages):
         if split is not None and (dataset != "EMNIST" or split not in sources.EMNIST):
             raise ConfigError(f"data.split={split}: must be null, or with EMNIST one of {', '.join(sources.EMNIST)}")
         return sources.torchvision_images(dataset, root, split=split or "balanced", option="torchvision")
+
+    def load_folder(self, folder: Path, root: str, client: Literal["folder"] | None, size: int | None) -> FederatedData:
+        """Images in a folder for each class."""
+        return image_folders(folder, root, client == "folder", size)
+
+    def load_leaf(self, folder: Path, root: str) -> FederatedData:
+        """Images of LEAF's users."""
+        return leaf_images(folder, root)
+
+    def load_disk(
+        self,
+        folder: Path,
+        root: str,
+        label: str,
+        client: str | None,
+        image: str | None,
+        size: int | None,
+        features: None,
+    ) -> FederatedData:
+        """What datasets has saved to a folder."""
+        return hugging.images_of(hugging.on_disk(root), folder, image, label, client, size)
+
+    def load_hub(
+        self,
+        folder: Path,
+        dataset: str | None,
+        root: str | None,
+        revision: str | None,
+        subset: str | None,
+        label: str,
+        client: str | None,
+        image: str | None,
+        size: int | None,
+        features: None,
+    ) -> FederatedData:
+        """A data set of the hub."""
+        splits = hugging.on_the_hub(dataset, root, revision, subset)
+        return hugging.images_of(splits, folder, image, label, client, size)

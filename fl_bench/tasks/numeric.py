@@ -6,13 +6,14 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from fl_bench.data import tables
+from fl_bench.data import hugging, tables
 from fl_bench.data.arrays import FederatedData
 from fl_bench.data.files import table_of_files
 from fl_bench.data.flights import flights
 from fl_bench.data.har import har
 from fl_bench.data.heart import heart
 from fl_bench.data.signals import waves
+from fl_bench.errors import ConfigError
 from fl_bench.tasks.base import Batch, ByName, Classifier
 
 
@@ -50,8 +51,43 @@ class Tabular(Numeric):
         label: str,
         client: str | None,
         features: Sequence[str] | None,
+        separator: str | None = None,
+        encoding: str | None = None,
     ) -> FederatedData:
-        return table_of_files(format, root, label, client, features)
+        given = {"data.separator": separator, "data.encoding": encoding}
+        if empty := [key for key, value in given.items() if value == ""]:
+            raise ConfigError(f"{empty[0]}: must have a value, or be null")
+        options = {"sep": separator or ",", "encoding": encoding or "utf-8"} if format == "csv" else {}
+        return table_of_files(format, root, label, client, features, **options)
+
+    def load_disk(
+        self,
+        folder: Path,
+        root: str,
+        label: str,
+        client: str | None,
+        features: list[str] | None,
+        image: None,
+        size: None,
+    ) -> FederatedData:
+        """What datasets has saved to a folder."""
+        return hugging.rows_of(hugging.on_disk(root), label, client, features)
+
+    def load_hub(
+        self,
+        folder: Path,
+        dataset: str | None,
+        root: str | None,
+        revision: str | None,
+        subset: str | None,
+        label: str,
+        client: str | None,
+        features: list[str] | None,
+        image: None,
+        size: None,
+    ) -> FederatedData:
+        """A data set of the hub."""
+        return hugging.rows_of(hugging.on_the_hub(dataset, root, revision, subset), label, client, features)
 
 
 class Series(Numeric):

@@ -1,11 +1,13 @@
 """A table of one's own, and what is wrong with it in one line."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import Launch
 
 from fl_bench.data.arrays import FederatedData
 from fl_bench.data.files import table_of_files
@@ -114,8 +116,30 @@ def test_what_is_wrong_with_the_files_is_one_line(tmp_path: Path, file: Path) ->
 def test_a_class_of_the_test_set_only_is_named(tmp_path: Path) -> None:
     TABLE.to_csv(tmp_path / "a.csv", index=False)
     TABLE.assign(ill="maybe").to_csv(tmp_path / "test.csv", index=False)
-    with pytest.raises(ConfigError, match=r"data.label=ill: only the test set has the class maybe; give more rows"):
+    with pytest.raises(ConfigError, match=r"data.root=.*: only the test set has the class maybe; give more rows"):
         read(tmp_path)
     TABLE[:6].to_csv(tmp_path / "few.csv", index=False)
     with pytest.raises(ConfigError, match=r"few.csv: has 6 rows; some must be left to train, and some to test"):
         read(tmp_path / "few.csv")
+
+
+def test_one_cell_that_is_no_number_is_named(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    TABLE.assign(age=["1"] * 20 + ["n/k"] + [None] + ["2"] * 18).to_csv(file, index=False)
+    assert read(file, features=["age"]).train["x"].shape == (36, 4)  # of each of three words, and whether it is missing
+    line = "data: the column age: 1 of 39 cells are not numbers ('n/k' is the first), so it is taken as words"
+    assert line in capsys.readouterr().err
+    read(file, features=["sex"])
+    assert "taken as words" not in capsys.readouterr().err
+
+
+def test_other_separators_encodings_and_spaces_in_the_header(
+    tmp_path: Path, launch: Launch, refused: Callable[..., str]
+) -> None:
+    table = TABLE.rename(columns={"age": " Größe ", "ill": "ill "})
+    table.to_csv(tmp_path / "a.csv", index=False, sep=";", encoding="latin-1")
+    words = ("task=tabular", "data=csv", f"data.root={tmp_path}", "data.label=ill", "num_clients=2", "num_rounds=1")
+    launch(*words, "data.separator=';'", "data.encoding=latin-1", "data.features=['Größe',sex]")
+    assert "a.csv cannot be read as csv ('utf-8' codec" in refused(*words, "data.separator=';'")
+    assert "cannot be read as csv (unknown encoding: latin" in refused(*words, "data.encoding=latin-11")
+    TABLE.assign(**{"age ": 1}).to_csv(tmp_path / "a.csv", index=False)
+    assert "a.csv has two columns age" in refused(*words)
