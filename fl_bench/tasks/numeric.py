@@ -13,6 +13,7 @@ from fl_bench.data.flights import flights
 from fl_bench.data.har import har
 from fl_bench.data.heart import heart
 from fl_bench.data.signals import waves
+from fl_bench.errors import ConfigError
 from fl_bench.tasks.base import Batch, ByName, Classifier
 
 
@@ -50,7 +51,10 @@ class Tabular(Numeric):
         label: str,
         client: str | None,
         features: Sequence[str] | None,
+        text: str | None,
     ) -> FederatedData:
+        if text is not None:
+            raise ConfigError(f"data.text={text}: this task takes no texts; use task=text, or data.features")
         return table_of_files(format, root, label, client, features)
 
 
