@@ -27,11 +27,11 @@ class Texts(NamedTuple):
     @property
     def train(self) -> list[str]:
         """The texts of the training rows."""
-        return [self.texts[row] for row in np.flatnonzero(~self.is_test)]
+        return [self.texts[row] for row in np.flatnonzero(~self.is_test).tolist()]
 
     def federated(self, tokens: Callable[[list[str]], Ragged]) -> FederatedData:
         """As columns "tokens", "y" and, where there are sources, "source"."""
-        test = [self.texts[row] for row in np.flatnonzero(self.is_test)]
+        test = [self.texts[row] for row in np.flatnonzero(self.is_test).tolist()]
         train, test_set = (
             {"tokens": tokens(texts), "y": self.y[rows].astype(np.int64)}
             for texts, rows in ((self.train, ~self.is_test), (test, self.is_test))
