@@ -42,6 +42,7 @@ FIGURES = {
     "cifar": {"predictions.png", "confusion.png"},
     "images": {"predictions.png", "confusion.png"},
     "imdb": {"sentences.png"},
+    "text": {"sentences.png", "confusion.png"},
     "sam": {"round_0000.png", "round_0002.png", "rounds.gif"},
     "dcgan": {"round_0000.png", "round_0002.png", "rounds.gif"},
     "tabular": {"confusion.png"},

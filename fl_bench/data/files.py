@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fl_bench.build import nearest
 from fl_bench.data.arrays import FederatedData
 from fl_bench.data.tables import features_of, federated, test_rows
+from fl_bench.data.texts import Texts
 from fl_bench.errors import ConfigError, disk_trouble
 
 READERS: dict[str, Callable[..., pd.DataFrame]] = {"csv": pd.read_csv, "parquet": pd.read_parquet}
@@ -18,19 +19,36 @@ MOST_CLASSES = 100
 TEST = "test"  # the name of the file, without its suffix, whose rows are the test set
 
 
+class Labelled(NamedTuple):
+    """The labels `y` [N] of a table's rows, whose they are, `source` [N], and whether each is for the test set [N]."""
+
+    y: NDArray
+    classes: list[str]
+    is_test: NDArray[np.bool_]
+    source: NDArray | None
+    sources: list[str]
+
+
+def options_of(kind: str, separator: str | None, encoding: str | None) -> dict[str, str]:
+    """What the reader of pandas is told of files *.`kind`."""
+    if empty := [key for key, value in {"separator": separator, "encoding": encoding}.items() if value == ""]:
+        raise ConfigError(f"data.{empty[0]}: must have a value, or be null")
+    return {"sep": separator or ",", "encoding": encoding or "utf-8"} if kind == "csv" else {}
+
+
 def table_of_files(
     kind: str, root: str, label: str, client: str | None, features: Sequence[str] | None, **options: Any
 ) -> FederatedData:
-    """The rows of the file `root`, or of all files *.`kind` in that folder, as `features_of` makes them.
+    """The rows of the file `root`, or of all files *.`kind` in that folder; see `table_of_rows`.
 
-    Classes are the values of column `label`, sources those of column `client`; features are the columns `features`, or
-    all others. The rows of the file test.`kind` are the test set; without one, every tenth row is, as `every_nth`
-    chooses by client and label. `options` are for the reader of pandas.
-
-    Raises:
-        ConfigError: where a file or a column is not there or not readable, or labels are no classes.
+    The rows of the file test.`kind` are the test set. `options` are for the reader of pandas.
     """
     return table_of_rows(f"data.root={root}", *_read(kind, root, options), label, client, features)
+
+
+def texts_of_files(kind: str, root: str, text: str, label: str, client: str | None, **options: Any) -> Texts:
+    """The same of files with texts; see `texts_of_rows`."""
+    return texts_of_rows(f"data.root={root}", *_read(kind, root, options), text, label, client)
 
 
 def table_of_rows(
@@ -41,25 +59,60 @@ def table_of_rows(
     client: str | None,
     features: Sequence[str] | None,
 ) -> FederatedData:
-    """The rows of `table`, of which `is_test` [N] says which are to test; see `table_of_files`.
+    """The rows that `labelled` finds, as `features_of` makes them: of the columns `features`, or all others.
 
     Raises:
         ConfigError: beginning with `where` or with the key of a column, where something is wrong with it.
     """
-    rest = [str(name) for name in table.columns if name not in (label, client)]
-    _require_columns("data.label", [label], table)
-    _require_columns("data.client", [client] if client is not None else [], table)
-    _require_columns("data.features", features or [], table)
+    found = labelled(where, table, is_test, label, client, {"data.features": features or []})
     if features is not None and (label in features or not features):
         raise ConfigError(f"data.features={list(features)}: must name columns other than the label")
+    rest = [str(name) for name in table.columns if name not in (label, client)]
+    x = features_of(table[list(features or rest)], found.is_test)
+    return federated(x, found.y, found.is_test, found.classes, found.source, found.sources)
+
+
+def texts_of_rows(
+    where: str, table: pd.DataFrame, is_test: NDArray[np.bool_] | None, text: str, label: str, client: str | None
+) -> Texts:
+    """The rows that `labelled` finds, of which column `text` has the texts.
+
+    Raises:
+        ConfigError: as for `table_of_rows`, or where a text is missing, empty or none.
+    """
+    y, classes, is_test, source, sources = labelled(where, table, is_test, label, client, {"data.text": [text]})
+    texts = table[text].tolist()
+    if text in (label, client):
+        raise ConfigError(f"data.text={text}: must name another column than data.label and data.client")
+    if lacking := int(table[text].isna().sum()):
+        raise ConfigError(f"data.text={text}: {lacking} rows have no value there; remove them")
+    if not all(isinstance(value, str) for value in texts):
+        raise ConfigError(f"data.text={text}: must be a column of texts, and has {table[text].dtype}")
+    if empty := sum(not value.strip() for value in texts):
+        raise ConfigError(f"data.text={text}: {empty} rows have an empty text; remove them")
+    return Texts(texts, y, classes, is_test, source, sources)
+
+
+def labelled(
+    where: str,
+    table: pd.DataFrame,
+    is_test: NDArray[np.bool_] | None,
+    label: str,
+    client: str | None,
+    others: Mapping[str, Sequence[str]],
+) -> Labelled:
+    """Classes are the values of column `label`, sources those of column `client`; `others` must be there, by their key.
+
+    `is_test` [N] says which rows are to test; where it is None, every tenth row is, as `test_rows` chooses.
+    """
+    for key, names in {"data.label": [label], "data.client": [] if client is None else [client], **others}.items():
+        _require_columns(key, names, table)
     y, classes = groups(f"data.label={label}", table[label])
     if not 2 <= len(classes) <= MOST_CLASSES:
         wish = f"must have from 2 to {MOST_CLASSES} different values, the classes, and has {len(classes)}"
         raise ConfigError(f"data.label={label}: {wish}")
     source, sources = groups(f"data.client={client}", table[client]) if client is not None else (None, [])
-    is_test = test_rows(where, y, source, classes, is_test)
-    x = features_of(table[list(features or rest)], is_test)
-    return federated(x, y, is_test, classes, source, sources)
+    return Labelled(y, classes, test_rows(where, y, source, classes, is_test), source, sources)
 
 
 def _read(kind: str, root: str, options: Mapping[str, Any]) -> tuple[pd.DataFrame, np.ndarray | None]:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from fl_bench.build import nearest
 from fl_bench.data.arrays import FederatedData
 from fl_bench.data.fetch import use_cache_when_offline
-from fl_bench.data.files import groups, table_of_rows
+from fl_bench.data.files import groups, table_of_rows, texts_of_rows
 from fl_bench.data.labelled import labelled_images
+from fl_bench.data.texts import Texts
 from fl_bench.errors import ConfigError, StorageError, disk_trouble, note
 
 TESTS = ("test", "validation")  # the first of these splits that there is becomes the test set
@@ -120,15 +121,27 @@ def images_of(
 
 def rows_of(splits: Splits, label: str, client: str | None, features: Sequence[str] | None) -> FederatedData:
     """The rows as those of a table, see `table_of_rows`."""
+    wanted = None if features is None else [*features, label, *([client] if client is not None else [])]
+    return table_of_rows(*_rows(splits, wanted), label, client, features)
+
+
+def texts_of(splits: Splits, text: str | None, label: str, client: str | None) -> Texts:
+    """The rows of which column `text` has the texts, see `texts_of_rows`."""
+    if text is None:
+        raise ConfigError("data.text=null: must name the column with the texts")
+    return texts_of_rows(*_rows(splits, [text, label, *([client] if client is not None else [])]), text, label, client)
+
+
+def _rows(splits: Splits, wanted: Sequence[str] | None) -> tuple[str, pd.DataFrame, NDArray[np.bool_] | None]:
+    """The columns `wanted` of all rows, or all columns, and which rows are to test, if something says so."""
     names = splits.parts[0].column_names
     for part in splits.parts[1:]:
         if other := set(names) ^ set(part.column_names):
             raise ConfigError(f"{splits.where}: its splits differ in column {min(other)}")
     if (is_test := splits.is_test()) is None:
         note(f"{splits.where}: has no test set of its own: every tenth row is taken")
-    wanted = names if features is None else [*features, label, *([client] if client is not None else [])]
-    table = splits.table([name for name in dict.fromkeys(wanted) if name in names])
-    return table_of_rows(splits.where, table, is_test, label, client, features)
+    table = splits.table([name for name in dict.fromkeys(wanted or names) if name in names])
+    return splits.where, table, is_test
 
 
 class _Pictures:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fl_bench.data.fetch import package_file
+from fl_bench.data.texts import Texts
 
 LABELS = ("negative", "positive")
 
@@ -90,3 +91,18 @@ def rated() -> Rated:
                         result.labels.append(int(float(score) > 0))
                         result.sources.append(number)
     return result
+
+
+def generated_split() -> Texts:
+    """Generated reviews, 3,000 to train and 600 to test."""
+    rng = np.random.default_rng(0)
+    train, test = generated(3000, rng), generated(600, rng)
+    y = np.array(train[1] + test[1])
+    return Texts(train[0] + test[0], y, LABELS, is_test=np.arange(len(y)) >= len(train[1]))
+
+
+def rated_split() -> Texts:
+    """Rated sentences, see `rated`; a random tenth is the test set."""
+    found = rated()
+    is_test = np.random.default_rng(0).random(len(found.texts)) < 0.1
+    return Texts(found.texts, np.array(found.labels), LABELS, is_test, np.array(found.sources), SOURCES)

@@ -1,12 +1,14 @@
 """Models and tokenizers of transformers, from a folder or from the hub."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
+from fl_bench.data.arrays import PADDING, Ragged, writing_into
 from fl_bench.data.fetch import WAYS_OUT, use_cache_when_offline
 from fl_bench.errors import ConfigError, disk_trouble
 from fl_bench.models.by_name import tried
@@ -76,19 +78,97 @@ class Scores(nn.Module):
         super().__init__()
         self.body = body
 
+
+class ImageScores(Scores):
     def forward(self, images: Tensor) -> Tensor:
         """From [B, channels, height, width] to [B, classes]."""
         scores: Tensor = self.body(pixel_values=images).logits
         return scores
 
 
-def image_classifier(shape: tuple[int, ...], num_classes: int, path: str) -> nn.Module:
-    """A classifier of images by transformers with the weights in `path`, a folder or an id of the hub, and a new head.
+class TextScores(Scores):
+    def forward(self, tokens: Tensor) -> Tensor:
+        """From [B, length], PADDING behind the ends, to [B, classes]."""
+        return text_scores(self.body, tokens)
 
-    As many parameters as it has there, but for the head.
+
+def text_scores(body: Any, tokens: Tensor) -> Tensor:
+    """What a text classifier of transformers says [B, classes] of tokens [B, length], PADDING behind their ends."""
+    inside = tokens != PADDING
+    padded = tokens.where(inside, body.config.pad_token_id)  # by which some models find where a text ends
+    scores: Tensor = body(input_ids=padded, attention_mask=inside.long()).logits
+    return scores
+
+
+def classifier(
+    num_classes: int,
+    path: str,
+    pretrained: bool = True,
+    shape: tuple[int, ...] | None = None,
+    folder: Path | None = None,
+) -> nn.Module:
+    """A classifier by transformers as in `path`, a folder or an id of the hub, and a new head; without `pretrained`,
+    only its config.json is read, and all weights are new.
+
+    It takes images of `shape`, or texts where `text_model_into` has made it in `folder`. As many parameters as it has
+    there, but for the head.
     """
+    kinds = transformers_quietly()
+    if shape is None:
+        assert folder is not None
+        return TextScores(pretrained_model(kinds.AutoModelForSequenceClassification, folder))
     image(shape, 1, path)
     use_cache_when_offline()
-    kind = transformers_quietly().AutoModelForImageClassification
-    options = {"num_labels": num_classes, "ignore_mismatched_sizes": True}
-    return tried(Scores(pretrained_model(kind, path, new_head=True, **options)), shape, path)
+    body = _with_new_head(kinds.AutoModelForImageClassification, path, num_classes, pretrained)
+    return tried(ImageScores(body), shape, path)
+
+
+def _with_new_head(kind: Any, path: str, num_classes: int, pretrained: bool) -> Any:
+    if pretrained:
+        options = {"num_labels": num_classes, "ignore_mismatched_sizes": True}
+        return pretrained_model(kind, path, new_head=True, **options)
+    config = from_pretrained(transformers_quietly().AutoConfig, path, num_labels=num_classes)
+    with loading(path):
+        return kind.from_config(config, trust_remote_code=False)
+
+
+def text_model_into(folder: Path, num_classes: int, path: str, pretrained: bool = True) -> tuple[Any, dict[str, Any]]:
+    """The tokenizer in `path`, a folder or an id of the hub, and the entries of the model's config.
+
+    The model is written to `folder`, with a new head or, without `pretrained`, new altogether: once, so that the
+    workers never ask a hub, and share one head.
+
+    Raises:
+        ConfigError: where they cannot be had, or the tokenizer cannot pad.
+    """
+    use_cache_when_offline()
+    kinds = transformers_quietly()
+    tokenizer = from_pretrained(kinds.AutoTokenizer, path)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    if tokenizer.pad_token_id is None:
+        raise ConfigError(f"model.path={path}: its tokenizer has neither a pad_token nor an eos_token; {WAYS_OUT}")
+    model = _with_new_head(kinds.AutoModelForSequenceClassification, path, num_classes, pretrained)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    limits: dict[str, Any] = model.config.to_dict()
+    with writing_into(folder):
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    return tokenizer, limits
+
+
+def tokens_of(
+    texts: Sequence[str], tokenizer: Any, limits: Mapping[str, Any], path: str | None, max_length: int
+) -> Ragged:
+    """The first `max_length` tokens of each text, as many and such as a model with these entries takes.
+
+    Raises:
+        ConfigError: where it does not take them.
+    """
+    tokens = Ragged.of(tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"])
+    if np.isin(tokens.flat, tokenizer.all_special_ids).all():
+        raise ConfigError(f"model.path={path}: its tokenizer knows no word of the data; {WAYS_OUT}")
+    if max(tokens.flat.max(), tokenizer.pad_token_id) >= limits.get("vocab_size", np.inf):
+        raise ConfigError(f"model.path={path}: its tokenizer knows words that its model does not; {WAYS_OUT}")
+    if np.diff(tokens.offsets).max() > (most := limits.get("max_position_embeddings", np.inf)):
+        raise ConfigError(f"task.max_length={max_length}: must be at most {most} with model.path={path}")
+    return tokens

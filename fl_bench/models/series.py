@@ -13,7 +13,7 @@ def cnn1d(shape: tuple[int, ...], num_classes: int, width: int, kernel: int) -> 
         ValueError: where examples are no series, or a key is not positive.
     """
     channels, _ = _series(shape, "cnn1d")
-    _positive(width=width, kernel=kernel)
+    positive(width=width, kernel=kernel)
 
     def block(channels: int) -> list[nn.Module]:
         return [nn.Conv1d(channels, width, kernel, stride=2, padding=kernel // 2), nn.ReLU()]
@@ -47,7 +47,7 @@ def gru(shape: tuple[int, ...], num_classes: int, hidden: int) -> nn.Module:
         ValueError: where examples are no series, or `hidden` is not positive.
     """
     channels, _ = _series(shape, "gru")
-    _positive(hidden=hidden)
+    positive(hidden=hidden)
     return Gru(channels, hidden, num_classes)
 
 
@@ -57,7 +57,8 @@ def _series(shape: tuple[int, ...], name: str) -> tuple[int, int]:
     return shape[0], shape[1]
 
 
-def _positive(**keys: int) -> None:
+def positive(**keys: int) -> None:
+    """Raise ValueError where one of them is not."""
     for key, value in keys.items():
         if value < 1:
             raise ValueError(f"{key}={value}: must be 1 or more")

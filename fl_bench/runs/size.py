@@ -25,8 +25,8 @@ def _flops(trainer: Trainer, model: nn.Module, batch_size: int) -> int | None:
     """Counted on tensors that have shapes only, so that nothing is computed; None where a task looks at numbers."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    row = trainer.task.gather(trainer.data.train, np.zeros(1, np.int64), "cpu")
-    batch = {name: column.expand(batch_size, *column.shape[1:]).to("meta") for name, column in row.items()}
+    rows = np.linspace(0, trainer.data.num_samples - 1, batch_size).astype(np.int64)  # texts differ in length
+    batch = {name: column.to("meta") for name, column in trainer.task.gather(trainer.data.train, rows, "cpu").items()}
     empty: dict[int, Any] = {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in model.parameters()}
     empty |= {id(buffer): buffer.to("meta") for buffer in model.buffers()}  # which the copy has, instead of copies
     try:

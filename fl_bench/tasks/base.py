@@ -1,6 +1,5 @@
 """What every task is made of; a new one overrides what it does differently."""
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,16 +8,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fl_bench.build import call, find_target, nearest
+from fl_bench.build import call, nearest
 from fl_bench.data import sources
 from fl_bench.data.arrays import Columns, FederatedData
 from fl_bench.errors import ConfigError
 from fl_bench.metrics import Mean, Metric, Summand, merge
-from fl_bench.models.norms import LAYERS, replace_norms
+from fl_bench.models.chosen import model_of
 from fl_bench.results import classes
 from fl_bench.tallies import KINDS, Tally
 from fl_bench.tasks.sgd import SGD, Clipped
@@ -184,6 +183,19 @@ class Classifier(Task):
     class_weights: Sequence[float] | None = None  # [classes]: of examples in the loss in training
     also: Sequence[str] = ()  # of KINDS (tallies.py), what `score` gives beside
 
+    def __init__(self, label_smoothing: float = 0.0, class_weights: list[float] | None = None) -> None:
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing={label_smoothing}: must be from 0 to below 1")
+        if class_weights is not None and not (min(class_weights, default=-1) >= 0 < sum(class_weights)):
+            raise ValueError(f"class_weights={class_weights}: must be numbers from 0, not all of them 0")
+        self.label_smoothing, self.class_weights = label_smoothing, class_weights
+
+    def check_weights(self, data: FederatedData) -> None:
+        """Raise ConfigError where `class_weights` are not those of the data's classes."""
+        if self.class_weights is not None and len(self.class_weights) != len(data.classes):
+            wish = f"must have one for each of the {len(data.classes)} classes"
+            raise ConfigError(f"task.class_weights={self.class_weights}: {wish}")
+
     @abstractmethod
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
         """The model's scores [B, classes]."""
@@ -234,37 +246,12 @@ class ByName(Classifier):
     def __init__(
         self, model: DictConfig, label_smoothing: float = 0.0, class_weights: list[float] | None = None
     ) -> None:
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing={label_smoothing}: must be from 0 to below 1")
-        if class_weights is not None and not (min(class_weights, default=-1) >= 0 < sum(class_weights)):
-            raise ValueError(f"class_weights={class_weights}: must be numbers from 0, not all of them 0")
-        self.chosen, self.label_smoothing, self.class_weights = model, label_smoothing, class_weights
+        super().__init__(label_smoothing, class_weights)
+        self.chosen = model
 
     def model(self, data: FederatedData) -> nn.Module:
-        if self.class_weights is not None and len(self.class_weights) != len(data.classes):
-            wish = f"must have one for each of the {len(data.classes)} classes"
-            raise ConfigError(f"task.class_weights={self.class_weights}: {wish}")
-        return model_of(self.chosen, data.train["x"].shape[1:], len(data.classes))
-
-
-def model_of(node: DictConfig, shape: tuple[int, ...], num_classes: int) -> nn.Module:
-    """The model that `node` names, for examples of `shape` (without the batch), with other norms where it says so.
-
-    Raises:
-        ConfigError: where a key is wrong, or the model cannot take examples of this shape.
-    """
-    node = OmegaConf.create({"model": node}).model  # so that errors name model.norm, not task.model.norm
-    target, norm = find_target(node), node.get("norm")
-    begin = ("_target_", "init", "init_skip")  # the last two are of what is made here
-    ours = "norm" not in inspect.signature(target).parameters  # otherwise the function sees to it
-    skip = (*begin, "norm") if ours else begin
-    model: nn.Module = call(target, node, skip, shape=shape, num_classes=num_classes)
-    if ours and norm is not None:
-        if norm not in LAYERS:
-            raise ConfigError(f"model.norm={norm}: must be one of {', '.join(LAYERS)}, or null")
-        if not replace_norms(model, norm):
-            raise ConfigError(f"model.norm={norm}: {type(model).__name__} has no BatchNorm in whose place it could be")
-    return model
+        self.check_weights(data)
+        return model_of(self.chosen, len(data.classes), shape=data.train["x"].shape[1:])
 
 
 class ImageClassifier(Classifier):

@@ -38,6 +38,7 @@ class Images(ColourImages):
         image: str | None,
         size: int | None,
         features: None,
+        text: None,
     ) -> FederatedData:
         """What datasets has saved to a folder."""
         return hugging.images_of(hugging.on_disk(root), folder, image, label, client, size)
@@ -54,6 +55,7 @@ class Images(ColourImages):
         image: str | None,
         size: int | None,
         features: None,
+        text: None,
     ) -> FederatedData:
         """A data set of the hub."""
         splits = hugging.on_the_hub(dataset, root, revision, subset)

@@ -1,6 +1,6 @@
 """Sentiment of reviews by ALBERT (Lan et al. 2020, arXiv:1909.11942), or any other text classifier of transformers."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +8,19 @@ import numpy as np
 from torch import Tensor, nn
 
 from fl_bench.data import reviews
-from fl_bench.data.arrays import PADDING, FederatedData, Ragged, writing_into
+from fl_bench.data.arrays import FederatedData, writing_into
 from fl_bench.data.fetch import WAYS_OUT, use_cache_when_offline
+from fl_bench.data.texts import Texts
 from fl_bench.errors import ConfigError, StorageError, disk_trouble
-from fl_bench.models.pretrained import PRETRAINED, from_pretrained, pretrained_model, transformers_quietly
+from fl_bench.models.pretrained import (
+    PRETRAINED,
+    from_pretrained,
+    pretrained_model,
+    text_model_into,
+    text_scores,
+    tokens_of,
+    transformers_quietly,
+)  # fmt: skip
 from fl_bench.tasks.base import Batch, Classifier
 
 HUB = "albert/albert-base-v2"
@@ -20,35 +29,31 @@ HUB = "albert/albert-base-v2"
 class Imdb(Classifier):
     """Tokens as column "tokens" (ragged), labels as column "y"."""
 
-    def __init__(self, path: str | None, max_length: int) -> None:
+    def __init__(
+        self,
+        path: str | None,
+        max_length: int,
+        label_smoothing: float = 0.0,
+        class_weights: list[float] | None = None,
+    ) -> None:
+        super().__init__(label_smoothing, class_weights)
         self.path = path
         self.max_length = max_length
 
     def model(self, data: FederatedData) -> nn.Module:
+        self.check_weights(data)
         return pretrained_model(transformers_quietly().AutoModelForSequenceClassification, data.folder / PRETRAINED)
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
-        config: Any = model.config
-        inside = batch["tokens"] != PADDING
-        tokens = batch["tokens"].where(inside, config.pad_token_id)  # by which some models find where a text ends
-        scores: Tensor = model(input_ids=tokens, attention_mask=inside.long()).logits
-        return scores
+        return text_scores(model, batch["tokens"])
 
     def load_embedded(self, folder: Path) -> FederatedData:
         """Generated reviews, 3,000 to train and 600 to test."""
-        rng = np.random.default_rng(0)
-        train, test = reviews.generated(3000, rng), reviews.generated(600, rng)
-        return self._tokenized(folder, train, test, self.path)
+        return self._tokenized(folder, reviews.generated_split(), self.path)
 
     def load_reviews(self, folder: Path) -> FederatedData:
         """Real rated sentences; of each source a random tenth is the test set."""
-        rated = reviews.rated()
-        is_test = np.random.default_rng(0).random(len(rated.texts)) < 0.1
-        train, test = (
-            [[column[i] for i in np.flatnonzero(is_test == wanted)] for column in rated] for wanted in (False, True)
-        )
-        data = self._tokenized(folder, train[:2], test[:2], self.path)
-        return FederatedData({**data.train, "source": np.array(train[2])}, data.test, data.classes)
+        return self._tokenized(folder, reviews.rated_split()._replace(sources=()), self.path)
 
     def load_full(self, folder: Path, root: str | None, dataset: str | None) -> FederatedData:
         """IMDB's 25,000 + 25,000 reviews, or any data set of its form, with `model.path` or albert-base-v2."""
@@ -78,7 +83,10 @@ class Imdb(Classifier):
             where = f"data.root={root}: holds no readable {name}" if root else f"data=full: cannot download {name}"
             reason = str(cause).strip().split("\n")[0]
             raise ConfigError(f"{where} ({reason}); {WAYS_OUT}") from error
-        return self._tokenized(folder, splits[0], splits[1], self.path or HUB)
+        (train, y), (test, y_test) = splits
+        is_test = np.arange(len(y) + len(y_test)) >= len(y)
+        given = Texts(train + test, np.array(y + y_test), reviews.LABELS, is_test)
+        return self._tokenized(folder, given, self.path or HUB)
 
     def figures(self, model: nn.Module, data: FederatedData, folder: Path) -> None:
         from fl_bench.results import pictures
@@ -88,40 +96,16 @@ class Imdb(Classifier):
         texts = [tokenizer.decode(data.test["tokens"][np.array([row])][0], skip_special_tokens=True) for row in rows]
         pictures.sentences(folder, data, rows, texts, self.predict(model, data))
 
-    def _tokenized(
-        self, folder: Path, train: Sequence[Sequence[Any]], test: Sequence[Sequence[Any]], path: str | None
-    ) -> FederatedData:
+    def _tokenized(self, folder: Path, given: Texts, path: str | None) -> FederatedData:
         """Texts and labels as columns; the tokenizer and the model stay beside them in `folder`."""
-        if path is not None:
-            use_cache_when_offline()
-        transformers = transformers_quietly()
+        limits: dict[str, Any] = {}
         if path is None:
             with writing_into(folder):
-                _make_tiny(folder / PRETRAINED, train[0])
-        tokenizer, limits = from_pretrained(transformers.AutoTokenizer, path or folder / PRETRAINED), {}
-        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-        if tokenizer.pad_token_id is None:
-            raise ConfigError(f"model.path={path}: its tokenizer has neither a pad_token nor an eos_token; {WAYS_OUT}")
-        if path is not None:  # once, here: the workers never ask a hub, and share one new classification head
-            kind = transformers.AutoModelForSequenceClassification
-            model: Any = pretrained_model(kind, path, new_head=True, num_labels=len(reviews.LABELS))
-            model.config.pad_token_id = tokenizer.pad_token_id
-            limits = model.config.to_dict()
-            with writing_into(folder):
-                model.save_pretrained(folder / PRETRAINED)
-                tokenizer.save_pretrained(folder / PRETRAINED)
-
-        def columns(texts: Sequence[str], labels: Sequence[int]) -> dict[str, Any]:
-            tokens = Ragged.of(tokenizer(list(texts), truncation=True, max_length=self.max_length)["input_ids"])
-            if np.isin(tokens.flat, tokenizer.all_special_ids).all():
-                raise ConfigError(f"model.path={path}: its tokenizer knows no word of the data; {WAYS_OUT}")
-            if max(tokens.flat.max(), tokenizer.pad_token_id) >= limits.get("vocab_size", np.inf):
-                raise ConfigError(f"model.path={path}: its tokenizer knows words that its model does not; {WAYS_OUT}")
-            if np.diff(tokens.offsets).max() > (most := limits.get("max_position_embeddings", np.inf)):
-                raise ConfigError(f"task.max_length={self.max_length}: must be at most {most} with model.path={path}")
-            return {"tokens": tokens, "y": np.array(labels, dtype=np.int64)}
-
-        return FederatedData(columns(*train), columns(*test), reviews.LABELS)
+                _make_tiny(folder / PRETRAINED, given.train)
+            tokenizer = from_pretrained(transformers_quietly().AutoTokenizer, folder / PRETRAINED)
+        else:
+            tokenizer, limits = text_model_into(folder / PRETRAINED, len(given.classes), path)
+        return given.federated(lambda texts: tokens_of(texts, tokenizer, limits, path, self.max_length))
 
 
 def _make_tiny(folder: Path, texts: Iterable[str]) -> None:

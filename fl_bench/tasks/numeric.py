@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fl_bench.data import hugging, tables
 from fl_bench.data.arrays import FederatedData
-from fl_bench.data.files import table_of_files
+from fl_bench.data.files import options_of, table_of_files
 from fl_bench.data.flights import flights
 from fl_bench.data.har import har
 from fl_bench.data.heart import heart
@@ -51,14 +51,13 @@ class Tabular(Numeric):
         label: str,
         client: str | None,
         features: Sequence[str] | None,
+        text: str | None,
         separator: str | None = None,
         encoding: str | None = None,
     ) -> FederatedData:
-        given = {"data.separator": separator, "data.encoding": encoding}
-        if empty := [key for key, value in given.items() if value == ""]:
-            raise ConfigError(f"{empty[0]}: must have a value, or be null")
-        options = {"sep": separator or ",", "encoding": encoding or "utf-8"} if format == "csv" else {}
-        return table_of_files(format, root, label, client, features, **options)
+        if text is not None:
+            raise ConfigError(f"data.text={text}: this task takes no texts; use task=text, or data.features")
+        return table_of_files(format, root, label, client, features, **options_of(format, separator, encoding))
 
     def load_disk(
         self,
@@ -69,6 +68,7 @@ class Tabular(Numeric):
         features: list[str] | None,
         image: None,
         size: None,
+        text: None,
     ) -> FederatedData:
         """What datasets has saved to a folder."""
         return hugging.rows_of(hugging.on_disk(root), label, client, features)
@@ -85,6 +85,7 @@ class Tabular(Numeric):
         features: list[str] | None,
         image: None,
         size: None,
+        text: None,
     ) -> FederatedData:
         """A data set of the hub."""
         return hugging.rows_of(hugging.on_the_hub(dataset, root, revision, subset), label, client, features)

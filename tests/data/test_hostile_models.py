@@ -5,11 +5,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hostile import TEXTS, WEIGHTS, Change, refusal
 from safetensors.torch import load_file, save_file
 
+from fl_bench.data.reviews import LABELS
+from fl_bench.data.texts import Texts
 from fl_bench.tasks.imdb import Imdb, _make_tiny
 from fl_bench.tasks.sam import TINY, Sam
 
@@ -82,7 +85,7 @@ MODELS: dict[str, tuple[Change, str]] = {
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a tokenizer and weights that fit."""
-    monkeypatch.setattr("fl_bench.tasks.imdb.use_cache_when_offline", lambda: None)
+    monkeypatch.setattr("fl_bench.models.pretrained.use_cache_when_offline", lambda: None)
     torch.manual_seed(0)
     _make_tiny(tmp_path / "model", TEXTS)
     (tmp_path / "scratch").mkdir()
@@ -90,8 +93,8 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def tokenized(model: Path) -> Any:
-    split = (TEXTS, [1, 0, 0, 1] * 10)
-    return Imdb(None, 16)._tokenized(model.parent / "scratch", split, split, str(model))
+    given = Texts(TEXTS + TEXTS, np.array([1, 0, 0, 1] * 20), LABELS, np.arange(80) >= 40)
+    return Imdb(None, 16)._tokenized(model.parent / "scratch", given, str(model))
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fl_bench.config.compose import options
 from fl_bench.config.named import known
 from fl_bench.errors import ConfigError
-from fl_bench.tasks.base import model_of
+from fl_bench.models.chosen import model_of
 
-OTHERS = ("hf", "mlp", "cnn1d", "gru")  # which has no name of its own, and those that take no images
+OTHERS = ("hf", "mlp", "cnn1d", "gru", "lstm", "fasttext")  # no name of its own; and those that take no images
 DIGIT, COLOUR, LARGE = (1, 28, 28), (3, 32, 32), (3, 96, 96)
 NAMED = [name for name, file in options("model").items() if "_target_" in OmegaConf.load(file) and name not in OTHERS]
 NORMED = [name for name in NAMED if "norm" in OmegaConf.load(options("model")[name]) and name != "blitz"]
@@ -31,7 +31,7 @@ def node(option: str, /, **keys: Any) -> DictConfig:
 
 def make(option: str, shape: tuple[int, ...] = COLOUR, /, **keys: Any) -> nn.Module:
     torch.manual_seed(0)
-    return model_of(node(option, **keys), shape, 10)
+    return model_of(node(option, **keys), 10, shape=shape)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from fl_bench.errors import ConfigError
+from fl_bench.models.chosen import model_of
 from fl_bench.models.series import cnn1d, gru
 from fl_bench.models.tables import mlp
-from fl_bench.tasks.base import model_of
 
 
 def count(model: nn.Module) -> int:
@@ -53,4 +53,4 @@ def test_the_order_of_a_series_matters_to_a_gru() -> None:
 )
 def test_what_they_refuse(keys: dict[str, object], shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        model_of(OmegaConf.create({"model": keys}).model, shape, 2)
+        model_of(OmegaConf.create({"model": keys}).model, 2, shape=shape)

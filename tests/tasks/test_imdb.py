@@ -11,10 +11,13 @@ import transformers
 from conftest import Launch, compose
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from fl_bench.data.reviews import LABELS
+from fl_bench.data.texts import Texts
 from fl_bench.errors import ConfigError
 from fl_bench.tasks.imdb import Imdb, _make_tiny
 
 TEXTS = ["a good film", "a bad film , not good", "the plot was fine", "a good plot"] * 10
+SPLIT = Texts([*TEXTS, *TEXTS[:4]], np.array([1, 0, 0, 1] * 11), LABELS, np.arange(44) >= 40)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +72,7 @@ MODELS: dict[str, Callable[[Path], None]] = {
 def test_padding_changes_neither_scores_nor_accuracy(name: str, tmp_path: Path) -> None:
     MODELS[name](pretrained := tmp_path / "model")
     task = Imdb(None, 16)
-    data = task._tokenized(tmp_path, (TEXTS, [1, 0, 0, 1] * 10), (TEXTS[:4], [1, 0, 0, 1]), str(pretrained))
+    data = task._tokenized(tmp_path, SPLIT, str(pretrained))
     data.save(tmp_path)
     opened = type(data).open(tmp_path)
     model = task.model(opened).eval()
@@ -88,7 +91,7 @@ def test_padding_changes_neither_scores_nor_accuracy(name: str, tmp_path: Path) 
 def test_a_tokenizer_that_cannot_pad_is_refused(tmp_path: Path) -> None:
     gpt2(tmp_path / "model")
     with pytest.raises(ConfigError, match=r"model: its tokenizer has neither a pad_token nor an eos_token"):
-        Imdb(None, 16)._tokenized(tmp_path, (TEXTS, [1] * 40), (TEXTS[:4], [1] * 4), str(tmp_path / "model"))
+        Imdb(None, 16)._tokenized(tmp_path, SPLIT, str(tmp_path / "model"))
 
 
 @pytest.mark.parametrize(
