@@ -53,7 +53,7 @@ settings.register_profile("fl-bench", max_examples=int(os.environ.get("FL_BENCH_
 settings.load_profile("fl-bench")
 for name in ("digits", "digits_on_photos"):  # the same for every run, and most of a small run's time
     setattr(sources, name, cache(getattr(sources, name)))
-os.fsync = lambda descriptor: None  # no test pulls the plug; commands that are started do wait for the disk
+os.fsync = lambda fd: None  # no test pulls the plug; commands that are started do wait for the disk
 
 
 # For a test whose like runs in `make test` already, and that takes long: `make test-all` has it.

@@ -5,6 +5,7 @@ and its validation rows, never does. How a row looks follows from (seed, row, it
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,7 +19,7 @@ from fl_bench.data.arrays import FederatedData
 from fl_bench.data.partition import Ints, Partition
 from fl_bench.errors import ConfigError
 
-Batch = dict[str, torch.Tensor]
+Batch = Mapping[str, torch.Tensor]
 NEVER = 2**62  # later than any round
 
 

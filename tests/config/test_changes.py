@@ -77,7 +77,7 @@ def test_an_old_run_had_the_default_and_nothing_else(
     assert f"fl-bench: {line}" in capsys.readouterr().err
 
 
-BEGIN = {"init": None, "init_skip": []}  # what every model has
+BEGIN: dict[str, object] = {"init": None, "init_skip": []}  # what every model has
 
 
 def test_what_is_completed() -> None:

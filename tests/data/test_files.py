@@ -124,7 +124,7 @@ def test_a_class_of_the_test_set_only_is_named(tmp_path: Path) -> None:
 
 
 def test_one_cell_that_is_no_number_is_named(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    TABLE.assign(age=["1"] * 20 + ["n/k"] + [None] + ["2"] * 18).to_csv(file, index=False)
+    TABLE.assign(age=pd.Series(["1"] * 20 + ["n/k", None] + ["2"] * 18)).to_csv(file, index=False)
     assert read(file, features=["age"]).train["x"].shape == (36, 4)  # of each of three words, and whether it is missing
     line = "data: the column age: 1 of 39 cells are not numbers ('n/k' is the first), so it is taken as words"
     assert line in capsys.readouterr().err

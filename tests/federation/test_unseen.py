@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,10 +90,10 @@ def test_an_unseen_clients_model_is_the_servers_by_hand(tmp_path: Path) -> None:
 def test_half_of_what_clients_hold_out(tmp_path: Path, launch: Launch) -> None:
     words = ("partition.holdout=0.5", "evaluate.clients=true")
     trainer = made(tmp_path, *words, "evaluate.validation=clients")
-    found = trainer.evaluate_client(0, 1, trainer.untrained(), {}, {})
+    found: Any = trainer.evaluate_client(0, 1, trainer.untrained(), {}, {})
     assert (found["validation/loss"].count, found["loss"].count) == (10, 10)
     trainer.clients_validate = False
-    both = trainer.evaluate_client(0, 1, trainer.untrained(), {}, {})["loss"]
+    both: Any = trainer.evaluate_client(0, 1, trainer.untrained(), {}, {})["loss"]
     assert both.count == 20
     assert float(both.total) == pytest.approx(float(found["validation/loss"].total) + float(found["loss"].total))
     folder = launch(*SMALL, *words, "evaluate.validation=clients", "strategy=fedper", "task=cifar",

@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,13 +27,13 @@ COMMAND = (*SMALL, "engine=inline", "figures=false")
 HELD = ("partition.holdout=0.25", "evaluate.clients=true")
 
 
-def saved(file: Path, **tensors: list) -> Path:
+def saved(file: Path, **tensors: Any) -> Path:
     save_file({name.replace("_", "."): torch.tensor(values) for name, values in tensors.items()}, file)
     return file
 
 
 def test_values_names_and_shapes_by_hand(tmp_path: Path) -> None:
-    model = nn.Sequential(nn.Linear(2, 1), nn.Linear(1, 2))
+    model: Any = nn.Sequential(nn.Linear(2, 1), nn.Linear(1, 2))
     head = model[1].weight.tolist()
     file = saved(tmp_path / "x.safetensors", **{"0_weight": [[1.0, 2.0]], "0_bias": [3.0], "1_bias": [4.0, 5.0]})
     assert take(model, file, "key", {"1.weight"}) == ["1.weight"]

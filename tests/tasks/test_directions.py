@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import table
@@ -19,7 +20,7 @@ class Erring(Mnist):
     metrics = (*Mnist.metrics, Metric("error", better="lower"))
 
     def score(self, model: nn.Module, batch: Batch) -> Metrics:
-        found = super().score(model, batch)
+        found: Any = super().score(model, batch)
         right = found["accuracy"]
         return found | {"error": Mean(right.count - float(right.total), right.count)}
 

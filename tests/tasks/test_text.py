@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -114,7 +115,7 @@ def test_flops_by_hand(launch: Launch, tmp_path: Path) -> None:
     ids=str,
 )
 def test_what_is_wrong_is_one_line(
-    refused: Callable[..., str], tmp_path: Path, change: dict[str, object], words: list[str], line: str
+    refused: Callable[..., str], tmp_path: Path, change: dict[str, Any], words: list[str], line: str
 ) -> None:
     TABLE.assign(**change).to_csv(tmp_path / "mine.csv", index=False)
     said = refused(*WORDS, f"data.root={tmp_path / 'mine.csv'}", *words)
