@@ -62,12 +62,22 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             patch.setattr(real, "train_list", train)
             patch.setattr(real, "test_list", test)
             patch.setattr(real, "meta", real.meta | {"md5": meta[1]})
+        write_leaf(folder, rng)
         yield folder
+
+
+def write_leaf(folder: Path, rng: np.random.Generator) -> None:
+    """Generated images in the JSON of LEAF, 50 of each of four writers to train and one to test."""
+    for half, copies in (("train", 50), ("test", 1)):
+        users = {f"writer {k}": {"x": rng.random((copies, 784)).tolist(), "y": [k] * copies} for k in range(4)}
+        (folder / half).mkdir()
+        content = {"users": list(users), "num_samples": [copies] * 4, "user_data": users}
+        (folder / half / "all_data.json").write_text(json.dumps(content))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_published_number_is_that_of_its_words(name: str) -> None:
-    words = [f"experiment={name}"]
+    words = [f"experiment={name}", "data.root=files"]
     cfg, choices = compose_with_choices(words)
     validate(cfg)
     assert cfg.expected.rounds == cfg.num_rounds
@@ -91,7 +101,7 @@ def test_each_setting_finds_its_data_and_its_model(name: str, root: Path, tmp_pa
     words = (f"experiment={name}", "num_clients=4", "clients_per_round=2", f"data.root={root}", "engine=inline")
     cfg, _ = compose_with_choices(words)
     trainer = prepare(cfg, build(cfg.task, Task), tmp_path)
-    assert trainer.data.num_samples == (400 if cfg.data.dataset == "CIFAR100" else 200)
+    assert trainer.data.num_samples == (400 if cfg.data.get("dataset") == "CIFAR100" else 200)
     assert trainer.partition.train_sizes.sum() > 0
 
 

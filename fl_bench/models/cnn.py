@@ -6,6 +6,7 @@ from typing import Literal
 
 from torch import nn
 
+from fl_bench.errors import ConfigError
 from fl_bench.models.images import image
 from fl_bench.models.norms import LAYERS
 
@@ -47,12 +48,15 @@ def blitz(
     return _small(image(shape, 16, "blitz"), (6, 16, 120, 84, num_classes), (0, 0), between)
 
 
-def mcmahan_cnn(shape: tuple[int, ...], num_classes: int, padding: Literal[0, 2]) -> nn.Module:
-    """The CNN of McMahan et al. 2017 (arXiv:1602.05629, section 3): 32 and 64 channels, then 512-classes.
+def mcmahan_cnn(shape: tuple[int, ...], num_classes: int, hidden: int, padding: Literal[0, 2]) -> nn.Module:
+    """The CNN of McMahan et al. 2017 (arXiv:1602.05629, section 3): 32 and 64 channels, then `hidden`-classes.
 
-    1,663,370 parameters for [1, 28, 28] and 10 classes, as the paper says: its convolutions are padded by 2 pixels.
+    1,663,370 parameters with 512 hidden units for [1, 28, 28] and 10 classes, as the paper says: its convolutions
+    are padded by 2 pixels.
     """
-    widths, smallest = (32, 64, 512, num_classes), 4 if padding else 16
+    if hidden < 1:
+        raise ConfigError(f"model.hidden={hidden}: must be 1 or more")
+    widths, smallest = (32, 64, hidden, num_classes), 4 if padding else 16
     return _small(image(shape, smallest, "mcmahan_cnn"), widths, (padding, padding), lambda channels: [nn.ReLU()])
 
 

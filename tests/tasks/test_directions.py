@@ -22,7 +22,7 @@ class Erring(Mnist):
     def score(self, model: nn.Module, batch: Batch) -> Metrics:
         found: Any = super().score(model, batch)
         right = found["accuracy"]
-        return found | {"error": Mean(right.count - float(right.total), right.count)}
+        return {**found, "error": Mean(right.count - float(right.total), right.count)}
 
 
 class Undeclared(Erring):
