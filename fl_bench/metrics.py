@@ -16,16 +16,20 @@ class Summand(Protocol):
     """What of a metric adds up, over `count` examples: a Mean, or a Tally (tallies.py)."""
 
     @property
-    def count(self) -> int: ...
+    def count(self) -> int:
+        """How many examples it is of."""
 
     @property
-    def value(self) -> float: ...
+    def value(self) -> float:
+        """What is written of it."""
 
     @property
-    def known(self) -> bool: ...
+    def known(self) -> bool:
+        """Whether these examples give it a meaning."""
 
     @classmethod
-    def sum(cls, parts: Sequence[Any]) -> Any: ...
+    def sum(cls, parts: Sequence[Any]) -> Any:
+        """All of them as one."""
 
 
 T = TypeVar("T", bound=Summand)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Launch, table
+from conftest import Launch, long, table
 
 from fl_bench.results import classes
 from fl_bench.runs.verify import differences
@@ -54,7 +54,7 @@ def test_they_are_of_the_final_model_and_sealed(launch: Launch) -> None:
     assert not any((b / name).exists() for name in NAMES)
 
 
-@pytest.mark.parametrize("words", [("strategy=fedper", "task=cifar"), ("task=sam",)])
+@pytest.mark.parametrize("words", [("strategy=fedper", "task=cifar"), pytest.param(("task=sam",), marks=long)])
 def test_there_are_none_without_a_whole_model_or_classes(launch: Launch, words: tuple[str, ...]) -> None:
     folder = launch("num_rounds=1", "num_clients=4", "local.steps=1", *words)
     assert not any((folder / name).exists() for name in NAMES)

@@ -50,7 +50,7 @@ FIGURES = {
 }
 
 
-RARELY = ("sam", "cifar")  # their figures take long
+RARELY = ("sam", "cifar", "dcgan")  # their figures take long
 
 
 @pytest.mark.parametrize("task", [pytest.param(task, marks=long if task in RARELY else []) for task in options("task")])

@@ -72,9 +72,10 @@ def evaluation(answers: Sequence[Answer], metrics: Mapping[str, Metric], extra: 
     """What metrics.csv says of the clients' held-out data: means, how they are spread, and what the strategy adds."""
     by_client = [answer.metrics for answer in answers if answer.status is Status.EVALUATED]
     merged = merge(by_client)
-    row = _columns(merged, CLIENTS)
-    for name in (name for name in merged if "/" not in name):
-        each = [metrics_of[name] for metrics_of in by_client if metrics_of[name].known]
+    row: Row = {}
+    for name, summand in merged.items():
+        row |= _columns({name: summand}, CLIENTS)
+        each = [of_one[name] for of_one in by_client if "/" not in name and of_one[name].known]
         if not each:
             continue
         ordered = metrics[name].best_first([one.value for one in each], [one.count for one in each])

@@ -15,6 +15,7 @@ from fl_bench.models.by_name import tried
 from fl_bench.models.images import image
 
 PRETRAINED = "pretrained"  # the folder or link beside the data where every worker finds a pretrained model
+OTHER_SHAPES = "have other shapes than config.json says"
 
 
 def transformers_quietly() -> Any:
@@ -40,7 +41,7 @@ def loading(path: str | Path) -> Iterator[None]:
             raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if "ignore_mismatched_sizes" in reason:
-            reason = "the weights have other shapes than config.json says"
+            reason = f"the weights {OTHER_SHAPES}"
         raise ConfigError(f"model.path={path}: cannot be loaded ({reason}); {WAYS_OUT}") from error
 
 
@@ -66,6 +67,8 @@ def pretrained_model(kind: Any, path: str | Path, new_head: bool = False, **opti
     lacking = sorted(
         name for name in found["missing_keys"] if name.startswith(body) and not (new_head and "pooler" in name)
     )
+    if any(name.startswith(body) for name, *_ in found["mismatched_keys"]):
+        raise ConfigError(f"model.path={path}: the weights {OTHER_SHAPES}; {WAYS_OUT}")
     if lacking:
         raise ConfigError(f"model.path={path}: has no weights for {lacking[0]} of {type(model).__name__}; {WAYS_OUT}")
     return model  # type: ignore[no-any-return]

@@ -51,7 +51,7 @@ class Tabular(Numeric):
         label: str,
         client: str | None,
         features: Sequence[str] | None,
-        text: str | None,
+        text: str | None = None,
         separator: str | None = None,
         encoding: str | None = None,
     ) -> FederatedData:

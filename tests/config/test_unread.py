@@ -160,7 +160,7 @@ def test_an_option_of_ones_own_is_looked_at_too(tmp_path: Path) -> None:
 
 def test_our_options_have_all_keys_that_they_take() -> None:
     given = {
-        "model": {"shape", "num_classes"},
+        "model": {"shape", "num_classes", "vocabulary", "folder"},
         "partition": {"columns", "num_clients", "rng"},
         "shift": {"columns", "partition", "classes", "seed"},
         "data_drift": {"seed", "data", "partition", "unseen"},

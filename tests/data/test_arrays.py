@@ -50,6 +50,7 @@ from pathlib import Path
 import numpy as np, torch
 from fl_bench.data.arrays import FederatedData, new_column
 from fl_bench.data.partition import Partition
+from fl_bench.data.texts import Texts
 from fl_bench.tasks.dcgan import Dcgan
 from fl_bench.tasks.imdb import Imdb
 
@@ -60,7 +61,7 @@ writers = {
     "a column in pieces": lambda: new_column(folder, "train", "big", many.shape, many.dtype),
     "the partition": lambda: Partition(many, many, many).save(folder),
     "the judge": lambda: Dcgan(16, 1, 1, "both")._judged(folder, FederatedData(images, images, ("a",)), 16),
-    "the tokenizer": lambda: Imdb(None, 16)._tokenized(folder, [["a word"] * 9, [0]], [["a word"], [0]], None),
+    "the tokenizer": lambda: Imdb(None, 16)._tokenized(folder, Texts(["a word"] * 9, np.zeros(9, np.int64), ("a", "b"), np.arange(9) > 7), None),
 }
 (folder / "filling").write_bytes(bytes(60_000))
 for name, write in writers.items():

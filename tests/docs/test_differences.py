@@ -6,13 +6,14 @@ import shlex
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, forked
+from conftest import ROOT, forked, long
 from flwr.serverapp import strategy as flower
 
 script = importlib.import_module("make_differences")
 
 PAGE = (ROOT / "docs" / "flower-differences.md").read_text()
 OURS = re.compile(r"_target_: (fl_bench\.strategies\.\w+)\.(\w+)")
+OFTEN = ("krum", "fedadam")  # make test-all runs the words of all of them
 SMALL = (
     "engine=inline",
     "num_rounds=2",
@@ -43,7 +44,7 @@ def test_there_is_a_row_and_there_are_words_for_every_strategy_that_is_not_flowe
                 assert f"`{file.stem}`" in PAGE
 
 
-@pytest.mark.parametrize("name", script.WORDS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in OFTEN else long) for name in script.WORDS])
 def test_the_words_for_flowers_own_run(name: str, tmp_path: Path) -> None:
     files = dict(re.findall(r'^```yaml title="(.+?)"\n(.*?)^```$', PAGE, re.DOTALL | re.MULTILINE))
     for file, text in files.items():

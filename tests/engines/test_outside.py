@@ -43,7 +43,6 @@ def run(folder: Path, step: float) -> subprocess.CompletedProcess[str]:
     return forked(*words, "engine.max_restarts=1", cwd=folder)
 
 
-@long
 def test_a_strategy_may_live_outside(own_folder: Path) -> None:
     result = run(own_folder, step=0.001)
     assert result.returncode == 0, result.stderr
@@ -51,6 +50,7 @@ def test_a_strategy_may_live_outside(own_folder: Path) -> None:
     assert float(rows[-1].split(",")[3]) < float(rows[1].split(",")[3])  # test_loss
 
 
+@long
 def test_a_worker_that_dies_each_time_ends_the_run_and_leaves_nothing(own_folder: Path) -> None:
     result = run(own_folder, step=-0.001)
     assert result.returncode == 1

@@ -62,7 +62,7 @@ YAMLS = {
     "module": b"client: {_target_: antigravity_nope.X}\n",
 }  # fmt: skip
 HEAVY = ("mlflow", "tensorboard", "wandb")  # to import, for ten seconds and more
-VERBS = ["run", "list", "check", "resume", "verify", "rerun", "replay", "export", "help"]
+VERBS = ["run", "list", "check", "resume", "verify", "rerun", "replay", "export", "evaluate", "help"]
 NEAR = ["runn", "lsit", "plot", "train", "halp", "sweep", "start", "", " ", "ü", "-", "config", "version"]
 PARTS = ["task", "strategy.server", "strategy.client", "strategy.schedule", "compression.up", "compression.down",
          "network", "partition", "engine", "tracker"]  # fmt: skip
@@ -233,7 +233,9 @@ def shaken(chance: random.Random) -> Words:
 def on_a_run(chance: random.Random) -> Words:
     """Words for a run that there is."""
     words = chance.choice([odd_value, change, nested, twice, reference, target])(chance)
-    return chance.choice([["resume", "run", *words], ["export", "run", "--to", chance.choice(VALUES)]])
+    return chance.choice(
+        [["resume", "run", *words], ["evaluate", "run", *words], ["export", "run", "--to", chance.choice(VALUES)]]
+    )
 
 
 def other_task(chance: random.Random) -> Words:

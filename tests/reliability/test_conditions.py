@@ -117,6 +117,7 @@ def seen(folder: Path) -> tuple[set[str], set[str]]:
     return addresses, tokens
 
 
+@long
 def test_a_simulation_in_another_checkout_with_a_long_tmpdir(tmp_path: Path) -> None:
     """All that a single simulation can show: the workers' path, Ray's sockets and ports, and a client that exits."""
     mine, elsewhere, temporary = tmp_path / "mine", tmp_path / "elsewhere", tmp_path / ("t" * 60)

@@ -382,7 +382,7 @@ def test_a_full_disk(tmp_path: Path, launch: Launch, engine: str, strategy: str,
 
 
 def test_a_folder_that_becomes_read_only(tmp_path: Path, launch: Launch) -> None:
-    words = "num_rounds=200 data=synthetic data.num_samples=100"
+    words = "num_rounds=80 data=synthetic data.num_samples=100"
     script = f"""
         mkdir disk && mount -t tmpfs none disk
         fl-bench engine=inline figures=false {words} hydra.run.dir=disk/run &

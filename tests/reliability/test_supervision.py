@@ -250,7 +250,7 @@ def test_only_rounds_are_timed() -> None:
     assert time.monotonic() - start < 20
 
 
-@pytest.mark.parametrize("engine", [pytest.param("inline", marks=long), "simulation"])
+@pytest.mark.parametrize("engine", ["inline", pytest.param("simulation", marks=long)])
 def test_ctrl_c_twice_ends_at_once(tmp_path: Path, engine: str) -> None:
     process = start(tmp_path, f"engine={engine}", "num_rounds=100000")
     wait_for_round(tmp_path, 2)

@@ -93,7 +93,7 @@ def test_flops_by_hand(launch: Launch, tmp_path: Path) -> None:
     ("change", "words", "line"),
     [
         ({}, ["data.text=bod"], "data.text=bod: the table has no such column; did you mean body?"),
-        ({}, ["data.text=null"], "data.text=None: must name the column with the texts"),
+        ({}, ["data.text=null"], "data.text=null: must name the column with the texts"),
         ({}, ["data.text=n"], "data.text=n: must be a column of texts, and has int64"),
         ({}, ["data.text=who", "data.client=who"], "data.text=who: must name another column than data.label and"),
         ({"body": ["x"] * 38 + ["  ", " "]}, [], "data.text=body: 2 rows have an empty text; remove them"),
