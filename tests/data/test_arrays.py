@@ -56,12 +56,13 @@ from fl_bench.tasks.imdb import Imdb
 
 folder, many = Path("small"), np.zeros(10**5, dtype=np.int64)
 images = {"x": np.zeros((9, 1, 16, 16), np.uint8), "y": np.zeros(9, np.int64)}
+texts = Texts(["a word"] * 9, np.zeros(9, np.int64), ("a", "b"), np.arange(9) > 7)
 writers = {
     "a column": lambda: FederatedData({"y": many}, {"y": many}, ("a",)).save(folder),
     "a column in pieces": lambda: new_column(folder, "train", "big", many.shape, many.dtype),
     "the partition": lambda: Partition(many, many, many).save(folder),
     "the judge": lambda: Dcgan(16, 1, 1, "both")._judged(folder, FederatedData(images, images, ("a",)), 16),
-    "the tokenizer": lambda: Imdb(None, 16)._tokenized(folder, Texts(["a word"] * 9, np.zeros(9, np.int64), ("a", "b"), np.arange(9) > 7), None),
+    "the tokenizer": lambda: Imdb(None, 16)._tokenized(folder, texts, None),
 }
 (folder / "filling").write_bytes(bytes(60_000))
 for name, write in writers.items():
