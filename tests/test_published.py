@@ -18,7 +18,7 @@ from fl_bench.config.rules import validate
 from fl_bench.errors import ConfigError
 from fl_bench.metrics import Metric
 from fl_bench.runs.execute import execute
-from fl_bench.runs.experiment import prepare
+from fl_bench.runs.prepare import prepare
 from fl_bench.runs.published import compare, said
 from fl_bench.tasks.base import Task
 

@@ -22,7 +22,8 @@ from fl_bench.federation.local import Trainer
 from fl_bench.federation.rounds import Experiment, Round, Rounds
 from fl_bench.models.initial import take
 from fl_bench.observers.console import summary
-from fl_bench.runs.experiment import data_digests, make_fleet, make_schedule, make_strategy, prepare
+from fl_bench.runs.experiment import make_fleet, make_schedule, make_strategy
+from fl_bench.runs.prepare import data_digests, prepare
 from fl_bench.runs.scratch import scratch_folder
 from fl_bench.storage import files, run_json
 from fl_bench.storage.checkpoint import Store

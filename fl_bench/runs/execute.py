@@ -37,6 +37,7 @@ from fl_bench.observers.recorder import Recorder
 from fl_bench.observers.tracker import Tracker, Tracking
 from fl_bench.runs import experiment, published
 from fl_bench.runs.begin import Start, resume_command, write_snapshot
+from fl_bench.runs.prepare import data_digests, prepare
 from fl_bench.runs.process import Arm
 from fl_bench.runs.size import size_of
 from fl_bench.storage import files, run_json
@@ -74,7 +75,7 @@ def execute(
 
         def observe(made: Experiment) -> list[Observer]:
             nonlocal begun
-            data = experiment.data_digests(cfg, made.data)
+            data = data_digests(cfg, made.data)
             metrics = made.trainer.metrics
             journal.use(data, metric_of(cfg.target_metric, metrics), metrics["loss"])
             if start is None:
@@ -134,10 +135,10 @@ def run(
     data = engine.place(scratch)
     trainer = None
     if engine.resources["num_gpus"] == "auto":
-        trainer = experiment.prepare(cfg, task, data)
+        trainer = prepare(cfg, task, data)
         share_gpus(engine, trainer)
     with engine.workers(scratch) as connect:  # they start while the data is prepared
-        trainer = trainer or experiment.prepare(cfg, task, data)
+        trainer = trainer or prepare(cfg, task, data)
         made = experiment.make(cfg, strategy, trainer, data, store)
         together = experiment.train_together(engine, trainer)
         if start is not None:

@@ -1,7 +1,5 @@
 """The parts of an experiment, made from its config, and the checks whether they fit together."""
 
-import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +11,19 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from fl_bench import rng
-from fl_bench.build import build, call, find_target
-from fl_bench.config.paths import INIT, initial_model
-from fl_bench.config.rules import AUTO_CLIENTS, require
-from fl_bench.data.arrays import FederatedData, rows_of
-from fl_bench.data.partition import UNSEEN, Partition
-from fl_bench.data.split import Split, from_file, validation_rows
+from fl_bench.build import build
+from fl_bench.config.rules import require
 from fl_bench.engines.base import Engine
 from fl_bench.errors import ConfigError, note
 from fl_bench.federation.exchange import Job
 from fl_bench.federation.fleet import Fleet, Loads
-from fl_bench.federation.local import CONFIG, Trainer, trainer_in
+from fl_bench.federation.local import Trainer
 from fl_bench.federation.rounds import Experiment
 from fl_bench.federation.vectorized import why_not
-from fl_bench.models.initial import sha256
 from fl_bench.network.clock import Network
 from fl_bench.network.schedule import Schedule
 from fl_bench.runs.privacy import check_privacy
 from fl_bench.storage.checkpoint import Store
-from fl_bench.storage.files import digest
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.layers import layers
 from fl_bench.tasks.base import Task
@@ -50,72 +41,6 @@ def make(cfg: DictConfig, strategy: Strategy, trainer: Trainer, data: Path, stor
     if (privacy := getattr(strategy, "privacy", None)) is not None:
         check_privacy(cfg, trainer, schedule, privacy)
     return Experiment(cfg, store.folder, data, strategy, trainer, schedule, store.states)
-
-
-def prepare(cfg: DictConfig, task: Task, scratch: Path) -> Trainer:
-    """Put the config, the data and the partition where the workers find them, and be the first to read them."""
-    OmegaConf.save(cfg, scratch / CONFIG, resolve=True)
-    rng.seed_torch(cfg.seed, "load")  # some tasks make a pretrained model along with their data
-    data = task.load(cfg.data, scratch)
-    rest = np.delete(np.arange(data.num_samples), validation_rows(cfg.evaluate.validation, data.num_samples, cfg.seed))
-    if cfg.num_clients != AUTO_CLIENTS and cfg.num_clients > len(rest):
-        raise ConfigError(f"num_clients={cfg.num_clients}: there are only {len(rest)} samples to share out")
-    owners, heldout, unseen = _owners(cfg, data, rest)
-    num_clients = int(owners.max()) + 1 if cfg.num_clients == AUTO_CLIENTS else cfg.num_clients
-    if nothing := np.count_nonzero(np.bincount(owners[owners >= 0], minlength=num_clients) == 0):
-        note(f"partition: {nothing} of the {num_clients} clients hold no sample")
-    if nobodys := np.count_nonzero(owners[rest] == -1):
-        note(f"partition: no client holds {nobodys} of the {len(rest)} training samples")
-    order = rng.generator(cfg.seed, "partition order")
-    partition = Partition.of(owners, num_clients, cfg.partition.holdout, order, heldout)
-    given = {"columns": data.train, "partition": partition, "classes": data.classes, "seed": cfg.seed}
-    shifted = call(find_target(cfg.shift), cfg.shift, **given)
-    if unseen is None:
-        unseen = _drawn_unseen(cfg, num_clients)
-    if len(unseen):
-        partition.of_clients(unseen).save(scratch, UNSEEN)
-        partition = partition.of_clients(np.delete(np.arange(num_clients), unseen))
-    partition.save(scratch)
-    replace(data, train=shifted).save(scratch)
-    if (file := initial_model(cfg)) is not None:
-        shutil.copyfile(file, scratch / INIT)
-    return trainer_in(scratch)
-
-
-def _drawn_unseen(cfg: DictConfig, num_clients: int) -> NDArray[np.int64]:
-    """The clients who never train, rising."""
-    share = cfg.partition.get("unseen") or 0.0
-    count = round(num_clients * share)
-    wish = f"is {count} of {num_clients} clients; must be some, and leave some to train"
-    require("partition.unseen", share, share == 0 or 0 < count < num_clients, wish)
-    return np.sort(rng.generator(cfg.seed, "unseen").choice(num_clients, count, replace=False))
-
-
-def _owners(cfg: DictConfig, data: FederatedData, rest: NDArray[np.int64]) -> Split:
-    """The client who owns each training row, nobody those that are not in `rest`, and what else the partition says."""
-    columns = data.train if len(rest) == data.num_samples else rows_of(data.train, rest)
-    target, validation, whole_data = find_target(cfg.partition), cfg.evaluate.validation, columns is data.train
-    wish = "a file names rows of all the training data; use evaluate.validation=clients, or 0"
-    require("evaluate.validation", validation, whole_data or target is not from_file, wish)
-    found = call(
-        target,
-        cfg.partition,
-        skip=("_target_", "holdout", "unseen"),
-        columns=columns,
-        num_clients=cfg.num_clients,
-        rng=rng.generator(cfg.seed, "partition"),
-    )
-    require("evaluate.validation", validation, whole_data or not isinstance(found, Split), wish)
-    split = found if isinstance(found, Split) else Split(found)
-    shared = split.owners
-    whole = isinstance(shared, np.ndarray) and shared.shape == rest.shape and shared.dtype.kind == "i"
-    end = len(rest) if cfg.num_clients == AUTO_CLIENTS else cfg.num_clients
-    if not (whole and shared.min() >= -1 and shared.max() < end):
-        wish = "must return an integer for each training row, the client who owns it, or -1"
-        raise ConfigError(f"partition._target_={cfg.partition._target_}: {wish}")
-    owners = np.full(data.num_samples, -1, shared.dtype)
-    owners[rest] = shared
-    return split._replace(owners=owners)
 
 
 def make_strategy(server: DictConfig) -> Strategy:
@@ -286,24 +211,6 @@ def train_together(engine: Engine, trainer: Trainer) -> int:
         return 1
     fits = max(2, MOST_STACKED // max(1, trainer.flat.layout.size))
     return min(AUTO, fits) if wish == "auto" else wish  # type: ignore[no-any-return]
-
-
-def data_digests(cfg: DictConfig, scratch: Path) -> dict[str, str]:
-    """Digests of the data, the partition, the traces and the model to begin from: two runs with equal ones were given
-    the same.
-    """
-    others = (scratch / CONFIG, scratch / INIT)
-    arrays = sorted(file for file in scratch.rglob("*") if file.is_file() and file not in others)
-    partition = [file for file in arrays if file.name.startswith("partition.")]
-    kinds = {"data": [file for file in arrays if file not in partition], "partition": partition}
-    if traces := cfg.network.get("traces"):
-        kinds["traces"] = [Path(traces).expanduser()]
-    found = {name: digest(*map(_mapped, files)) for name, files in kinds.items()}
-    return found | ({"init": sha256(scratch / INIT)} if (scratch / INIT).exists() else {})
-
-
-def _mapped(file: Path) -> Any:
-    return np.memmap(file, mode="r") if file.stat().st_size else b""
 
 
 def _say_what_stays(trainer: Trainer) -> None:

@@ -22,7 +22,8 @@ from fl_bench.observers.base import Observer
 from fl_bench.observers.checkpoints import Checkpoints
 from fl_bench.observers.recorder import Recorder
 from fl_bench.runs.execute import run
-from fl_bench.runs.experiment import make, make_fleet, make_strategy, prepare
+from fl_bench.runs.experiment import make, make_fleet, make_strategy
+from fl_bench.runs.prepare import prepare
 from fl_bench.runs.scratch import scratch_folder
 from fl_bench.storage import run_json
 from fl_bench.storage.checkpoint import Checkpoint, Store

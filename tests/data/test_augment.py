@@ -16,7 +16,7 @@ from fl_bench.federation.local import Trainer
 from fl_bench.federation.vectorized import Turns
 from fl_bench.runs.begin import Start
 from fl_bench.runs.execute import execute
-from fl_bench.runs.experiment import prepare
+from fl_bench.runs.prepare import prepare
 from fl_bench.tasks.base import Task
 
 SMALL = ("task=cifar", "data=synthetic", "data.num_samples=120", "num_clients=3", "num_rounds=2", "local.batch_size=8")

@@ -17,7 +17,7 @@ from fl_bench.federation.local import Trainer
 from fl_bench.federation.vectorized import train_together
 from fl_bench.runs.begin import Start
 from fl_bench.runs.execute import execute
-from fl_bench.runs.experiment import prepare
+from fl_bench.runs.prepare import prepare
 from fl_bench.tasks.base import Task
 
 NONE = Partition(NOBODY, np.zeros(1, np.int64), NOBODY)

@@ -16,7 +16,7 @@ from fl_bench.data.arrays import new_column
 from fl_bench.data.partition import Partition
 from fl_bench.errors import ConfigError
 from fl_bench.federation.local import Trainer
-from fl_bench.runs.experiment import prepare
+from fl_bench.runs.prepare import prepare
 from fl_bench.tasks.base import Task
 
 TEN = tuple("0123456789")

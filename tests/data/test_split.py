@@ -13,7 +13,7 @@ from fl_bench.data import split
 from fl_bench.data.arrays import FederatedData
 from fl_bench.data.partition import NOBODY, Partition
 from fl_bench.errors import ConfigError
-from fl_bench.runs.experiment import prepare
+from fl_bench.runs.prepare import prepare
 from fl_bench.tasks.base import Task
 
 SMALL = ("data=synthetic", "data.num_samples=60", "num_clients=4", "num_rounds=2", "partition.holdout=0.3")

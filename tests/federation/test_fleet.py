@@ -21,7 +21,8 @@ from fl_bench.federation.exchange import Job
 from fl_bench.federation.fleet import Fleet, Vector
 from fl_bench.federation.local import Trainer
 from fl_bench.network.schedule import Plan
-from fl_bench.runs.experiment import make, make_fleet, make_strategy, prepare
+from fl_bench.runs.experiment import make, make_fleet, make_strategy
+from fl_bench.runs.prepare import prepare
 from fl_bench.storage.checkpoint import Store
 from fl_bench.storage.states import ClientStates, State
 from fl_bench.strategies.base import LocalAlgorithm

@@ -11,7 +11,7 @@ from conftest import Launch, compose, digests, forked, table
 
 from fl_bench.build import build
 from fl_bench.federation.local import Trainer
-from fl_bench.runs.experiment import prepare
+from fl_bench.runs.prepare import prepare
 from fl_bench.tasks.base import Task
 
 SMALL = ("data=synthetic", "data.num_samples=400", "num_clients=10", "num_rounds=3", "local.steps=2", "seed=3")

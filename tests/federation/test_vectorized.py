@@ -17,7 +17,7 @@ from fl_bench.data.arrays import Columns
 from fl_bench.federation import client
 from fl_bench.federation.local import Trainer
 from fl_bench.federation.vectorized import train_together, why_not
-from fl_bench.runs.experiment import prepare
+from fl_bench.runs.prepare import prepare
 from fl_bench.tasks.base import Batch, Task
 from fl_bench.tasks.mnist import Mnist
 

@@ -19,7 +19,7 @@ from fl_bench.config.changes import matters
 from fl_bench.errors import ConfigError
 from fl_bench.federation.local import Trainer
 from fl_bench.models.initial import take
-from fl_bench.runs.experiment import prepare
+from fl_bench.runs.prepare import prepare
 from fl_bench.tasks.base import Task
 
 SMALL = ("data=synthetic", "data.num_samples=200", "num_clients=4", "num_rounds=2", "local.steps=2")

@@ -163,7 +163,7 @@ def test_other_data_is_refused(
     start: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     start("run", "num_rounds=2")
-    monkeypatch.setattr("fl_bench.runs.experiment.data_digests", lambda *_: {"data": "other", "partition": "other"})
+    monkeypatch.setattr("fl_bench.runs.execute.data_digests", lambda *_: {"data": "other", "partition": "other"})
     _, code = start("run", "num_rounds=3", resume=True)
     assert code == 2
     assert "fl-bench: data: is not what the run began with" in capsys.readouterr().err

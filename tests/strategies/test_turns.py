@@ -11,7 +11,8 @@ from fl_bench.config.schema import CONF
 from fl_bench.engines.inline_grid import InlineGrid
 from fl_bench.federation.exchange import Status
 from fl_bench.federation.rounds import Rounds
-from fl_bench.runs.experiment import make, make_fleet, make_strategy, prepare
+from fl_bench.runs.experiment import make, make_fleet, make_strategy
+from fl_bench.runs.prepare import prepare
 from fl_bench.storage.checkpoint import Store
 from fl_bench.tasks.base import Task
 
