@@ -77,6 +77,7 @@ def test_strategies_that_keep_something_at_the_client(launch: Launch, tmp_path: 
     "task",
     [
         pytest.param(("task=imdb",), marks=long),
+        pytest.param(("task=text",), marks=long),
         pytest.param(("task=sam", "data=nuclei"), marks=long),
         pytest.param(("task=dcgan",), marks=long),
     ],

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pandas as pd
 import pytest
@@ -67,6 +68,21 @@ def test_padding_changes_no_score(make: Callable[[], torch.nn.Module]) -> None:
     padded = torch.tensor([[4, 0, 19, -1, -1], [1, 2, 3, 4, 5]])
     assert torch.allclose(model(padded)[0], model(text)[0], atol=1e-6)
     assert not torch.allclose(model(text), model(torch.tensor([[4, 0, 18]])))
+
+
+@pytest.mark.parametrize("source", ["data=disk", "data=hub"])
+def test_the_same_texts_from_a_data_set_give_the_same_bytes(
+    launch: Launch, file: Path, tmp_path: Path, source: str
+) -> None:
+    given = datasets.Dataset.from_pandas(TABLE)
+    if source == "data=disk":
+        given.save_to_disk(tmp_path / "saved")
+    else:
+        (tmp_path / "saved").mkdir()
+        given.to_parquet(tmp_path / "saved" / "train.parquet")
+    words = ("data.client=who", "partition=natural", "num_clients=auto")
+    found = launch(*WORDS, source, f"data.root={tmp_path / 'saved'}", *words)
+    assert digests(found) == digests(launch(*WORDS, f"data.root={file}", *words))
 
 
 def test_a_table_of_ones_own_with_its_clients(launch: Launch, file: Path) -> None:
