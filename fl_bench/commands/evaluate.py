@@ -35,6 +35,8 @@ def command(given: argparse.Namespace) -> int:
     name = os.path.relpath(out.resolve(), run.resolve())
     if OURS.fullmatch(name) and name != RESULT:
         raise ConfigError(f"--out {given.out}: is a file of the run, and stays as it is")
+    if not out.parent.is_dir():
+        raise ConfigError(f"--out {given.out}: there is no folder {out.parent}")
     words = ["engine=inline", *given.overrides]
     cfg, _ = recorded(run, words, given.config_dir, given.trust, (*RECHOSEN, *ALSO))
     if any(word.startswith("shift") for word in given.overrides) and not given.clients:

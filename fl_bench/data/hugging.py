@@ -138,10 +138,8 @@ def _rows(splits: Splits, wanted: Sequence[str] | None) -> tuple[str, pd.DataFra
     for part in splits.parts[1:]:
         if other := set(names) ^ set(part.column_names):
             raise ConfigError(f"{splits.where}: its splits differ in column {min(other)}")
-    if (is_test := splits.is_test()) is None:
-        note(f"{splits.where}: has no test set of its own: every tenth row is taken")
     table = splits.table([name for name in dict.fromkeys(wanted or names) if name in names])
-    return splits.where, table, is_test
+    return splits.where, table, splits.is_test()
 
 
 class _Pictures:

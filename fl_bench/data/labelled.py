@@ -10,7 +10,7 @@ from fl_bench.data.arrays import FederatedData, new_column
 from fl_bench.data.images import converted, opened
 from fl_bench.data.sources import SUFFIXES
 from fl_bench.data.tables import test_rows
-from fl_bench.errors import ConfigError, note
+from fl_bench.errors import ConfigError
 
 GREY = ("1", "L", "LA")  # modes of PIL without colours
 TESTS = ("test", "validation", "val")  # where there is one of these, it is the test set
@@ -71,8 +71,6 @@ def labelled_images(
     """
     if size is not None and size < 1:
         raise ConfigError(f"data.size={size}: must be 1 or more, or null")
-    if is_test is None:
-        note(f"{where}: has no test set of its own: every tenth image is taken")
     is_test = test_rows(where, y, source, classes, is_test)
     mode, (width, height) = _form(where, images, size)
     shape = (3 if mode == "RGB" else 1, height, width)

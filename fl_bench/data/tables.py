@@ -38,6 +38,7 @@ def test_rows(
         ConfigError: beginning with `where`, if no row is left to train or to test, or only the test set has a class.
     """
     if is_test is None:
+        note(f"{where}: has no test set of its own: every tenth row is taken")
         is_test = every_nth([y] if source is None else [source, y], nth=10)
     if not (is_test.any() and not is_test.all()):
         raise ConfigError(f"{where}: has {len(y)} rows; some must be left to train, and some to test")

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def evaluate(cfg: DictConfig, folder: Path, round: int | None, out: Path) -> int
         trainer = prepare(cfg, build(cfg.task, Task), data)
         digests = data_digests(cfg, data)
         if others := [name for name, value in (record["data"] or {}).items() if digests.get(name) != value]:
+            _refuse_other_meanings(cfg, record, trainer, others)
             note(f"not on what the run had: other {' and '.join(others)}")
         number, vector, run = _model(folder, record, round, trainer)
         if cfg.evaluate.clients:
@@ -69,6 +71,18 @@ def evaluate(cfg: DictConfig, folder: Path, round: int | None, out: Path) -> int
     files.write(out, stream.getvalue().encode(errors="backslashreplace"))
     print(plain(f"round {number}  {summary(measured.row, trainer.metrics)}\n{out}"))
     return 0
+
+
+def _refuse_other_meanings(cfg: DictConfig, record: Mapping[str, Any], trainer: Trainer, others: list[str]) -> None:
+    """Raise ConfigError where a number in these data does not mean to the model what it meant in the run's."""
+    chosen = OmegaConf.to_container(cfg.data, resolve=True) != record["config"]["data"]
+    if chosen and "data" in others and trainer.task.fits_rows:
+        wish = "what a number stands for follows from the training rows; so far only the run's own data can be measured"
+        raise ConfigError(f"data: with task={type(trainer.task).__name__.lower()} {wish}")
+    names = list(trainer.data.classes)
+    if record.get("classes") not in (None, names):
+        first = next((a, b) for a, b in zip_longest(record["classes"], names) if a != b)
+        raise ConfigError(f"data: its classes are not the run's, which has {first[0]} where these have {first[1]}")
 
 
 def _model(

@@ -159,6 +159,7 @@ def _observers(made: Experiment, store: Store, start: Checkpoint | None, journal
     """Who is told of a round, in this order: it is whole on disk before anybody hears of it."""
     cfg, trainer = made.cfg, made.trainer
     split.write(trainer.data, trainer.partition, trainer.unseen, made.folder)
+    journal.record["classes"] = list(trainer.data.classes)
     journal.record["num_clients"] = len(trainer.partition.ends) + len(trainer.unseen.ends)
     journal.record["model"] = size_of(trainer, cfg.local.batch_size)
     guard = Guard(cfg, metric_of(cfg.early_stop.metric or "", trainer.metrics))

@@ -65,6 +65,7 @@ class Task(ABC):
     """
 
     metrics: Sequence[Metric] = (Metric("loss", better="lower"),)  # all that `objective`, `score` and `measure` give
+    fits_rows = False  # whether columns depend on other rows too, as where they are scaled or words are numbered
     one_loss = True  # whether a step minimises one loss, that of `objective`
 
     def load(self, data: DictConfig, folder: Path) -> FederatedData:
@@ -190,8 +191,10 @@ class Classifier(Task):
             raise ValueError(f"class_weights={class_weights}: must be numbers from 0, not all of them 0")
         self.label_smoothing, self.class_weights = label_smoothing, class_weights
 
-    def check_weights(self, data: FederatedData) -> None:
-        """Raise ConfigError where `class_weights` are not those of the data's classes."""
+    def check_classes(self, data: FederatedData) -> None:
+        """Raise ConfigError where there is nothing to tell apart, or `class_weights` are not of the data's classes."""
+        if len(data.classes) < 2:
+            raise ConfigError(f"data: has the class {data.classes[0]} only; two or more can be told apart")
         if self.class_weights is not None and len(self.class_weights) != len(data.classes):
             wish = f"must have one for each of the {len(data.classes)} classes"
             raise ConfigError(f"task.class_weights={self.class_weights}: {wish}")
@@ -250,7 +253,7 @@ class ByName(Classifier):
         self.chosen = model
 
     def model(self, data: FederatedData) -> nn.Module:
-        self.check_weights(data)
+        self.check_classes(data)
         return model_of(self.chosen, len(data.classes), shape=data.train["x"].shape[1:])
 
 

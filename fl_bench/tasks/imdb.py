@@ -41,7 +41,7 @@ class Imdb(Classifier):
         self.max_length = max_length
 
     def model(self, data: FederatedData) -> nn.Module:
-        self.check_weights(data)
+        self.check_classes(data)
         return pretrained_model(transformers_quietly().AutoModelForSequenceClassification, data.folder / PRETRAINED)
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:

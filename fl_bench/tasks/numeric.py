@@ -34,6 +34,8 @@ class Numeric(ByName, Classifier):
 class Tabular(Numeric):
     """Rows of tables: a model takes float32 [B, features]."""
 
+    fits_rows = True
+
     def load_embedded(self, folder: Path) -> FederatedData:
         return tables.breast_cancer()
 

@@ -32,6 +32,8 @@ VOCABULARY = "vocabulary.json"  # beside the data: the words by their number
 class Text(Classifier):
     """Tokens as column "tokens" (ragged), labels as column "y"; a token is a word, or one of model=hf's tokenizer."""
 
+    fits_rows = True
+
     def __init__(
         self,
         model: DictConfig,
@@ -47,7 +49,7 @@ class Text(Classifier):
         self.chosen, self.max_vocabulary, self.max_length = model, max_vocabulary, max_length
 
     def model(self, data: FederatedData) -> nn.Module:
-        self.check_weights(data)
+        self.check_classes(data)
         example: dict[str, Any] = {"folder": data.folder / PRETRAINED}
         if (words := data.folder / VOCABULARY).exists():
             example = {"vocabulary": len(json.loads(words.read_text()))}

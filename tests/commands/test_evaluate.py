@@ -4,8 +4,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from conftest import Launch, table
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from fl_bench import commands
@@ -21,7 +24,7 @@ def evaluate(tmp_path: Path) -> Evaluate:
     """The rows of the table that it writes."""
 
     def start(run: Path, *words: str) -> list[dict[str, str]]:
-        assert commands.call("evaluate", [str(run), *words, "--out", str(tmp_path / "out.csv")]) == 0
+        assert commands.call("evaluate", [str(run), "--out", str(tmp_path / "out.csv"), *words]) == 0
         return table(tmp_path, "out")
 
     return start
@@ -115,3 +118,31 @@ def test_what_it_does_not_write_over(launch: Launch, evaluate: Evaluate) -> None
     (run / "run.json").write_text(record.replace("fl_bench.tasks.mnist.Mnist", "my_tasks.A"))
     with pytest.raises(ConfigError, match="add --trust my_tasks"):
         commands.call("evaluate", [str(run)])
+
+
+TABLE = pd.DataFrame({"x": np.arange(40) % 7, "ill": [0, 1] * 20})
+
+
+def test_data_in_which_a_number_means_something_else(launch: Launch, evaluate: Evaluate, tmp_path: Path) -> None:
+    """Columns are scaled by the training rows, so that the same patient would look different to the model."""
+    TABLE.to_csv(tmp_path / "mine.csv")
+    TABLE.assign(x=TABLE.x**2).to_csv(tmp_path / "other.csv")
+    words = ("task=tabular", "data=csv", "data.label=ill", "num_clients=2", "num_rounds=1")
+    run = launch(*words, f"data.root={tmp_path / 'mine.csv'}")
+    assert evaluate(run)[0]["test_loss"] == table(run, "metrics")[-1]["test_loss"]
+    with pytest.raises(ConfigError, match=r"^data: with task=tabular what a number stands for follows from the train"):
+        evaluate(run, f"data.root={tmp_path / 'other.csv'}")
+
+
+def test_classes_with_other_names(launch: Launch, evaluate: Evaluate, tmp_path: Path) -> None:
+    for folder, names in (("mine", ("cat", "dog")), ("other", ("dog", "elk"))):
+        for number, name in enumerate(names * 10):
+            (tmp_path / folder / name).mkdir(parents=True, exist_ok=True)
+            image = Image.fromarray(np.full((16, 16), number * 9, np.uint8))
+            image.save(tmp_path / folder / name / f"{number}.png")
+    words = ("task=images", "model=logistic", "data=folder", "num_clients=2", "num_rounds=1")
+    run = launch(*words, f"data.root={tmp_path / 'mine'}")
+    with pytest.raises(ConfigError, match=r"^data: its classes are not the run's, which has cat where these have dog$"):
+        evaluate(run, f"data.root={tmp_path / 'other'}")
+    with pytest.raises(ConfigError, match=r"^--out .*: there is no folder "):
+        evaluate(run, "--out", str(tmp_path / "mine" / "nowhere" / "x.csv"))

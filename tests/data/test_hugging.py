@@ -68,7 +68,7 @@ def test_images_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     values = data.train["x"][:, 0, 5, 5]
     assert (values % 2 == data.train["y"]).all()
     assert ((values < 20) == data.train["source"]).all()
-    assert "has no test set of its own: every tenth image is taken" in capsys.readouterr().err
+    assert "has no test set of its own: every tenth row is taken" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("split", ["test", "validation"])

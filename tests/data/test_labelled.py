@@ -1,5 +1,6 @@
 """Images of one's own, in folders, and what is wrong with them in one line."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def test_a_folder_is_a_class_and_every_tenth_image_a_test(
         assert ((columns["x"][:, 0, 0, 0] >= 100) == columns["y"]).all()
     both = np.concatenate([data.train["x"], data.test["x"]])[:, 0, 3, 3]
     assert sorted(both.tolist()) == [*range(20), *range(100, 120)]
-    assert f"data.root={animals}: has no test set of its own: every tenth image is taken" in capsys.readouterr().err
+    assert f"data.root={animals}: has no test set of its own: every tenth row is taken" in capsys.readouterr().err
 
 
 def test_a_folder_test_is_the_test_set(tmp_path: Path, scratch: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,3 +145,9 @@ def test_the_task_images_reads_them(launch: Launch, refused: Callable[..., str],
     assert [(row["client"], row["source"], row["samples"]) for row in rows] == [("0", "adam", "18"), ("1", "zoe", "18")]
     assert "data.client=person: should be 'folder'" in refused(*words, "data.client=person")
     assert "data.size=0: must be 1 or more, or null" in refused(*words, *few, "data.size=0")
+
+
+def test_one_class_alone_is_refused(animals: Path, refused: Callable[..., str]) -> None:
+    shutil.rmtree(animals / "dog")
+    said = refused("task=images", "model=logistic", "data=folder", f"data.root={animals}", "num_clients=2")
+    assert "fl-bench: data: has the class cat only; two or more can be told apart\n" in said
