@@ -219,7 +219,7 @@ def test_a_run_does_not_go_on_from_another_model(tmp_path: Path, capsys: pytest.
 @long
 def test_the_same_bytes_on_the_simulation(tmp_path: Path, launch: Launch) -> None:
     first = launch(*SMALL)
-    inline = launch(*SMALL, f"model.init={first}", "strategy=fedper", *HELD, "local.lr_horizon=2")  # states know their run
+    inline = launch(*SMALL, f"model.init={first}", "strategy=fedper", *HELD, "local.lr_horizon=2")
     words = (*SMALL, f"model.init={first}", "strategy=fedper", *HELD, "figures=false", "engine=simulation")
     assert forked(*words, f"hydra.run.dir={tmp_path}/sim", cwd=tmp_path).returncode == 0
     assert digests(tmp_path / "sim") == digests(inline)
