@@ -90,6 +90,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}" if known else "there are none"
 
 
+def positive(**keys: int) -> None:
+    """Raise ValueError, which `call` says of the key, where one of them is not."""
+    for key, value in keys.items():
+        if value < 1:
+            raise ValueError(f"{key}={value}: must be 1 or more")
+
+
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:
     return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)  # type: ignore[misc]
 

@@ -8,6 +8,7 @@ from math import prod
 
 import numpy as np
 
+from fl_bench.build import positive
 from fl_bench.compression.base import FLOAT_BYTES, Codec, Link, Vector
 
 
@@ -21,8 +22,7 @@ class LowRank(Codec):
     lossless = False
 
     def __init__(self, rank: int, feedback: bool) -> None:
-        if rank < 1:
-            raise ValueError(f"rank={rank}: must be 1 or more")
+        positive(rank=rank)
         self.rank, self.feedback = rank, feedback
 
     def encode(self, vector: Vector, link: Link) -> bytes:

@@ -14,6 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from fl_bench.errors import FULL
 
+Ints = NDArray[np.int64]
 PADDING = -1
 SOURCES = "sources.json"
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from fl_bench import rng
 from fl_bench.config.rules import require
-from fl_bench.data.arrays import FederatedData
-from fl_bench.data.partition import Ints, Partition
+from fl_bench.data.arrays import FederatedData, Ints
+from fl_bench.data.partition import Partition
 from fl_bench.errors import ConfigError
 
 Batch = Mapping[str, torch.Tensor]
@@ -107,8 +107,7 @@ class Labels(Timed):
     def __post_init__(self) -> None:
         super().__post_init__()
         count = len(self.data.classes)
-        if self.data.train["y"].dtype.kind != "i":
-            raise ConfigError("data_drift: this one needs a class for each sample, and the data has numbers to predict")
+        _require_classes(self.data)
         fits = len(set(self.classes)) == len(self.classes) >= 2 and all(0 <= label < count for label in self.classes)
         wish = f"must be two or more different classes from 0 to {count - 1}"
         require("data_drift.classes", self.classes, fits, wish)
@@ -173,8 +172,7 @@ class Classes(Drift):
 
     def __post_init__(self) -> None:
         count = len(self.data.classes)
-        if self.data.train["y"].dtype.kind != "i":
-            raise ConfigError("data_drift: this one needs a class for each sample, and the data has numbers to predict")
+        _require_classes(self.data)
         require("data_drift.first", self.first, 1 <= self.first <= count, f"must be from 1 to {count}, the classes")
         for name in ("add", "every"):
             require(f"data_drift.{name}", getattr(self, name), getattr(self, name) >= 1, "must be 1 or more")
@@ -190,3 +188,8 @@ class Classes(Drift):
         present, labels = self.present(round), self.data.train["y"][rows]
         here: Ints = rows[(labels >= present.start) & (labels < present.stop)]
         return here
+
+
+def _require_classes(data: FederatedData) -> None:
+    if data.train["y"].dtype.kind != "i":
+        raise ConfigError("data_drift: this one needs a class for each sample, and the data has numbers to predict")

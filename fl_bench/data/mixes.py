@@ -7,10 +7,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from fl_bench.config.rules import require
-from fl_bench.data.arrays import Columns
+from fl_bench.data.arrays import Columns, Ints
 from fl_bench.data.labels import labels_of
-
-Ints = NDArray[np.int64]
 
 
 def dirichlet_sizes(columns: Columns, num_clients: int, rng: Generator, alpha: float, sigma: float) -> Ints:

@@ -13,13 +13,12 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from fl_bench.config.rules import require
-from fl_bench.data.arrays import Columns, new_array, open_array
+from fl_bench.config.rules import AUTO_CLIENTS, require
+from fl_bench.data.arrays import Columns, Ints, new_array, open_array
 from fl_bench.data.labels import groups_of, labels_of
 from fl_bench.data.mixes import bounds_of, mixed
 from fl_bench.errors import ConfigError, note
 
-Ints = NDArray[np.int64]
 UNSEEN = "partition.unseen"  # the name of the partition of clients who never train
 NOBODY = np.empty(0, np.int64)
 DRAWS = 1000  # at most, until every client has partition.min_samples
@@ -267,7 +266,7 @@ def natural(columns: Columns, num_clients: int | Literal["auto"], rng: Generator
     if few := np.count_nonzero(sizes < min_samples):
         note(f"partition.min_samples={min_samples}: {few} of the {len(names)} sources have fewer, and are left out")
         names = names[sizes >= min_samples]
-    if num_clients == "auto":
+    if num_clients == AUTO_CLIENTS:
         num_clients = len(names)
         note(f"num_clients=auto: {num_clients}, one for each source of the data")
     if num_clients != len(names):

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from fl_bench import rng
 from fl_bench.config.rules import require
-from fl_bench.data.arrays import Columns
-from fl_bench.data.partition import Ints, Partition
+from fl_bench.data.arrays import Columns, Ints
+from fl_bench.data.partition import Partition
 from fl_bench.errors import ConfigError
 
 Images = NDArray[np.uint8]  # [B, channels, height, width]

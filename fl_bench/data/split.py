@@ -1,8 +1,6 @@
 """Who holds which rows, as a table that other programs can read, and that `partition=file` reads again."""
 
-import csv
 import gzip
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,7 +53,7 @@ def write(data: FederatedData, partition: Partition, unseen: Partition, folder: 
         late, never = np.arange(len(part.rows)) >= part.ends[clients], np.full(len(part.rows), part is unseen)
         parts.append(np.stack([part.rows, first + clients, late, never], axis=1))
     table = np.concatenate(parts)
-    text = _text([COLUMNS, *table[np.argsort(table[:, 0])].tolist()])
+    text = files.csv_of([COLUMNS, *table[np.argsort(table[:, 0])].tolist()])
     files.write(folder / NAME, gzip.compress(text, compresslevel=1, mtime=0))  # more takes long, for a tenth less
 
 
@@ -66,13 +64,7 @@ def _write_counts(
     counts = np.concatenate([partition.label_counts(numbers, len(names)) for partition in partitions])
     clients, held = np.nonzero(counts)
     cells = zip(clients.tolist(), map(names.__getitem__, held.tolist()), counts[clients, held].tolist(), strict=True)
-    files.write(file, _text([("client", what, "samples"), *cells]))
-
-
-def _text(rows: Iterable[Sequence[Any]]) -> bytes:
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
+    files.write(file, files.csv_of([("client", what, "samples"), *cells]))
 
 
 def from_file(columns: Columns, num_clients: int, rng: Generator, path: str | None) -> Split:

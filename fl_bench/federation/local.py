@@ -107,6 +107,11 @@ class Trainer:
         tensors = self.flat.model.state_dict()
         self.private = {name: tensors[name] for name in sorted(private)}
 
+    @property
+    def num_clients(self) -> int:
+        """With those who never train."""
+        return len(self.partition.ends) + len(self.unseen.ends)
+
     def rows(self, client: int, round: int) -> NDArray:
         """The rows that the client's training works on in this round."""
         return self.drift.rows(self.algorithm.rows(self.partition, client), round)

@@ -19,7 +19,7 @@ def model_of(node: DictConfig, num_classes: int, **example: Any) -> nn.Module:
     """The model that `node` names, for examples such as these, with other norms where it says so.
 
     `example` is `shape`, of one without the batch; or `vocabulary`, how many words a text may have; or `folder`, where
-    what `texts_into` has made of a pretrained model lies.
+    what `text_model_into` has made of a pretrained model lies.
 
     Raises:
         ConfigError: where a key is wrong, or the model cannot take such examples.

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import nn
 
-from fl_bench.errors import ConfigError
+from fl_bench.build import positive
 from fl_bench.models.images import image
 from fl_bench.models.norms import LAYERS
 
@@ -54,8 +54,7 @@ def mcmahan_cnn(shape: tuple[int, ...], num_classes: int, hidden: int, padding: 
     1,663,370 parameters with 512 hidden units for [1, 28, 28] and 10 classes, as the paper says: its convolutions
     are padded by 2 pixels.
     """
-    if hidden < 1:
-        raise ConfigError(f"model.hidden={hidden}: must be 1 or more")
+    positive(hidden=hidden)
     widths, smallest = (32, 64, hidden, num_classes), 4 if padding else 16
     return _small(image(shape, smallest, "mcmahan_cnn"), widths, (padding, padding), lambda channels: [nn.ReLU()])
 

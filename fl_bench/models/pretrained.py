@@ -1,6 +1,6 @@
 """Models and tokenizers of transformers, from a folder or from the hub."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -157,6 +157,12 @@ def text_model_into(folder: Path, num_classes: int, path: str, pretrained: bool 
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     return tokenizer, limits
+
+
+def decoded(tokens: Iterable[Sequence[int]], folder: Path) -> list[str]:
+    """The texts that these tokens are of, by the tokenizer in `folder`."""
+    tokenizer = from_pretrained(transformers_quietly().AutoTokenizer, folder)
+    return [tokenizer.decode(numbers, skip_special_tokens=True) for numbers in tokens]
 
 
 def tokens_of(

@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from fl_bench.build import positive
+
 
 def cnn1d(shape: tuple[int, ...], num_classes: int, width: int, kernel: int) -> nn.Module:
     """Three convolutions over time, `width` channels each and halving the length, and their mean over time.
@@ -55,10 +57,3 @@ def _series(shape: tuple[int, ...], name: str) -> tuple[int, int]:
     if len(shape) != 2:
         raise ValueError(f"{name} takes series [channels, length], and an example of this task is {list(shape)}")
     return shape[0], shape[1]
-
-
-def positive(**keys: int) -> None:
-    """Raise ValueError where one of them is not."""
-    for key, value in keys.items():
-        if value < 1:
-            raise ValueError(f"{key}={value}: must be 1 or more")

@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
+from fl_bench.build import positive
 from fl_bench.data.arrays import PADDING
-from fl_bench.models.series import positive
 
 
 class Lstm(nn.Module):

@@ -1,10 +1,7 @@
 """What a classifier's final model does with each class of the test set."""
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from numpy.typing import NDArray
 
@@ -29,11 +26,5 @@ def write(folder: Path, labels: NDArray, predicted: NDArray, classes: Sequence[s
         shares = ((correct, count), (correct, said), (2 * correct, count + said))
         rows.append((name, count, said, correct, *(part / whole if whole else "" for part, whole in shares)))
     named = ((classes[label], classes[guess], number) for (label, guess), number in sorted(cells.items()))
-    _write(folder / "confusion.csv", ("label", "predicted", "count"), named)
-    _write(folder / "per_class.csv", COLUMNS, rows)
-
-
-def _write(file: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
-    files.write(file, text.getvalue().encode())
+    files.write(folder / "confusion.csv", files.csv_of([("label", "predicted", "count"), *named]))
+    files.write(folder / "per_class.csv", files.csv_of([COLUMNS, *rows]))

@@ -1,7 +1,5 @@
 """The model of a run, measured without training."""
 
-import csv
-import io
 from collections.abc import Mapping
 from itertools import zip_longest
 from pathlib import Path
@@ -63,12 +61,8 @@ def evaluate(cfg: DictConfig, folder: Path, round: int | None, out: Path) -> int
         with engine.workers(scratch) as connect:
             measured = Rounds(made, make_fleet(made, connect())).evaluate(Round(number, vector, {"round": number}))
     rows = [measured.row, *measured.clients]
-    stream = io.StringIO(newline="")
     columns = dict.fromkeys(["round", "client", *(name for row in rows for name in row)])
-    table = csv.DictWriter(stream, [*columns], lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    files.write(out, stream.getvalue().encode(errors="backslashreplace"))
+    files.write(out, files.csv_of([columns, *([row.get(name) for name in columns] for row in rows)]))
     print(plain(f"round {number}  {summary(measured.row, trainer.metrics)}\n{out}"))
     return 0
 

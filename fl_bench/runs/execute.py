@@ -160,7 +160,7 @@ def _observers(made: Experiment, store: Store, start: Checkpoint | None, journal
     cfg, trainer = made.cfg, made.trainer
     split.write(trainer.data, trainer.partition, trainer.unseen, made.folder)
     journal.record["classes"] = list(trainer.data.classes)
-    journal.record["num_clients"] = len(trainer.partition.ends) + len(trainer.unseen.ends)
+    journal.record["num_clients"] = trainer.num_clients
     journal.record["model"] = size_of(trainer, cfg.local.batch_size)
     guard = Guard(cfg, metric_of(cfg.early_stop.metric or "", trainer.metrics))
     if start is not None:
@@ -238,9 +238,7 @@ def _draw(made: Experiment) -> None:
     from fl_bench.results import figures  # matplotlib takes a second to import
 
     trainer, data = made.trainer, made.trainer.data
-    figures.draw(
-        made.folder, len(trainer.partition.ends) + len(trainer.unseen.ends), countable(data.train["y"], data.classes)[1]
-    )
+    figures.draw(made.folder, trainer.num_clients, countable(data.train["y"], data.classes)[1])
     Album(made.folder / "figures", trainer, made.cfg.num_rounds).bind()
     if not trainer.personal:
         trainer.task.figures(trainer.flat.model, data, made.folder / "figures")

@@ -1,9 +1,11 @@
 """Files that are whole or not there."""
 
+import csv
 import errno
 import hashlib
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,13 @@ def write(file: Path, content: bytes | bytearray) -> None:
             temporary.unlink(missing_ok=True)
             raise
         sync(file.parent)
+
+
+def csv_of(rows: Iterable[Iterable[Any]]) -> bytes:
+    """The rows of a table, the names of its columns first, as the content of a CSV file."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode(errors="backslashreplace")
 
 
 @contextmanager

@@ -5,6 +5,7 @@ steps; then its copy of the global model, w, moves a little towards it: w - lr *
 the mean of those, which is the paper's step with beta = 1.
 """
 
+from fl_bench.build import positive
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.turn import Turn
 from fl_bench.tasks.base import Batch, Metrics
@@ -18,8 +19,7 @@ class MoreauEnvelope(LocalAlgorithm):
     def __init__(self, lam: float, inner_steps: int, rate: float) -> None:
         if not 0 <= lam < float("inf"):
             raise ValueError(f"lambda={lam}: must be a number from 0")
-        if inner_steps < 1:
-            raise ValueError(f"inner_steps={inner_steps}: must be 1 or more")
+        positive(inner_steps=inner_steps)
         if not 0 < rate <= 1:
             raise ValueError(f"rate={rate}: must be above 0 and at most 1")
         self.lam, self.inner_steps, self.rate = lam, inner_steps, rate

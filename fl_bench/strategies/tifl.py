@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from fl_bench import rng
+from fl_bench.build import positive
 from fl_bench.network.clock import Network
 from fl_bench.network.schedule import Clients, Schedule
 
@@ -19,8 +20,7 @@ class Tiers(Schedule):
     """A tier is chosen with odds in proportion to its mean loss; where it is too small, its neighbours help."""
 
     def __init__(self, network: Network, clients_per_round: int, tiers: int) -> None:
-        if tiers < 1:
-            raise ValueError(f"tiers={tiers}: must be 1 or more")
+        positive(tiers=tiers)
         super().__init__(network, clients_per_round)
         order = np.lexsort((network.expected_seconds, network.steps == 0))  # who has nothing to train on comes last
         self.rank = np.empty(len(order), np.int64)  # of each client: 0 is the fastest

@@ -9,10 +9,13 @@ from fl_bench.data.arrays import FederatedData
 from fl_bench.data.labelled import image_folders
 from fl_bench.data.leaf import leaf_images
 from fl_bench.errors import ConfigError
-from fl_bench.tasks.base import ColourImages
+from fl_bench.tasks.colours import ColourImages
+from fl_bench.tasks.data_sets import FromDataSets, Wanted
 
 
-class Images(ColourImages):
+class Images(FromDataSets, ColourImages):
+    reads = ("image", "size")
+
     def load_torchvision(self, folder: Path, root: str | None, dataset: str, split: str | None) -> FederatedData:
         """One of `sources.SETS`."""
         if dataset not in sources.SETS:
@@ -29,34 +32,5 @@ class Images(ColourImages):
         """Images of LEAF's users."""
         return leaf_images(folder, root)
 
-    def load_disk(
-        self,
-        folder: Path,
-        root: str,
-        label: str,
-        client: str | None,
-        image: str | None,
-        size: int | None,
-        features: None,
-        text: None,
-    ) -> FederatedData:
-        """What datasets has saved to a folder."""
-        return hugging.images_of(hugging.on_disk(root), folder, image, label, client, size)
-
-    def load_hub(
-        self,
-        folder: Path,
-        dataset: str | None,
-        root: str | None,
-        revision: str | None,
-        subset: str | None,
-        label: str,
-        client: str | None,
-        image: str | None,
-        size: int | None,
-        features: None,
-        text: None,
-    ) -> FederatedData:
-        """A data set of the hub."""
-        splits = hugging.on_the_hub(dataset, root, revision, subset)
-        return hugging.images_of(splits, folder, image, label, client, size)
+    def of_splits(self, folder: Path, splits: hugging.Splits, wanted: Wanted) -> FederatedData:
+        return hugging.images_of(splits, folder, wanted.image, wanted.label, wanted.client, wanted.size)

@@ -14,6 +14,7 @@ from fl_bench.data.texts import Texts
 from fl_bench.errors import ConfigError, StorageError, disk_trouble
 from fl_bench.models.pretrained import (
     PRETRAINED,
+    decoded,
     from_pretrained,
     pretrained_model,
     text_model_into,
@@ -91,9 +92,8 @@ class Imdb(Classifier):
     def figures(self, model: nn.Module, data: FederatedData, folder: Path) -> None:
         from fl_bench.results import pictures
 
-        tokenizer = from_pretrained(transformers_quietly().AutoTokenizer, data.folder / PRETRAINED)
         rows = np.linspace(0, len(data.test["y"]) - 1, 16).astype(int)
-        texts = [tokenizer.decode(data.test["tokens"][np.array([row])][0], skip_special_tokens=True) for row in rows]
+        texts = decoded((data.test["tokens"][np.array([row])][0] for row in rows), data.folder / PRETRAINED)
         pictures.sentences(folder, data, rows, texts, self.predict(model, data))
 
     def _tokenized(self, folder: Path, given: Texts, path: str | None) -> FederatedData:

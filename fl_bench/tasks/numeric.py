@@ -15,6 +15,7 @@ from fl_bench.data.heart import heart
 from fl_bench.data.signals import waves
 from fl_bench.errors import ConfigError
 from fl_bench.tasks.base import Batch, ByName, Classifier
+from fl_bench.tasks.data_sets import FromDataSets, Wanted
 
 
 class Numeric(ByName, Classifier):
@@ -31,10 +32,11 @@ class Numeric(ByName, Classifier):
             pictures.confusion(folder, data, self.predict(model, data))
 
 
-class Tabular(Numeric):
+class Tabular(FromDataSets, Numeric):
     """Rows of tables: a model takes float32 [B, features]."""
 
     fits_rows = True
+    reads = ("features",)
 
     def load_embedded(self, folder: Path) -> FederatedData:
         return tables.breast_cancer()
@@ -61,36 +63,8 @@ class Tabular(Numeric):
             raise ConfigError(f"data.text={text}: this task takes no texts; use task=text, or data.features")
         return table_of_files(format, root, label, client, features, **options_of(format, separator, encoding))
 
-    def load_disk(
-        self,
-        folder: Path,
-        root: str,
-        label: str,
-        client: str | None,
-        features: list[str] | None,
-        image: None,
-        size: None,
-        text: None,
-    ) -> FederatedData:
-        """What datasets has saved to a folder."""
-        return hugging.rows_of(hugging.on_disk(root), label, client, features)
-
-    def load_hub(
-        self,
-        folder: Path,
-        dataset: str | None,
-        root: str | None,
-        revision: str | None,
-        subset: str | None,
-        label: str,
-        client: str | None,
-        features: list[str] | None,
-        image: None,
-        size: None,
-        text: None,
-    ) -> FederatedData:
-        """A data set of the hub."""
-        return hugging.rows_of(hugging.on_the_hub(dataset, root, revision, subset), label, client, features)
+    def of_splits(self, folder: Path, splits: hugging.Splits, wanted: Wanted) -> FederatedData:
+        return hugging.rows_of(splits, wanted.label, wanted.client, wanted.features)
 
 
 class Series(Numeric):

@@ -9,7 +9,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from fl_bench.build import call, find_target
+from fl_bench.build import call, find_target, positive
 from fl_bench.data import hugging, reviews
 from fl_bench.data.arrays import FederatedData, writing_into
 from fl_bench.data.files import options_of, texts_of_files
@@ -19,20 +19,21 @@ from fl_bench.models.chosen import NOT_ARGUMENTS, model_of
 from fl_bench.models.pretrained import (
     PRETRAINED,
     classifier,
-    from_pretrained,
+    decoded,
     text_model_into,
     tokens_of,
-    transformers_quietly,
 )  # fmt: skip
 from fl_bench.tasks.base import Batch, Classifier
+from fl_bench.tasks.data_sets import FromDataSets, Wanted
 
 VOCABULARY = "vocabulary.json"  # beside the data: the words by their number
 
 
-class Text(Classifier):
+class Text(FromDataSets, Classifier):
     """Tokens as column "tokens" (ragged), labels as column "y"; a token is a word, or one of model=hf's tokenizer."""
 
     fits_rows = True
+    reads = ("text",)
 
     def __init__(
         self,
@@ -43,9 +44,7 @@ class Text(Classifier):
         class_weights: list[float] | None = None,
     ) -> None:
         super().__init__(label_smoothing, class_weights)
-        for name, value in {"max_vocabulary": max_vocabulary, "max_length": max_length}.items():
-            if value < 1:
-                raise ValueError(f"{name}={value}: must be 1 or more")
+        positive(max_vocabulary=max_vocabulary, max_length=max_length)
         self.chosen, self.max_vocabulary, self.max_length = model, max_vocabulary, max_length
 
     def model(self, data: FederatedData) -> nn.Module:
@@ -86,37 +85,8 @@ class Text(Classifier):
         options = options_of(format, separator, encoding)
         return self.numbered(folder, texts_of_files(format, root, text, label, client, **options))
 
-    def load_disk(
-        self,
-        folder: Path,
-        root: str,
-        text: str | None,
-        label: str,
-        client: str | None,
-        features: None,
-        image: None,
-        size: None,
-    ) -> FederatedData:
-        """What datasets has saved to a folder."""
-        return self.numbered(folder, hugging.texts_of(hugging.on_disk(root), text, label, client))
-
-    def load_hub(
-        self,
-        folder: Path,
-        dataset: str | None,
-        root: str | None,
-        revision: str | None,
-        subset: str | None,
-        text: str | None,
-        label: str,
-        client: str | None,
-        features: None,
-        image: None,
-        size: None,
-    ) -> FederatedData:
-        """A data set of the hub."""
-        splits = hugging.on_the_hub(dataset, root, revision, subset)
-        return self.numbered(folder, hugging.texts_of(splits, text, label, client))
+    def of_splits(self, folder: Path, splits: hugging.Splits, wanted: Wanted) -> FederatedData:
+        return self.numbered(folder, hugging.texts_of(splits, wanted.text, wanted.label, wanted.client))
 
     def numbered(self, folder: Path, given: Texts) -> FederatedData:
         """Texts and labels as columns; what the words' numbers mean stays beside them in `folder`."""
@@ -140,8 +110,7 @@ class Text(Classifier):
             words = json.loads((data.folder / VOCABULARY).read_text())
             texts = [" ".join(words[number] for number in numbers) for numbers in tokens]
         else:
-            tokenizer = from_pretrained(transformers_quietly().AutoTokenizer, data.folder / PRETRAINED)
-            texts = [tokenizer.decode(numbers, skip_special_tokens=True) for numbers in tokens]
+            texts = decoded(tokens, data.folder / PRETRAINED)
         predicted = self.predict(model, data)
         pictures.sentences(folder, data, rows, texts, predicted)
         if len(data.classes) <= 20:  # more do not fit into a picture
