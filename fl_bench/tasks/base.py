@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fl_bench.build import call, nearest
+from fl_bench.data import sources
 from fl_bench.data.arrays import Columns, FederatedData
 from fl_bench.errors import ConfigError
 from fl_bench.metrics import Mean, Metric, Summand, merge
@@ -282,3 +283,26 @@ class ImageClassifier(Classifier):
         # Normalised after the gather, so that uint8 is all that is stored and moved.
         scores: Tensor = model(batch["x"].float().div_(255).sub_(self.mean).div_(self.std))
         return scores
+
+
+class ColourImages(ByName, ImageClassifier):
+    """Images of colours, pixels from -1 to 1; by default real digits on real photos."""
+
+    mean = 0.5
+    std = 0.5
+    channels_last = True
+
+    def load_embedded(self, folder: Path) -> FederatedData:
+        """Real digits on real photos, 4,000 to train and 1,000 to test, [3, 32, 32]."""
+        return sources.digits_on_photos(copies=1)
+
+    def load_synthetic(self, folder: Path, num_samples: int) -> FederatedData:
+        """Generated images [3, 32, 32]."""
+        return sources.synthetic(folder, num_samples, (3, 32, 32))
+
+    def figures(self, model: nn.Module, data: FederatedData, folder: Path) -> None:
+        from fl_bench.results import pictures  # matplotlib: not in the workers
+
+        predicted = self.predict(model, data)
+        pictures.predictions(folder, data, predicted)
+        pictures.confusion(folder, data, predicted)

@@ -9,11 +9,10 @@ from fl_bench.data.arrays import FederatedData
 from fl_bench.data.labelled import image_folders
 from fl_bench.data.leaf import leaf_images
 from fl_bench.errors import ConfigError
-from fl_bench.tasks.colours import ColourImages
-from fl_bench.tasks.data_sets import FromDataSets, Wanted
+from fl_bench.tasks.base import ColourImages
 
 
-class Images(FromDataSets, ColourImages):
+class Images(hugging.FromDataSets, ColourImages):
     reads = ("image", "size")
 
     def load_torchvision(self, folder: Path, root: str | None, dataset: str, split: str | None) -> FederatedData:
@@ -32,5 +31,5 @@ class Images(FromDataSets, ColourImages):
         """Images of LEAF's users."""
         return leaf_images(folder, root)
 
-    def of_splits(self, folder: Path, splits: hugging.Splits, wanted: Wanted) -> FederatedData:
+    def of_splits(self, folder: Path, splits: hugging.Splits, wanted: hugging.Wanted) -> FederatedData:
         return hugging.images_of(splits, folder, wanted.image, wanted.label, wanted.client, wanted.size)

@@ -15,7 +15,6 @@ from fl_bench.data.heart import heart
 from fl_bench.data.signals import waves
 from fl_bench.errors import ConfigError
 from fl_bench.tasks.base import Batch, ByName, Classifier
-from fl_bench.tasks.data_sets import FromDataSets, Wanted
 
 
 class Numeric(ByName, Classifier):
@@ -32,7 +31,7 @@ class Numeric(ByName, Classifier):
             pictures.confusion(folder, data, self.predict(model, data))
 
 
-class Tabular(FromDataSets, Numeric):
+class Tabular(hugging.FromDataSets, Numeric):
     """Rows of tables: a model takes float32 [B, features]."""
 
     fits_rows = True
@@ -63,7 +62,7 @@ class Tabular(FromDataSets, Numeric):
             raise ConfigError(f"data.text={text}: this task takes no texts; use task=text, or data.features")
         return table_of_files(format, root, label, client, features, **options_of(format, separator, encoding))
 
-    def of_splits(self, folder: Path, splits: hugging.Splits, wanted: Wanted) -> FederatedData:
+    def of_splits(self, folder: Path, splits: hugging.Splits, wanted: hugging.Wanted) -> FederatedData:
         return hugging.rows_of(splits, wanted.label, wanted.client, wanted.features)
 
 

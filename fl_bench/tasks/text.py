@@ -24,12 +24,11 @@ from fl_bench.models.pretrained import (
     tokens_of,
 )  # fmt: skip
 from fl_bench.tasks.base import Batch, Classifier
-from fl_bench.tasks.data_sets import FromDataSets, Wanted
 
 VOCABULARY = "vocabulary.json"  # beside the data: the words by their number
 
 
-class Text(FromDataSets, Classifier):
+class Text(hugging.FromDataSets, Classifier):
     """Tokens as column "tokens" (ragged), labels as column "y"; a token is a word, or one of model=hf's tokenizer."""
 
     fits_rows = True
@@ -85,7 +84,7 @@ class Text(FromDataSets, Classifier):
         options = options_of(format, separator, encoding)
         return self.numbered(folder, texts_of_files(format, root, text, label, client, **options))
 
-    def of_splits(self, folder: Path, splits: hugging.Splits, wanted: Wanted) -> FederatedData:
+    def of_splits(self, folder: Path, splits: hugging.Splits, wanted: hugging.Wanted) -> FederatedData:
         return self.numbered(folder, hugging.texts_of(splits, wanted.text, wanted.label, wanted.client))
 
     def numbered(self, folder: Path, given: Texts) -> FederatedData:
