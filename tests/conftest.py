@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext, redirect_stderr, suppress
 from copy import deepcopy
-from functools import cache
+from functools import cache, lru_cache
 from multiprocessing import forkserver
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
@@ -28,6 +28,7 @@ import torch
 from hypothesis import settings
 from omegaconf import DictConfig
 
+from fl_bench.config.compose import SEARCH
 from fl_bench.config.rules import validate
 from fl_bench.config.schema import CONF
 from fl_bench.data import sources
@@ -60,18 +61,30 @@ os.fsync = lambda fd: None  # no test pulls the plug; commands that are started 
 long = pytest.mark.skipif("FL_BENCH_LONG" not in os.environ, reason="make test-all")
 
 
+_compose = hydra.compose  # a third of a small run's time
+
+
+@lru_cache(64)
+def _composed(name: str, overrides: tuple[str, ...], hydras: bool) -> DictConfig:
+    return _compose(name, list(overrides), return_hydra_config=hydras)
+
+
+def _composed_once(name: str, overrides: Sequence[str], return_hydra_config: bool = False) -> DictConfig:
+    """What Hydra makes of these words; of those that name a folder anew, as a test may change what is in it."""
+    if any(word.startswith(SEARCH) for word in overrides):
+        return _compose(name, list(overrides), return_hydra_config=return_hydra_config)
+    return deepcopy(_composed(name, tuple(overrides), return_hydra_config))
+
+
+hydra.compose = _composed_once  # type: ignore[assignment]
+
+
 def compose(*overrides: str) -> DictConfig:
     """The config as the command line would make it, on the engine of this process and without figures."""
-    cfg = deepcopy(_composed(overrides))
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = hydra.compose("config", ["engine=inline", "figures=false", HORIZON, *overrides])
     validate(cfg)
     return cfg
-
-
-@cache
-def _composed(overrides: tuple[str, ...]) -> DictConfig:
-    """Kept, since many tests begin with the same one, and Hydra takes a third of a small run's time."""
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("config", ["engine=inline", "figures=false", HORIZON, *overrides])
 
 
 def own_task(name: str) -> tuple[str, ...]:
