@@ -15,7 +15,7 @@ help: ## list these targets
 run: $(READY) ## run the main job to its result: 100 rounds of FedAvg on real handwritten digits
 	$(BIN)/fl-bench
 
-test: $(READY) ## run all tests, about eleven minutes on two cores; those marked alone last
+test: $(READY) ## run all tests, about ten minutes on two cores; those marked alone last
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not alone" $(PYTEST)
 	$(BIN)/python -m pytest -m alone $(PYTEST)
 

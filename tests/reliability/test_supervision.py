@@ -22,7 +22,7 @@ from fl_bench.runs.begin import Start
 from fl_bench.runs.process import Arm, Crashed, in_own_process
 
 KILLS = int(os.environ.get("FL_BENCH_KILLS", "1"))  # docs/reliability.md says with how many it was last tried
-WORDS = ("figures=false", "strategy=scaffold", "network=flaky", "clients_per_round=6", "num_rounds=60")
+WORDS = ("figures=false", "strategy=scaffold", "network=flaky", "clients_per_round=6", "num_rounds=100")
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
@@ -63,7 +63,7 @@ def test_a_worker_that_is_killed_at_any_moment_makes_no_difference(
 ) -> None:
     chance = random.Random(number)
     process = start(tmp_path)
-    wait_for_round(tmp_path, chance.randrange(30))
+    wait_for_round(tmp_path, chance.randrange(50))
     time.sleep(chance.random() / 10)
     victims = workers(tmp_path)
     assert len(victims) > 0
@@ -79,7 +79,7 @@ def test_the_whole_group_is_killed_at_any_moment(tmp_path: Path, expected: dict[
     chance = random.Random(number)
     process = start(tmp_path)
     if number % 2:
-        wait_for_round(tmp_path, chance.randrange(30))
+        wait_for_round(tmp_path, chance.randrange(50))
     else:
         while not (tmp_path / "run" / "run.json").exists():
             time.sleep(0.05)
