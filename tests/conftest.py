@@ -15,7 +15,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext, redirect_stderr, suppress
 from copy import deepcopy
 from functools import cache, lru_cache
-from multiprocessing import forkserver
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import Any
@@ -281,7 +280,9 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[set[str]]:
         patch.setenv("TMPDIR", folder)
         patch.setattr(tempfile, "tempdir", folder)
         with Path(folder, MARK).open("w"):
-            forkserver.ensure_running()
+            child = FORKS.Process(target=int)  # so that the fork server is there, and has its TMPDIR
+            child.start()
+            child.join()
             before = set(traces(Path(folder)))
             yield before
             left = left_since(before, Path(folder))
