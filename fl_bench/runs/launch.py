@@ -32,13 +32,14 @@ from fl_bench.runs.begin import Start, claim, resume_command, write_snapshot
 from fl_bench.runs.process import Arm, Crashed, in_own_process
 from fl_bench.runs.scratch import scratch_folder
 from fl_bench.storage import run_json
+from fl_bench.storage.folder import clear
 
 
 def launch(cfg: DictConfig, folder: Path, start: Start, origin: Origin) -> int:
     """Run in `folder`, or go on there, and return the exit code; errors are printed and recorded here.
 
     Until the first round is about to begin, nothing changes in a folder that has a run. A new one has its run.json at
-    once, so that it can go on wherever it is killed.
+    once, so that it can go on wherever it is killed; where it is refused before its first round, its files go again.
     """
     try:
         with _alone(folder):
@@ -56,7 +57,10 @@ def launch(cfg: DictConfig, folder: Path, start: Start, origin: Origin) -> int:
             if start is Start.NEW:
                 run_json.save(folder, run_json.new(cfg, origin))
                 write_snapshot(folder, origin)
-            return _run(cfg, engine, folder, start, origin)
+            code = _run(cfg, engine, folder, start, origin)
+            if start is Start.NEW and code == ConfigError.exit_code:
+                _forget(folder)
+            return code
     except (FlBenchError, OSError) as error:
         return refuse(known(error))
 
@@ -114,6 +118,13 @@ def _with_its_horizons(cfg: DictConfig, folder: Path, origin: Origin) -> DictCon
     except (Damaged, ConfigError):  # its checkpoints say whether the config is the same
         return cfg
     return with_horizons(cfg, record["config"], record.get("choices"), origin.named)
+
+
+def _forget(folder: Path) -> None:
+    """Remove the files of a new run that was refused before anybody trained, so that another may begin here."""
+    record = run_json.read(folder)
+    if record.get("status") == run_json.STATUS[ConfigError.exit_code] and len(record["digests"]) < 2:  # round 0's
+        clear(folder, but="")
 
 
 @contextmanager

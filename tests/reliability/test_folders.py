@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import begin, digests, forked
@@ -72,6 +73,28 @@ def test_what_is_refused_leaves_a_run_as_it_is(
     assert run("hydra.run.dir=run", *words) == 2
     assert said in capsys.readouterr().err
     assert contents(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("num_clients=41",), ("early_stop.metric=test_auc",), ("engine=simulation", "partition=natural")],
+    ids=["no such data", "no such metric, found late", "in a process of its own"],
+)
+def test_a_new_run_that_is_refused_leaves_its_folder_empty(run: Words, tmp_path: Path, words: tuple[str, ...]) -> None:
+    assert run("hydra.run.dir=run", *words) == 2
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_run_that_is_refused_after_its_first_round_stays(
+    run: Words, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(observer: object, round: Any) -> None:
+        if round.number == 1:
+            raise ConfigError("local.lr: too late")
+
+    monkeypatch.setattr("fl_bench.runs.execute.Heartbeat.see", refuse)
+    assert run("hydra.run.dir=run") == 2
+    assert (tmp_path / "run" / "checkpoint" / "1.safetensors").exists()
 
 
 def test_other_data_is_refused_before_anything_is_cut_back(
