@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
@@ -11,7 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from fl_bench.config.paths import MODEL
 from fl_bench.errors import ConfigError
+from fl_bench.storage import run_json
 
 
 def begin(model: nn.Module, file: Path, node: DictConfig, private: Collection[str]) -> list[str]:
@@ -53,6 +56,16 @@ def take(
             raise ConfigError(f"{key}: {name} has values that are not finite")
         own[name].copy_(found[name])
     return [name for name in left if name in own]
+
+
+def other_classes(init: str, classes: Sequence[str]) -> tuple[str | None, str | None] | None:
+    """The first class in which a run and the data differ: the run's, and the data's, whose `classes` are in order.
+
+    None where they are the same, or `init`, which is `model.init`, is neither the folder nor the model of a run.
+    """
+    path = Path(init).expanduser()
+    before = run_json.read(path.parent if path.name == MODEL else path).get("classes")
+    return next((pair for pair in zip_longest(before or classes, classes) if pair[0] != pair[1]), None)
 
 
 def sha256(file: Path) -> str:

@@ -20,13 +20,14 @@ from fl_bench.federation.fleet import Fleet, Loads
 from fl_bench.federation.local import Trainer
 from fl_bench.federation.rounds import Experiment
 from fl_bench.federation.vectorized import why_not
+from fl_bench.models.initial import other_classes
 from fl_bench.network.clock import Network
 from fl_bench.network.schedule import Schedule
 from fl_bench.runs.privacy import check_privacy
 from fl_bench.storage.checkpoint import Store
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.layers import layers
-from fl_bench.tasks.base import Task
+from fl_bench.tasks.base import Classifier, Task
 from fl_bench.tasks.rates import of_round
 
 NO_STEP = {"LBFGS": "it computes the loss again and again", "SparseAdam": "it takes sparse gradients only",
@@ -98,6 +99,8 @@ def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
     trainer.metric_names()  # which refuses what the task does not declare
     _check_augment(trainer)
     _say_what_stays(trainer)
+    if cfg.model.init is not None and isinstance(trainer.task, Classifier):
+        _say_other_classes(cfg.model.init, trainer)
     trainer.channel.up.suit(trainer.channel.down)
     if trainer.algorithm.bounded and not trainer.channel.up.lossless:
         raise ConfigError(
@@ -223,3 +226,11 @@ def _say_what_stays(trainer: Trainer) -> None:
         note(f"model.init: {', '.join(trainer.untaken)}: as the seed makes them")
     if trainer.personal and not trainer.layout.size:
         note("the strategy keeps every layer of this model at the clients: they train alone")
+
+
+def _say_other_classes(init: str, trainer: Trainer) -> None:
+    """Say where the model begins with a head that a run has trained to tell other classes apart."""
+    head = list(trainer.flat.model.state_dict())[-1]
+    if head not in trainer.untaken and (differ := other_classes(init, trainer.data.classes)):
+        new = f"'model.init_skip=[{head.rpartition('.')[0]}.*]' begins with a new head"
+        note(f"model.init={init}: its classes are others, {differ[0]} where this data has {differ[1]}; {new}")

@@ -173,6 +173,28 @@ def test_a_head_of_other_size_is_left_out(tmp_path: Path, launch: Launch) -> Non
         assert torch.equal(tensor, (plain if name in (weight, bias) else ours)[name]), name
 
 
+def test_a_head_that_told_other_classes_apart_is_said(
+    tmp_path: Path, launch: Launch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, (low, high) in {"pets": ("cat", "dog"), "wild": ("ape", "elk")}.items():
+        rows = "".join(f"{x}.5,{low if x < 20 else high}\n" for x in range(40))
+        (tmp_path / f"{name}.csv").write_text(f"x,label\n{rows}")
+
+    words = ("task=tabular", "data=csv", "data.label=label", "num_clients=2", "num_rounds=1")
+
+    def said(name: str, *more: str) -> str:
+        launch(*words, f"data.root={tmp_path / name}.csv", *more)
+        return capsys.readouterr().err
+
+    first = launch(*words, f"data.root={tmp_path}/pets.csv")
+    line = f"note: model.init={first}: its classes are others, cat where this data has ape; 'model.init_skip=[3.*]' "
+    assert line in said("wild", f"model.init={first}")
+    file = first / "model.safetensors"
+    assert line.replace(str(first), str(file)) in said("wild", f"model.init={file}")
+    assert "classes" not in said("wild", f"model.init={first}", "model.init_skip=[3.*]")
+    assert "classes" not in said("pets", f"model.init={first}")
+
+
 def test_a_run_keeps_what_it_began_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, run_a, whole = (tmp_path / name for name in ("first", "run", "whole"))
     assert run(first) == 0
