@@ -41,6 +41,7 @@ def prepare(cfg: DictConfig, task: Task, scratch: Path) -> Trainer:
     partition = Partition.of(owners, num_clients, cfg.partition.holdout, order, heldout)
     given = {"columns": data.train, "partition": partition, "classes": data.classes, "seed": cfg.seed}
     shifted = call(find_target(cfg.shift), cfg.shift, **given)
+    _say_what_wins(cfg, partition, heldout, unseen)
     if unseen is None:
         unseen = _drawn_unseen(cfg, num_clients)
     if len(unseen):
@@ -51,6 +52,19 @@ def prepare(cfg: DictConfig, task: Task, scratch: Path) -> Trainer:
     if (file := initial_model(cfg)) is not None:
         shutil.copyfile(file, scratch / INIT)
     return trainer_in(scratch)
+
+
+def _say_what_wins(
+    cfg: DictConfig, partition: Partition, heldout: NDArray[np.bool_] | None, unseen: NDArray[np.int64] | None
+) -> None:
+    """Say where a partition that knows itself what is held out, and who never trains, differs from the keys for it."""
+    holdout, share = cfg.partition.holdout, cfg.partition.get("unseen") or 0.0
+    sizes, held, count = np.diff(partition.starts), partition.heldout_sizes, len(partition.ends)
+    if heldout is not None and (held != (sizes * holdout).astype(np.int64)).any():
+        rows = f"{held.sum()} of {sizes.sum()} rows are held out"
+        note(f"partition: {rows}, as the file says, not partition.holdout={holdout}")
+    if unseen is not None and len(unseen) != round(count * share):
+        note(f"partition: {len(unseen)} of {count} clients never train, as the file says, not partition.unseen={share}")
 
 
 def _drawn_unseen(cfg: DictConfig, num_clients: int) -> NDArray[np.int64]:

@@ -41,6 +41,25 @@ def test_a_run_with_the_split_of_another_is_the_same(launch: Launch, tmp_path: P
     assert (again / "split.csv.gz").read_bytes() == (first / "split.csv.gz").read_bytes()
 
 
+def test_what_the_file_says_and_the_keys_do_not_is_said(
+    launch: Launch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "".join(f"{row},{row % 4},{int(row < 24)},{int(row % 4 == 3)}\n" for row in range(40))
+    (tmp_path / "ours.csv").write_text(f"row,client,heldout,unseen\n{rows}")
+    words = ("data=synthetic", "data.num_samples=60", "num_clients=4", "clients_per_round=2", "num_rounds=1",
+             "partition=file", f"partition.path={tmp_path}/ours.csv")  # fmt: skip
+
+    def said(*more: str) -> list[str]:
+        launch(*words, *more)
+        return [line for line in capsys.readouterr().err.splitlines() if " as the file says, not " in line]
+
+    held = "fl-bench: note: partition: 24 of 40 rows are held out, as the file says, not partition.holdout="
+    never = "fl-bench: note: partition: 1 of 4 clients never train, as the file says, not partition.unseen="
+    assert said() == [f"{held}0.1", f"{never}0.0"]
+    assert said("partition.holdout=0.6", "partition.unseen=0.25") == []
+    assert said("partition.holdout=0.5", "partition.unseen=0.5") == [f"{held}0.5", f"{never}0.5"]
+
+
 def test_who_never_trains_stays_so(launch: Launch) -> None:
     words = (*SMALL, "num_clients=5", "clients_per_round=3")
     first = launch(*words, "partition=dirichlet", "partition.unseen=0.4")
