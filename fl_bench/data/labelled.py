@@ -10,7 +10,7 @@ from fl_bench.data.arrays import FederatedData, new_column
 from fl_bench.data.images import converted, opened
 from fl_bench.data.sources import SUFFIXES
 from fl_bench.data.tables import test_rows
-from fl_bench.errors import ConfigError
+from fl_bench.errors import ConfigError, note
 
 GREY = ("1", "L", "LA")  # modes of PIL without colours
 TESTS = ("test", "validation", "val")  # where there is one of these, it is the test set
@@ -30,11 +30,17 @@ def image_folders(folder: Path, root: str, client: bool, size: int | None) -> Fe
     halves = [half for half in (top / "train", *(top / name for name in TESTS)) if _folders(half)][:2]
     if not halves or halves[0].name != "train":
         halves = [top]
-    found = [
-        (file, kind.name, owner.name, half.name != "train" and half != top)
+    if not client:
+        _refuse_clients(where, _folders(halves[0]))
+    places = [
+        (kind, owner, half)
         for half in halves
         for owner in (_folders(half) if client else [half])
         for kind in _folders(owner)
+    ]
+    found = [
+        (file, kind.name, owner.name, half.name != "train" and half != top)
+        for kind, owner, half in places
         for file in sorted(kind.rglob("*"))
         if file.suffix.lower() in SUFFIXES
     ]
@@ -42,6 +48,10 @@ def image_folders(folder: Path, root: str, client: bool, size: int | None) -> Fe
         layout = "CLIENT/CLASS" if client else "CLASS"
         raise ConfigError(f"{where}: has no images in folders {layout}, nor in train/{layout}")
     files, kinds, owners, tested = zip(*found, strict=True)
+    lacking = [("class", name) for name in sorted({kind.name for kind, *_ in places} - {*kinds})]
+    lacking += [("client", name) for name in sorted({owner.name for _, owner, _ in places} - {*owners}) if client]
+    for what, name in lacking:
+        note(f"{where}: no image is in a folder {name}, so that it is no {what}")
     classes, y = np.unique(kinds, return_inverse=True)
     sources, source = np.unique(owners, return_inverse=True)
     is_test = np.array(tested) if len(halves) == 2 else None
@@ -84,6 +94,23 @@ def labelled_images(
     if source is not None:
         columns[0]["source"] = source[~is_test].astype(np.int64)
     return FederatedData(columns[0], columns[1], tuple(classes), sources=tuple(sources))
+
+
+def _refuse_clients(where: str, kinds: Sequence[Path]) -> None:
+    """Raise ConfigError where these folders have no images but folders in them, two or more of equal names.
+
+    They are then those of clients, with a folder for each class. One of an equal name may be what holds the images.
+    """
+    if any(path.suffix.lower() in SUFFIXES for kind in kinds for path in kind.iterdir()):
+        return
+    homes: dict[str, list[str]] = {}
+    for kind in kinds:
+        for inside in _folders(kind):
+            homes.setdefault(inside.name, []).append(kind.name)
+    if len(equal := [name for name, of in sorted(homes.items()) if len(of) > 1]) > 1:
+        name, (first, second, *_) = equal[0], homes[equal[0]]
+        wish = f"add data.client=folder if {first} is a client; if it is a class, put its images into one folder"
+        raise ConfigError(f"{where}: its folders hold equal ones, such as {first}/{name} and {second}/{name}; {wish}")
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -71,6 +71,37 @@ def test_a_folder_above_says_whose_an_image_is(tmp_path: Path, scratch: Path) ->
     assert np.bincount(data.train["source"]).tolist() == [18, 9]
 
 
+def test_clients_are_not_taken_for_classes(tmp_path: Path, scratch: Path) -> None:
+    for person in ("zoe", "adam"):
+        for number in range(20):
+            paint(tmp_path / "people" / person / "ab"[number % 2] / f"{number}.png", number)
+    said = refusal(lambda: image_folders(scratch, str(tmp_path / "people"), client=False, size=None))
+    wish = "data.client=folder if adam is a client; if it is a class, put its images into one folder"
+    assert said == f"data.root={tmp_path}/people: its folders hold equal ones, such as adam/a and zoe/a; add {wish}"
+    for kind in ("cat", "dog"):  # as Tiny ImageNet has it
+        for number in range(10):
+            paint(tmp_path / "pets" / kind / "images" / f"{number}.png", number)
+    assert image_folders(scratch, str(tmp_path / "pets"), client=False, size=None).classes == ("cat", "dog")
+
+
+def test_a_folder_without_an_image_is_no_class_and_that_is_said(
+    animals: Path, scratch: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (animals / "eel").mkdir()
+    assert image_folders(scratch, str(animals), client=False, size=None).classes == ("cat", "dog")
+    assert f"note: data.root={animals}: no image is in a folder eel, so that it is no class" in capsys.readouterr().err
+    for person in ("zoe", "adam"):
+        for number in range(20):
+            paint(tmp_path / "people" / person / "ab"[number % 2] / f"{number}.png", number)
+    (tmp_path / "people" / "zoe" / "c").mkdir()
+    (tmp_path / "people" / "eve" / "a").mkdir(parents=True)
+    data = image_folders(scratch, str(tmp_path / "people"), client=True, size=None)
+    assert (data.classes, data.sources) == (("a", "b"), ("adam", "zoe"))
+    said = capsys.readouterr().err
+    assert "no image is in a folder c, so that it is no class" in said
+    assert "no image is in a folder eve, so that it is no client" in said
+
+
 def test_one_image_of_colour_makes_all_of_three_channels(animals: Path, scratch: Path) -> None:
     paint(animals / "cat" / "20.png", 7, "RGB")
     data = image_folders(scratch, str(animals), client=False, size=None)
