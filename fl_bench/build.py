@@ -118,7 +118,11 @@ def _check_arguments(
         try:
             adapter.validate_python(value)
         except ValidationError as error:
-            wishes = dict.fromkeys(detail["msg"].removeprefix("Input should be ") for detail in error.errors())
+            wishes = dict.fromkeys(
+                f"a list, such as [{value}]" if detail["type"] == "sequence_str"
+                else detail["msg"].removeprefix("Input should be ")
+                for detail in error.errors()
+            )  # fmt: skip
             raise ConfigError(f"{path(node, name)}={value}: should be {' or '.join(wishes)}") from error
     missing = [n for n, p in parameters.items() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
     if lacking := set(missing) - set(arguments) - set(given):

@@ -29,7 +29,10 @@ def test_a_natural_partition_needs_data_from_several_sources(
     launch: Launch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     launch("partition=natural", exit_code=2)
-    assert 'partition: this one needs a column "source", and the data has x, y' in capsys.readouterr().err
+    assert (
+        'partition=natural: the data has no column "source", which says whose a row is; set data.client'
+        in capsys.readouterr().err
+    )
 
 
 def test_a_partition_from_a_file_needs_one(refused: Callable[..., str]) -> None:

@@ -11,7 +11,7 @@ from yaml import YAMLError
 
 from fl_bench.build import nearest
 from fl_bench.config.changes import flat
-from fl_bench.config.compose import GROUPS, compose
+from fl_bench.config.compose import GROUPS, compose, options
 from fl_bench.config.suggest import suggest
 from fl_bench.errors import ConfigError
 
@@ -43,8 +43,10 @@ def _explain(error: Exception, words: Sequence[str], folder: Path | None) -> str
     if isinstance(error, MissingConfigException) and "primary config" in str(error):
         return f"--config-name {error.missing_cfg_file}: there is no such yaml in conf/ or in --config-dir"
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
-        group, _, name = error.missing_cfg_file.rpartition("/")
-        return f"{group}={name}: {nearest(name, error.options)}"
+        file = error.missing_cfg_file
+        group = max((g for g in GROUPS if file.startswith(f"{g}/")), key=len, default=file.rpartition("/")[0])
+        name = file.removeprefix(f"{group}/")  # of an experiment it may have a folder in it
+        return f"{group}={name}: {nearest(name, options(group, folder) if group in GROUPS else error.options)}"
     cause = error
     while cause.__cause__ is not None and isinstance(cause.__cause__, HydraException | OmegaConfBaseException):
         cause = cause.__cause__  # type: ignore[assignment]
@@ -53,6 +55,8 @@ def _explain(error: Exception, words: Sequence[str], folder: Path | None) -> str
     if key and "not in" in lines[0]:
         hint = f"; to pass it to torch.optim, say +{key}=..." if key.startswith("local.optimizer.") else ""
         return f"{key}: unknown key; {_suggestion(key, words, folder)}{hint}"
+    if key and "is not a ListConfig" in lines[0]:
+        return f"{key}: must be a list; say '{key}=[...]'"
     return f"{key}: {lines[0]}" if key else " ".join(line for line in lines if not line.startswith("See https"))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fl_bench.config.changes import flat
+from fl_bench.config.paths import PATHS
 from fl_bench.config.schema import Config
 from fl_bench.config.suggest import suggest
 from fl_bench.errors import ConfigError
@@ -135,6 +136,7 @@ RULES: list[Rule] = [
         )
     ),
     *(_part(f"strategy.{key}") for key in ("server", "client", "schedule")),
+    *((key, lambda value, _: value != "", "must not be empty") for key in PATHS),
     ("model.init", lambda value, _: value is None or isinstance(value, str), "must be a folder or a file, or null"),
     ("model.init_skip", lambda value, _: is_texts(value), "must be a list of patterns"),
     (

@@ -15,7 +15,9 @@ from fl_bench.data.texts import Texts
 from fl_bench.errors import ConfigError, disk_trouble
 
 READERS: dict[str, Callable[..., pd.DataFrame]] = {"csv": pd.read_csv, "parquet": pd.read_parquet}
+TAB, SPACES = r"\t", r"\s+"  # as one types them
 MOST_CLASSES = 100
+LACKING = "rows have no value there (in CSV also None, NA and the like); remove them"
 TEST = "test"  # the name of the file, without its suffix, whose rows are the test set
 
 
@@ -33,7 +35,10 @@ def options_of(kind: str, separator: str | None, encoding: str | None) -> dict[s
     """What the reader of pandas is told of files *.`kind`."""
     if empty := [key for key, value in {"separator": separator, "encoding": encoding}.items() if value == ""]:
         raise ConfigError(f"data.{empty[0]}: must have a value, or be null")
-    return {"sep": separator or ",", "encoding": encoding or "utf-8"} if kind == "csv" else {}
+    if separator is not None and len(separator) > 1 and separator not in (TAB, SPACES):
+        raise ConfigError(f"data.separator={separator}: must be one sign, {TAB} for a tab, or {SPACES} for spaces")
+    between = "\t" if separator == TAB else separator or ","
+    return {"sep": between, "encoding": encoding or "utf-8"} if kind == "csv" else {}
 
 
 def table_of_files(
@@ -85,7 +90,7 @@ def texts_of_rows(
     if text in (label, client):
         raise ConfigError(f"data.text={text}: must name another column than data.label and data.client")
     if lacking := int(table[text].isna().sum()):
-        raise ConfigError(f"data.text={text}: {lacking} rows have no value there; remove them")
+        raise ConfigError(f"data.text={text}: {lacking} {LACKING}")
     if not all(isinstance(value, str) for value in texts):
         raise ConfigError(f"data.text={text}: must be a column of texts, and has {table[text].dtype}")
     if empty := sum(not value.strip() for value in texts):
@@ -129,7 +134,9 @@ def _read(kind: str, root: str, options: Mapping[str, Any]) -> tuple[pd.DataFram
             if disk_trouble(error):
                 raise
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ConfigError(f"data.root={root}: {file.name} cannot be read as {kind} ({reason})") from error
+            hint = "; data.encoding says how its text is stored, such as latin-1"
+            hint = hint if isinstance(error, UnicodeError | LookupError) else ""
+            raise ConfigError(f"data.root={root}: {file.name} cannot be read as {kind} ({reason}){hint}") from error
         if (twice := tables[-1].columns[tables[-1].columns.duplicated()]).size:
             raise ConfigError(f"data.root={root}: {file.name} has two columns {twice[0]}")
         if missing := set(tables[0].columns) ^ set(tables[-1].columns):
@@ -140,6 +147,9 @@ def _read(kind: str, root: str, options: Mapping[str, Any]) -> tuple[pd.DataFram
 
 def _require_columns(key: str, names: Iterable[str], table: pd.DataFrame) -> None:
     for name in names:
+        if len(table.columns) == 1 and name not in table.columns and name in table.columns[0]:
+            hint = f"one column, {table.columns[0]}; data.separator says what is between the values"
+            raise ConfigError(f"{key}={name}: the table has {hint}")
         if name not in table.columns:
             raise ConfigError(f"{key}={name}: the table has no such column; {nearest(name, map(str, table.columns))}")
 
@@ -151,7 +161,7 @@ def groups(key: str, column: pd.Series) -> tuple[NDArray, list[str]]:
         ConfigError: beginning with `key`, where a value is missing, or is a fraction or a list.
     """
     if lacking := int(column.isna().sum()):
-        raise ConfigError(f"{key}: {lacking} rows have no value there; remove them")
+        raise ConfigError(f"{key}: {lacking} {LACKING}")
     if isinstance(column.dtype, pd.CategoricalDtype):
         return column.cat.codes.to_numpy(), [str(value) for value in column.cat.categories]
     if pd.api.types.is_float_dtype(column):

@@ -11,18 +11,12 @@ from fl_bench.errors import ConfigError
 BINS = 10  # that numbers to predict are counted in
 
 
-def groups_of(columns: Columns, name: str) -> NDArray:
-    """The column `name` [N]; a ConfigError where there is none."""
-    if name not in columns:
-        has = ", ".join(sorted(columns))
-        raise ConfigError(f'partition: this one needs a column "{name}", and the data has {has}; use partition=iid')
-    column: NDArray = columns[name]
-    return column
-
-
 def labels_of(columns: Columns, partition: str) -> NDArray[np.int64]:
     """The column "y" [N], for a partition by class; a ConfigError where it has no classes but numbers to predict."""
-    column = groups_of(columns, "y")
+    if "y" not in columns:
+        has = ", ".join(sorted(columns))
+        raise ConfigError(f'partition={partition}: needs a column "y", and the data has {has}; use partition=iid')
+    column: NDArray = columns["y"]
     if column.dtype.kind == "f":
         wish = 'needs a class for each sample, and column "y" of this data has numbers to predict; use partition=iid'
         raise ConfigError(f"partition={partition}: {wish}")

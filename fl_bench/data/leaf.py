@@ -75,6 +75,8 @@ def _parts(root: str, file: Path) -> Iterator[Part]:
                     "data=leaf reads images in numbers, as FEMNIST's; LEAF's texts and names of files are not read yet"
                 )
                 raise ConfigError(f"{where}: {user} has words in x; {wish}")
+            if len({len(row) for row in data["x"]}) > 1:
+                raise ValueError(f"{user} has rows of different lengths in x")
             x, y = np.array(data["x"], np.float32), np.array(data["y"])
             if len(x) != len(y):
                 raise ValueError(f"{user} has {len(x)} examples and {len(y)} labels")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fl_bench.config.rules import AUTO_CLIENTS, require
 from fl_bench.data.arrays import Columns, Ints, new_array, open_array
-from fl_bench.data.labels import groups_of, labels_of
+from fl_bench.data.labels import labels_of
 from fl_bench.data.mixes import bounds_of, mixed
 from fl_bench.errors import ConfigError, note
 
@@ -259,7 +259,10 @@ def natural(columns: Columns, num_clients: int | Literal["auto"], rng: Generator
         >>> natural({"source": np.repeat([0, 1], [2, 4])}, 2, np.random.default_rng(0)).tolist()
         [0, 0, 1, 1, 1, 1]
     """
-    sources = groups_of(columns, "source")
+    if "source" not in columns:
+        wish = "set data.client where data has that key, or use partition=iid"
+        raise ConfigError(f'partition=natural: the data has no column "source", which says whose a row is; {wish}')
+    sources = columns["source"]
     owners = np.full(len(sources), -1, dtype=np.int64)
     names, sizes = np.unique(sources, return_counts=True)
     require("partition.min_samples", min_samples, min_samples <= sizes.max(), f"no source has more than {sizes.max()}")

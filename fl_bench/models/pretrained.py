@@ -42,6 +42,9 @@ def loading(path: str | Path) -> Iterator[None]:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if "ignore_mismatched_sizes" in reason:
             reason = f"the weights {OTHER_SHAPES}"
+        if not Path(path).exists():
+            is_path = str(path).startswith(("/", ".", "~"))
+            reason = "there is no such folder" if is_path else f"it is no folder, and of the hub: {reason}"
         raise ConfigError(f"model.path={path}: cannot be loaded ({reason}); {WAYS_OUT}") from error
 
 

@@ -70,4 +70,4 @@ def refused_by_rules() -> Callable[..., str]:
 
 
 def test_data_without_sources(refused: Callable[..., str]) -> None:
-    assert 'needs a column "source"' in refused("task=images", "partition=natural", "num_clients=auto")
+    assert 'has no column "source"' in refused("task=images", "partition=natural", "num_clients=auto")

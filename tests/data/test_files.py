@@ -1,5 +1,6 @@
 """A table of one's own, and what is wrong with it in one line."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from conftest import Launch
 
 from fl_bench.data.arrays import FederatedData
-from fl_bench.data.files import table_of_files
+from fl_bench.data.files import options_of, table_of_files
 from fl_bench.errors import ConfigError
 
 TABLE = pd.DataFrame(
@@ -77,7 +78,11 @@ def test_numbers_may_be_classes_and_clients(tmp_path: Path) -> None:
         ({}, {"features": []}, r"data.features=\[\]: must name columns"),
         ({"ill": "no"}, {}, "data.label=ill: must have from 2 to 100 different values, the classes, and has 1"),
         ({"ill": np.arange(40) * 1.5}, {}, r"data.label=ill: has fractions"),
-        ({"ill": ["no"] * 38 + ["yes", None]}, {}, "data.label=ill: 1 rows have no value there; remove them"),
+        (
+            {"ill": ["no"] * 38 + ["yes", None]},
+            {},
+            "data.label=ill: 1 rows have no value there \\(in CSV also None, NA",
+        ),
         ({"hospital": ["north"] * 38 + [None] * 2}, {}, "data.client=hospital: 2 rows have no value there"),
         ({"hospital": [f"h{k}" for k in range(40)]}, {"client": None, "features": ["hospital"]}, "^$"),
     ],
@@ -92,6 +97,42 @@ def test_what_is_wrong_with_a_column_is_one_line(
     with pytest.raises(ConfigError, match=message) as raised:
         read(tmp_path, **given)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("separator", "given", "message"),
+    [
+        (
+            ";",
+            {},
+            "data.label=ill: the table has one column, age;sex;hospital;ill; data.separator says what is between",
+        ),
+        (
+            ",",
+            {"separator": ";"},
+            "data.label=ill: the table has one column, age,sex,hospital,ill; data.separator says",
+        ),
+        (",", {"separator": "||"}, "data.separator=||: must be one sign, \\t for a tab, or \\s+ for spaces"),
+        (",", {"encoding": "klingon"}, "(unknown encoding: klingon); data.encoding says how its text is stored, "),
+        (",", {"encoding": "utf-16"}, "(UTF-16 stream does not start with BOM); data.encoding says how its text"),
+        ("\t", {"separator": "\\t"}, None),
+        (" ", {"separator": r"\s+"}, None),
+    ],
+)
+def test_how_a_table_is_written(
+    tmp_path: Path, separator: str, given: dict[str, str], message: str | None, recwarn: pytest.WarningsRecorder
+) -> None:
+    TABLE.to_csv(tmp_path / "a.csv", index=False, sep=separator)
+
+    def made() -> FederatedData:
+        return read(tmp_path, **options_of("csv", given.get("separator"), given.get("encoding")))
+
+    if message is None:
+        assert made().train["x"].shape == (36, 3)
+    else:
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            made()
+    assert not recwarn.list
 
 
 def test_what_is_wrong_with_the_files_is_one_line(tmp_path: Path, file: Path) -> None:

@@ -137,7 +137,10 @@ def test_what_is_wrong_with_rows(tmp_path: Path) -> None:
     assert said("bytes", bad.cast_column("picture", datasets.Image())).startswith("row 0 is not a readable image (")
     assert said("split", datasets.DatasetDict({"test": good})) == "has no split train, but test"
     unknown = good.map(lambda row: {"digit": -1})
-    assert said("labels", unknown) == "data.label=digit: 40 rows have no value there; remove them"
+    assert (
+        said("labels", unknown)
+        == "data.label=digit: 40 rows have no value there (in CSV also None, NA and the like); remove them"
+    )
     assert "data.image=null: name the column of images; those known to have some: none of" in said("none", patients())
 
 

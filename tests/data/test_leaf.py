@@ -59,7 +59,7 @@ def test_the_folder_data_may_be_named_itself(root: Path) -> None:
         (users(f={"x": [image(float("nan"))], "y": [1]}), "(f must have rows of numbers from 0 to 1 in x)"),
         (users(f={"x": [image()], "y": [-1]}), "(f must have whole numbers from 0 in y)"),
         (users(f={"x": [image()], "y": [0.5]}), "(f must have whole numbers from 0 in y)"),
-        (users(f={"x": [image(), [1.0]], "y": [1, 2]}), "is not of LEAF's form (setting an array element"),
+        (users(f={"x": [image(), [1.0]], "y": [1, 2]}), "is not of LEAF's form (f has rows of different lengths in x)"),
         ({"users": ["f"]}, "has no 'user_data'; LEAF's files have users and user_data with x and y"),
         ([1], "is not of LEAF's form (list indices must be integers"),
     ],

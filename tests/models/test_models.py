@@ -153,7 +153,9 @@ def test_a_pretrained_classifier_of_transformers_gets_a_new_head(tmp_path: Path)
     assert kept == {name for name in theirs.state_dict() if not name.startswith("classifier.")}
     with pytest.raises(ConfigError, match=r"cannot take images of shape \[1, 28, 28\]: "):
         make("hf", DIGIT, path=str(tmp_path))
-    with pytest.raises(ConfigError, match=r"model\.path=nowhere/at/all: cannot be loaded"):
+    with pytest.raises(
+        ConfigError, match=r"model\.path=nowhere/at/all: cannot be loaded \(it is no folder, and of the hub: "
+    ):
         make("hf", path="nowhere/at/all")
 
 

@@ -113,7 +113,7 @@ def test_flops_by_hand(launch: Launch, tmp_path: Path) -> None:
         ({}, ["data.text=n"], "data.text=n: must be a column of texts, and has int64"),
         ({}, ["data.text=who", "data.client=who"], "data.text=who: must name another column than data.label and"),
         ({"body": ["x"] * 38 + ["  ", " "]}, [], "data.text=body: 2 rows have an empty text; remove them"),
-        ({"body": ["x"] * 37 + [None] * 3}, [], "data.text=body: 3 rows have no value there; remove them"),
+        ({"body": ["x"] * 37 + [None] * 3}, [], "data.text=body: 3 rows have no value there (in CSV also None"),
         ({"stars": 1}, [], "data.label=stars: must have from 2 to 100 different values, the classes, and has 1"),
         ({}, ["data.features=[n]"], "data.features=['n']: task=text reads the column data.text only"),
         ({}, ["task=tabular"], "data.text=body: this task takes no texts; use task=text, or data.features"),
@@ -126,7 +126,7 @@ def test_flops_by_hand(launch: Launch, tmp_path: Path) -> None:
             ["+model.norm=group"],
             "model.norm=group: Lstm has no BatchNorm in whose place it could be",
         ),
-        ({}, ["model=hf", "model.path=/nowhere"], "model.path=/nowhere: cannot be loaded"),
+        ({}, ["model=hf", "model.path=/nowhere"], "model.path=/nowhere: cannot be loaded (there is no such folder); "),
     ],
     ids=str,
 )
