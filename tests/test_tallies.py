@@ -165,6 +165,21 @@ def test_targets_and_early_stopping_know_which_way_they_get_better(launch: Launc
     assert record["stopped_early"]
 
 
+def test_a_metric_to_stop_by_that_has_no_value_is_said(
+    launch: Launch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "train.csv").write_text("x,y\n" + "1,a\n2,b\n" * 10)
+    (tmp_path / "test.csv").write_text("x,y\n1,a\n")
+    words = ("task=tabular", "data=csv", f"data.root={tmp_path}", "data.label=y", "num_clients=2", "num_rounds=1",
+             "evaluate.metrics=[auc]", "targets=[0.9]", "early_stop.metric=test_loss")  # fmt: skip
+    launch(*words, "target_metric=test_auc", "early_stop.metric=test_auc")
+    said = capsys.readouterr().err
+    for key in ("target_metric", "early_stop.metric"):
+        assert said.count(f"note: {key}=test_auc: has no value in round 0, as there is no AUC of one class; ") == 1
+    launch(*words, "target_metric=test_accuracy")
+    assert "has no value" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [

@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from fl_bench.errors import RunError
+from fl_bench.errors import RunError, note
 from fl_bench.federation.rounds import Round
 from fl_bench.metrics import Metric
 from fl_bench.observers.base import Observer
@@ -23,6 +23,7 @@ class Guard(Observer):
         self.metric = metric
         self.column: str | None = cfg.early_stop.metric
         self.patience: int = cfg.early_stop.patience
+        self.awaited = {"early_stop.metric": self.column, "target_metric": cfg.target_metric if cfg.targets else None}
         self.first: dict[str, float] = {}  # of each loss
         self.best: float | None = None  # of the metric
         self.waited = 0  # evaluations since then
@@ -30,6 +31,10 @@ class Guard(Observer):
     def see(self, round: Round) -> None:
         """Raise RunError where a loss is not finite or far above where it began; remember how good the metric is."""
         row = round.row
+        for key, column in self.awaited.items() if round.number == 0 else ():
+            if column is not None and column not in row:
+                why = "as there is no AUC of one class; nothing comes of it while that is so"
+                note(f"{key}={column}: has no value in round 0, {why}")
         for name in (name for name in row if name.endswith("_loss")):
             limit = DIVERGED * max(1.0, abs(self.first.setdefault(name, row[name])))
             if self.stop_on_divergence and not (math.isfinite(row[name]) and row[name] <= limit):
