@@ -1,5 +1,6 @@
 """The parts of an experiment, made from its config, and the checks whether they fit together."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fl_bench.build import build
 from fl_bench.config.rules import require
@@ -112,6 +114,7 @@ def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
             f"strategy: the layers that it keeps at the clients, such as {min(trainer.personal)}, take no part in the "
             f"loss of task {type(trainer.task).__name__}; name others, for example as strategy.personal_layers=[...]"
         )
+    _check_batches_of_one(trainer)
     for number in (1, cfg.num_rounds):
         of_round(trainer.local, number)  # a function of the user's own may give no rate
     name = cfg.local.optimizer.get("name")
@@ -181,6 +184,22 @@ def _check_augment(trainer: Trainer) -> None:
     if channels and images.shape[1] not in channels:
         wish = f"needs images of {' or '.join(map(str, channels))} channels, and these have {images.shape[1]}"
         raise ConfigError(f"augment: {wish}; use augment=none or flip_crop")
+
+
+def _check_batches_of_one(trainer: Trainer) -> None:
+    """Raise ConfigError where a client's turn has a batch of one example, and the model cannot train on it."""
+    size, sizes = trainer.local["batch_size"], trainer.partition.train_sizes
+    last = -(-sizes // size)  # the number of the batch that ends an epoch
+    alone = np.count_nonzero((sizes > 0) & ((sizes - 1) % size == 0) & (last <= (trainer.local["steps"] or last)))
+    model, usual = trainer.flat.model, type(trainer.algorithm).rows is LocalAlgorithm.rows and trainer.task.one_loss
+    if not (alone and usual) or not any(isinstance(module, _BatchNorm) for module in model.modules()):
+        return
+    try:
+        example = trainer.task.gather(trainer.data.train, np.arange(1), trainer.device)
+        trainer.task.objective(copy.deepcopy(model).train(), example)  # a copy, as norms count in training
+    except ValueError as error:
+        wish = "have a batch of one, of which BatchNorm knows no variance; take another, or model.norm=group"
+        raise ConfigError(f"local.batch_size={size}: {alone} of {len(sizes)} clients {wish}") from error
 
 
 def _check_metric(key: str, metric: str, cfg: DictConfig, trainer: Trainer) -> None:

@@ -1,6 +1,7 @@
 """Each model by name has the size that its source gives, and takes the usual images; norms are put in their place."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 import torchvision
 from conftest import Launch, forked
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -180,3 +182,21 @@ def test_torchvisions_names_are_words_in_sweeps_too(tmp_path: Path) -> None:
     assert "name: squeezenet1_1" in text
     done = forked("task=images", "model=resnet5", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (2, "fl-bench: model=resnet5: did you mean resnet8?\n")
+
+
+def test_a_batch_of_one_that_batchnorm_cannot_take_is_refused(
+    launch: Launch, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    for number in range(22):
+        file = tmp_path / "ab"[number % 2] / f"{number}.png"
+        file.parent.mkdir(exist_ok=True)
+        Image.new("L", (4, 4), 10 * number).save(file)
+    words = ("task=images", "data=folder", f"data.root={tmp_path}", "model=resnet8", "num_clients=2", "num_rounds=1",
+             "partition.holdout=0", "stop_on_divergence=false")  # fmt: skip
+    line = "clients have a batch of one, of which BatchNorm knows no variance; take another, or model.norm=group"
+    assert f"fl-bench: local.batch_size=3: 2 of 2 {line}" in refused(*words, "local.batch_size=3")  # of 10: 3, 3, 3, 1
+    assert f"fl-bench: local.batch_size=1: 2 of 2 {line}" in refused(*words, "local.batch_size=1")
+    launch(*words, "local.batch_size=4")
+    launch(*words, "local.batch_size=3", "local.steps=3")
+    launch(*words, "local.batch_size=3", "model.norm=group")
+    launch(*words, "local.batch_size=1", "data.size=8")  # of a map of 2 x 2 there is a variance
