@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import Launch, digests, table
 
+from fl_bench import commands
 from fl_bench.data.partition import natural
 
 WORDS = ("task=series", "partition=natural", "local.steps=1")  # of 10 sources
@@ -33,6 +34,19 @@ def test_it_is_the_same_as_the_number(launch: Launch, capsys: pytest.CaptureFixt
     assert digests(auto) == digests(number)
     assert facts(auto) == facts(number) == (10, 10, 10)
     assert "note: num_clients=auto: 10, one for each source" in capsys.readouterr().err
+
+
+def test_it_goes_on_and_can_be_verified_and_replayed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
+    words = (*AUTO, "engine=inline", "figures=false", "partition.unseen=0.2", "partition.holdout=0.2")
+    assert commands.call("run", [*words, "num_rounds=2", f"hydra.run.dir={whole}"]) == 0
+    assert commands.call("run", [*words, f"hydra.run.dir={parts}"]) == 0
+    assert commands.call("resume", [parts, "num_rounds=2"]) == 0
+    assert digests(tmp_path / "parts") == digests(tmp_path / "whole")
+    assert commands.call("rerun", [whole]) == 0  # which verifies the two
+    capsys.readouterr()
+    assert commands.call("replay", [parts, "--round", "2", "--client", "7"]) == 0
+    assert "the same as in clients.csv" in capsys.readouterr().out
 
 
 def test_some_may_never_train_and_a_round_may_ask_fewer(launch: Launch) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Launch, compose, digests, table
+from conftest import Launch, compose, digests, forked, long, table
 
 from fl_bench.build import build
 from fl_bench.data import drift
@@ -171,6 +171,17 @@ def test_a_run_goes_on_as_if_it_had_not_stopped(launch: Launch, tmp_path: Path) 
     assert execute(compose(*words), half, scratch, begin=Start.RESUME) == 0
     assert digests(half) == digests(whole) == digests(launch(*words, "engine.packing=false"))
     assert digests(whole) != digests(launch(*SMALL, "seed=3"))
+
+
+@long
+def test_a_simulation_drifts_as_one_process_does_also_where_it_goes_on(launch: Launch, tmp_path: Path) -> None:
+    words = (*SMALL, "data_drift=labels", "data_drift.at=2", "data_drift.over=2")
+    simulated = ("engine=simulation", "figures=false", "hydra.run.dir=run")
+    inline = launch(*words)
+    for given in ((*words, *simulated, "num_rounds=1"), ("resume", "run", "num_rounds=3")):
+        done = forked(*given, cwd=tmp_path, timeout=200)
+        assert done.returncode == 0, done.stderr
+    assert digests(tmp_path / "run") == digests(inline)
 
 
 def test_all_data_in_one_place_drifts_as_its_clients_do(tmp_path: Path) -> None:
