@@ -23,6 +23,12 @@ def seed_torch(seed: int, purpose: str, round: int = 0, client: int = 0) -> None
         torch.cuda.manual_seed_all(value)
 
 
+def torch_states() -> list[bytes]:
+    """Where the generators are that `seed_torch` seeds: whoever draws from them changes it."""
+    on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return [state.numpy().tobytes() for state in (torch.default_generator.get_state(), *on_gpus)]
+
+
 def seed_globals(seed: int, purpose: str, round: int) -> None:
     """Seed the global generators that Flower's strategies draw from (`random` to sample, `numpy` for DP noise)."""
     value = _integer(seed, purpose, round) % 2**32

@@ -23,8 +23,9 @@ def command(given: argparse.Namespace) -> int:
     """Run in RUN_DIR_again, or RUN_DIR_again2 and so on."""
     names = (f"{given.run_dir.name}_again{'' if number == 1 else number}" for number in count(1))
     again = next(folder for folder in map(given.run_dir.with_name, names) if not folder.exists())
-    cfg, origin = recorded(given.run_dir, given.overrides, given.config_dir, given.trust)
     before, _ = recorded(given.run_dir, (), given.config_dir, given.trust)
+    words = ["data.cache=null"] if before.data.cache else []  # the data too are made again
+    cfg, origin = recorded(given.run_dir, [*words, *given.overrides], given.config_dir, given.trust)
     refuse_changes(OmegaConf.to_container(before, resolve=True), cfg, 0)  # type: ignore[arg-type]
     again.mkdir()
     code = launch(cfg, again, Start.NEW, origin)

@@ -7,7 +7,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from fl_bench.errors import ConfigError
 
-PATHS = ("data.root", "model.path", "model.init", "network.traces", "partition.path")  # model.path: or a hub's name
+# The last may be a hub's name instead.
+PATHS = ("data.root", "data.cache", "model.init", "network.traces", "partition.path", "model.path")
 MODEL, INIT = "model.safetensors", "init.safetensors"  # what a run has made, and what it began from
 TO_CONVERT = "save_file(torch.load(FILE, weights_only=True), 'model.safetensors') of safetensors.torch makes one"
 

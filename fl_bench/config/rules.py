@@ -137,6 +137,7 @@ RULES: list[Rule] = [
     ),
     *(_part(f"strategy.{key}") for key in ("server", "client", "schedule")),
     *((key, lambda value, _: value != "", "must not be empty") for key in PATHS),
+    ("data.cache", lambda value, _: value is None or isinstance(value, str), "must be a folder, or null"),
     ("model.init", lambda value, _: value is None or isinstance(value, str), "must be a folder or a file, or null"),
     ("model.init_skip", lambda value, _: is_texts(value), "must be a list of patterns"),
     (

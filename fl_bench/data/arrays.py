@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from fl_bench.errors import FULL
 
 Ints = NDArray[np.int64]
 PADDING = -1
-SOURCES = "sources.json"
+CLASSES, SOURCES = "classes.json", "sources.json"
 
 
 @dataclass(frozen=True)
@@ -110,25 +111,29 @@ class FederatedData:
         for split, columns in (("train", self.train), ("test", self.test)):
             for name, column in columns.items():
                 for part, array in vars(column).items() if isinstance(column, KINDS) else [("", column)]:
-                    if not isinstance(array, np.memmap):
+                    if getattr(array, "filename", None) is None:  # a copy of an np.memmap is one too, with no file
                         new_column(folder, split, name, array.shape, array.dtype, part)[...] = array
         with writing_into(folder):
-            (folder / "classes.json").write_text(json.dumps(self.classes))
-            if self.sources:
-                (folder / SOURCES).write_text(json.dumps(self.sources))
+            for name, texts in {CLASSES: self.classes, **({SOURCES: self.sources} if self.sources else {})}.items():
+                (folder / name).unlink(missing_ok=True)  # it may be a link to what is to stay
+                (folder / name).write_text(json.dumps(texts))
 
     @classmethod
-    def open(cls, folder: Path) -> "FederatedData":
-        """The columns of `folder`, mapped read-only: pages are shared by all processes and read on demand."""
+    def open(cls, folder: Path, writes_again: bool = True) -> "FederatedData":
+        """The columns of `folder`, mapped read-only: pages are shared by all processes and read on demand.
+
+        `save` writes them again, or does not.
+        """
+        read = open_array if writes_again else partial(np.load, mmap_mode="r")
         parts: dict[tuple[str, str], dict[str, NDArray]] = {}
         for file in sorted(folder.glob("t*.*.npy")):
             split, name, part = file.stem.split(".")
-            parts.setdefault((split, name), {})[part] = open_array(file)
+            parts.setdefault((split, name), {})[part] = read(file)
         splits: dict[str, dict[str, Column]] = {"train": {}, "test": {}}
         for (split, name), arrays in parts.items():
             kinds = [kind for kind in KINDS if kind.__dataclass_fields__.keys() == arrays.keys()]
             splits[split][name] = kinds[0](**arrays) if kinds else arrays[""]
-        classes = json.loads((folder / "classes.json").read_text())
+        classes = json.loads((folder / CLASSES).read_text())
         sources = json.loads((folder / SOURCES).read_text()) if (folder / SOURCES).exists() else ()
         return cls(**splits, classes=tuple(classes), folder=folder, sources=tuple(sources))
 
@@ -152,10 +157,13 @@ def new_column(
 def new_array(file: Path, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray:
     """An empty array in a new file, which has its room on the disk: where that is full, a mapped file kills who writes.
 
+    Where the file was a link, what it led to stays as it is.
+
     Raises:
         OSError: where there is no room.
     """
     with writing_into(file.parent):
+        file.unlink(missing_ok=True)
         array = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
         if hasattr(os, "posix_fallocate"):
             with file.open("r+b") as stream:

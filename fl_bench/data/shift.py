@@ -132,7 +132,7 @@ def _with_images(columns: Columns, partition: Partition, change: Change) -> Colu
     if not (isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim == 4):
         raise _unfit("images, a column x of uint8 [N, channels, height, width]", columns)
     mine = isinstance(images, np.memmap) and images.flags.writeable  # made for this run, and maybe larger than memory
-    return {**columns, "x": _each(images if mine else images.copy(), partition, pixels)}
+    return {**columns, "x": _each(images if mine else np.array(images), partition, pixels)}
 
 
 def _with_labels(columns: Columns, partition: Partition, change: Change, heldout: bool = True) -> Columns:

@@ -69,7 +69,8 @@ def evaluate(cfg: DictConfig, folder: Path, round: int | None, out: Path) -> int
 
 def _refuse_other_meanings(cfg: DictConfig, record: Mapping[str, Any], trainer: Trainer, others: list[str]) -> None:
     """Raise ConfigError where a number in these data does not mean to the model what it meant in the run's."""
-    chosen = OmegaConf.to_container(cfg.data, resolve=True) != record["config"]["data"]
+    now, before = OmegaConf.to_container(cfg.data, resolve=True), record["config"]["data"]
+    chosen = {**now, "cache": None} != {**before, "cache": None}  # type: ignore[dict-item]
     if chosen and "data" in others and trainer.task.fits_rows:
         wish = "what a number stands for follows from the training rows; so far only the run's own data can be measured"
         raise ConfigError(f"data: with task={type(trainer.task).__name__.lower()} {wish}")

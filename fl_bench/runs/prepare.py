@@ -1,11 +1,14 @@
 """What a run's workers read: its config, the data and the partition, written once; and what identifies them."""
 
+import inspect
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
@@ -14,12 +17,14 @@ from fl_bench.build import call, find_target
 from fl_bench.config.paths import INIT, initial_model
 from fl_bench.config.rules import AUTO_CLIENTS, require
 from fl_bench.data.arrays import FederatedData, rows_of
+from fl_bench.data.cache import kept, key_of
 from fl_bench.data.partition import UNSEEN, Partition
 from fl_bench.data.split import Split, from_file, validation_rows
 from fl_bench.errors import ConfigError, note
 from fl_bench.federation.local import CONFIG, Trainer, trainer_in
+from fl_bench.machine import describe, package
 from fl_bench.models.initial import sha256
-from fl_bench.storage.files import digest
+from fl_bench.storage.files import digest, digest_of
 from fl_bench.tasks.base import Task
 
 
@@ -27,7 +32,7 @@ def prepare(cfg: DictConfig, task: Task, scratch: Path) -> Trainer:
     """Put the config, the data and the partition where the workers find them, and be the first to read them."""
     OmegaConf.save(cfg, scratch / CONFIG, resolve=True)
     rng.seed_torch(cfg.seed, "load")  # some tasks make a pretrained model along with their data
-    data = task.load(cfg.data, scratch)
+    data = _loaded(cfg, task, scratch)
     rest = np.delete(np.arange(data.num_samples), validation_rows(cfg.evaluate.validation, data.num_samples, cfg.seed))
     if cfg.num_clients != AUTO_CLIENTS and cfg.num_clients > len(rest):
         raise ConfigError(f"num_clients={cfg.num_clients}: there are only {len(rest)} samples to share out")
@@ -65,6 +70,22 @@ def _say_what_wins(
         note(f"partition: {rows}, as the file says, not partition.holdout={holdout}")
     if unseen is not None and len(unseen) != round(count * share):
         note(f"partition: {len(unseen)} of {count} clients never train, as the file says, not partition.unseen={share}")
+
+
+def _loaded(cfg: DictConfig, task: Task, folder: Path) -> FederatedData:
+    """The data as the task loads them, or as an earlier run has kept them in `data.cache`."""
+    load = partial(task.load, cfg.data)
+    if cfg.data.cache is None:
+        return load(folder)
+    nodes: list[Any] = [OmegaConf.to_container(node, resolve=True) for node in (cfg.task, cfg.data)]
+    about = {
+        "task": {name: value for name, value in nodes[0].items() if name not in task.load_ignores},
+        "data": {name: value for name, value in nodes[1].items() if name != "cache"},
+        "threads": torch.get_num_threads(),
+        "code": (package()[0], digest_of(Path(inspect.getfile(type(task))))),
+        "versions": describe()["versions"],
+    }
+    return kept(Path(cfg.data.cache), key_of(about), cfg.seed, folder, load)
 
 
 def _drawn_unseen(cfg: DictConfig, num_clients: int) -> NDArray[np.int64]:

@@ -66,6 +66,7 @@ class Task(ABC):
 
     metrics: Sequence[Metric] = (Metric("loss", better="lower"),)  # all that `objective`, `score` and `measure` give
     fits_rows = False  # whether columns depend on other rows too, as where they are scaled or words are numbered
+    load_ignores: Sequence[str] = ()  # of its arguments, those that no `load_<source>` reads: data.cache need not know
     one_loss = True  # whether a step minimises one loss, that of `objective`
 
     def load(self, data: DictConfig, folder: Path) -> FederatedData:
@@ -82,7 +83,7 @@ class Task(ABC):
             raise ConfigError(
                 f"data.source={data.source}: {name} has no such data; {nearest(str(data.source), loaders)}"
             )
-        loaded: FederatedData = call(loaders[data.source], data, skip=["source"], folder=folder)
+        loaded: FederatedData = call(loaders[data.source], data, skip=["source", "cache"], folder=folder)
         return loaded
 
     def gather(self, columns: Columns, rows: NDArray, device: torch.device | str) -> Batch:
@@ -180,6 +181,7 @@ class Classifier(Task):
     """
 
     metrics = (*Task.metrics, Metric("accuracy", better="higher"))
+    load_ignores: Sequence[str] = ("label_smoothing", "class_weights")
     label_smoothing: float = 0.0  # of the loss in training: Szegedy et al. 2016, arXiv:1512.00567, section 7
     class_weights: Sequence[float] | None = None  # [classes]: of examples in the loss in training
     also: Sequence[str] = ()  # of KINDS (tallies.py), what `score` gives beside
@@ -247,6 +249,8 @@ class ByName(Classifier):
 
     Examples are column "x" [N, *shape], and the model gives as many numbers as there are classes.
     """
+
+    load_ignores = (*Classifier.load_ignores, "model")
 
     def __init__(
         self, model: DictConfig, label_smoothing: float = 0.0, class_weights: list[float] | None = None

@@ -245,6 +245,17 @@ def test_a_rerun_on_another_engine_says_so(tmp_path: Path, monkeypatch: pytest.M
     assert seen[0].overrides == ["engine=simulation"]  # the later word for a key
 
 
+def test_a_rerun_makes_its_data_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[DictConfig] = []
+    monkeypatch.setattr("fl_bench.commands.rerun.launch", lambda cfg, *_: seen.append(cfg) or 2)
+    config = OmegaConf.to_container(compose(*SMALL, f"data.cache={tmp_path / 'cache'}"), resolve=True)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"config": config, "choices": CHOICES}))
+    for words in ([], ["data.cache=other"]):
+        assert commands.call("rerun", [str(tmp_path / "run"), *words]) == 2
+    assert [cfg.data.cache for cfg in seen] == [None, "other"]
+
+
 def test_ctrl_c_in_a_sweep_says_how_to_go_on_with_all_of_it(tmp_path: Path) -> None:
     words = ["-m", *SMALL[:2], "num_rounds=100000,100001", "strategy=fedprox", "clients_per_round=${num_clients}"]
     process = subprocess.Popen(

@@ -45,6 +45,22 @@ def test_every_kind_of_column_comes_back_memory_mapped(tmp_path: Path) -> None:
     assert (opened.num_samples, opened.classes, opened.folder) == (3, ("a",), tmp_path)
 
 
+def test_what_was_copied_from_a_file_is_written_and_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    kept, folder = tmp_path / "kept", tmp_path / "run"
+    for place in (kept, folder):
+        place.mkdir()
+    column = new_column(kept, "train", "y", (3,), np.int64)
+    column[:] = [1, 2, 3]
+    FederatedData({"y": column}, {"y": np.zeros(1)}, ("a",)).save(kept)
+    for file in kept.iterdir():
+        (folder / file.name).symlink_to(file)
+    changed = column.copy()  # still of the type np.memmap, with no file
+    changed[:] = [4, 5, 6]
+    FederatedData({"y": changed}, {"y": np.ones(1)}, ("b",)).save(folder)
+    opened = [FederatedData.open(place) for place in (kept, folder)]
+    assert [(data.train["y"].tolist(), data.classes) for data in opened] == [([1, 2, 3], ("a",)), ([4, 5, 6], ("b",))]
+
+
 FULL_DISK = """
 from pathlib import Path
 import numpy as np, torch
