@@ -11,6 +11,7 @@ PACKAGE = Path(fl_bench.__file__).parent
 FLOORS = [
     ["cli"],
     ["commands"],
+    ["studies"],
     ["runs"],
     ["engines", "observers"],
     ["federation"],
@@ -61,13 +62,13 @@ def test_nothing_imports_a_task_or_an_algorithm_by_name(file: Path) -> None:
             assert name.split(".")[2] in ("base", "layers", "server", "updates", "accountant", "turn", "sgd", "rates")
 
 
-def test_only_the_simulation_engine_imports_flower_simulation_and_ray() -> None:
+def test_only_engines_and_sweeps_import_ray() -> None:
     users = {
         str(f.relative_to(PACKAGE))
         for f in modules()
         if any(n.split(".")[0] == "ray" or n.startswith("flwr.simulation") for n in imports(f))
     }
-    assert users == {"engines/ray_grid.py"}
+    assert users == {"engines/cluster.py", "engines/ray_grid.py", "studies/workers.py"}
 
 
 def test_only_one_verb_starts_hydras_jobs() -> None:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from fl_bench.build import nearest
 from fl_bench.config import trust
 from fl_bench.config.changes import complete, flat
-from fl_bench.config.compose import GROUPS, MAIN, options
+from fl_bench.config.compose import GROUPS, options, with_option
 from fl_bench.config.explain import explained
 from fl_bench.config.origin import Origin
 from fl_bench.config.paths import INIT
@@ -98,9 +98,7 @@ def _change(cfg: DictConfig, key: str, value: object, own: Path | None, rechosen
         found = options(key, own)
         if str(value) not in found:
             raise ConfigError(f"{key}={value}: {nearest(str(value), found)}")
-        shared = OmegaConf.select(OmegaConf.load(MAIN), key) or {}  # the keys of all options
-        kept = {name: cfg[key][name] for name in shared if name in cfg[key]}
-        cfg[key] = OmegaConf.merge(kept, OmegaConf.load(found[str(value)]))
+        cfg[key] = with_option(cfg, key, found[str(value)])
         return
     before = OmegaConf.select(cfg, key, default=UNSET)
     if key in GROUPS or OmegaConf.is_config(before):

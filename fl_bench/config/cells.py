@@ -15,14 +15,15 @@ from fl_bench.config.unread import refuse_unread
 from fl_bench.config.words import values
 
 
-def refuse_cells(words: Sequence[str], own: Path | None) -> None:
+def refuse_cells(words: Sequence[str], own: Path | None, arms: Sequence[Sequence[str]] = ()) -> None:
     """Raise ConfigError for a value with which a run would be refused, as far as that needs neither data nor torch.
 
-    Each value is looked at once, beside the first values of the others: there is such a run in any case. A value that
-    is no option of a group need not be composed for that.
+    Each value is looked at once, beside the first values of the others and the first arm: there is such a run.
+    A value that is no option of a group need not be composed for that.
     """
     parse = OverridesParser.create().parse_override
-    overrides = [override for override in map(parse, words) if not override.is_hydra_override()]
+    everywhere = [*(arms[0] if arms else ()), *words]
+    overrides = [override for override in map(parse, everywhere) if not override.is_hydra_override()]
     if any(override.is_sweep_override() and not override.is_discrete_sweep() for override in overrides):
         return  # a sweeper that is not Hydra's own will choose
     search = [word for word in words if word.startswith(SEARCH)]
@@ -42,6 +43,8 @@ def refuse_cells(words: Sequence[str], own: Path | None) -> None:
     ]
     first = [words[0] for words in lists]
     cfg = look(first)
+    for arm in arms[1:]:
+        look([*arm, *first[len(arms[0]) :]])
     for place, override in enumerate(overrides):
         for word in lists[place][1:]:
             if override.key_or_group in GROUPS:

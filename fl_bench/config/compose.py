@@ -49,6 +49,12 @@ def choices(hydras: Any) -> dict[str, str | None]:
     return {group: hydras.runtime.choices.get(group) for group in GROUPS}
 
 
+def with_option(cfg: DictConfig, group: str, file: Path) -> Any:
+    """The node of a group with the option of this file instead; the keys that all options have keep their values."""
+    shared = OmegaConf.select(OmegaConf.load(MAIN), group) or {}
+    return OmegaConf.merge({name: cfg[group][name] for name in shared if name in cfg[group]}, OmegaConf.load(file))
+
+
 def words_of(choices: Choices) -> list[str]:
     """The words that choose these options; none stands for no option, which Hydra does not take."""
     return [f"{group}={name}" for group, name in choices.items() if name is not None]

@@ -114,6 +114,11 @@ RULES: list[Rule] = [
     ),
     ("evaluate.max_clients", lambda value, _: value is None or 1 <= value <= COUNT, "must be 1 or more, or null"),
     *_between("checkpoint.every", 0),
+    (
+        "sweep.parallel",
+        lambda value, _: value == "auto" or (is_count(value) and value > 0),
+        "must be a number of cells, or auto",
+    ),
     *_between("early_stop.patience", 1),
     ("targets", lambda value, _: all(is_number(v) and math.isfinite(v) for v in value), "must be finite numbers"),
     (

@@ -47,6 +47,11 @@ class Checkpoint:
 
 
 @dataclass
+class Sweep:
+    parallel: Any = MISSING  # a number, or auto
+
+
+@dataclass
 class EarlyStop:
     metric: str | None = MISSING
     patience: int = MISSING
@@ -86,6 +91,7 @@ class Config:
     compression: dict[str, Any] = MISSING
     network: dict[str, Any] = MISSING
     tracker: dict[str, Any] = MISSING
+    sweep: Sweep = MISSING
 
 
 ConfigStore.instance().store(name="schema", node=Config)

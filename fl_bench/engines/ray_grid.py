@@ -4,10 +4,7 @@ The workers are the actors of Flower's simulation. Its own loop around them is n
 0.1 s, sends each client's its own copy of the model, and fails for ever when a worker dies.
 """
 
-import os
 import signal
-import socket
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,16 +19,15 @@ import torch
 from flwr.app import ArrayRecord, Context, Error, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from ray import ObjectRef
-from ray.job_config import JobConfig
 
+from fl_bench.engines.cluster import connect as connect_ray
 from fl_bench.engines.grid import OneRun, context
-from fl_bench.errors import ConfigError, RunError, WorkerDied, note
+from fl_bench.errors import ConfigError, RunError, WorkerDied
 from fl_bench.federation.exchange import Trouble
 from fl_bench.federation.fleet import collect
-from fl_bench.machine import address_space, memory, num_cpus, package
+from fl_bench.machine import package
 
 PULL_SECONDS = 0.1  # between two looks for Ctrl-C
-MAPPED_BYTES = 5.4e9  # of address space, by a process with torch and Ray
 
 
 @contextmanager
@@ -42,7 +38,7 @@ def start(resources: Mapping[str, float], address: str | None) -> Iterator[Calla
     that files are whole.
     """
     try:
-        _connect(address)
+        connect_ray(address, torch.cuda.device_count())
         actor = _flowers_actor().options(**{name: float(value) for name, value in resources.items()})
         workers = [actor.remote() for _ in range(_count_workers(resources))]
         grid = RayGrid(dict(enumerate(workers, start=1)))
@@ -141,44 +137,6 @@ def _flowers_actor() -> Any:
     """
     file = Path(str(flwr.__file__)).parent / "simulation" / "ray_transport" / "ray_actor.py"
     return run_path(str(file))["ClientAppActor"]
-
-
-class OwnPath(JobConfig):
-    """Of workers that import what the command imports: Ray would let them look into the current folder first."""
-
-    def _runtime_env_has_working_dir(self) -> bool:
-        return True
-
-
-def _connect(address: str | None) -> None:
-    """Start Ray on this machine, or join a cluster."""
-    path = os.pathsep.join(map(os.path.abspath, sys.path))
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "job_config": OwnPath()}
-    if address is None:
-        os.environ["PYTHONPATH"] = path  # workers inherit it
-        options |= {"num_cpus": num_cpus(), "num_gpus": torch.cuda.device_count(), "include_dashboard": False}
-        # "local": never join a cluster that happens to run on this machine.
-        ray.init("local", **options, **_shared_memory())
-        return
-    try:
-        if address != "auto":  # Ray itself would try for over a minute
-            host, port = address.rsplit(":", 1)
-            socket.create_connection((host, int(port)), timeout=3).close()
-        ray.init(address, runtime_env={"env_vars": {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}}, **options)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"engine.ray.address={address}: no Ray cluster at HOST:PORT or auto ({reason})") from error
-
-
-def _shared_memory() -> dict[str, Any]:
-    """Where Ray's shared memory lies and how large it is, on a machine that is not as Ray expects."""
-    options: dict[str, Any] = {}
-    if Path("/dev/shm").exists() and not os.access("/dev/shm", os.W_OK):
-        options["_plasma_directory"] = os.environ["RAY_TMPDIR"]
-        note(f"/dev/shm cannot be written: Ray's shared memory lies in {os.environ['RAY_TMPDIR']}")
-    if (limit := address_space()) < float("inf"):  # Ray maps it twice; torch and Ray's threads have the rest
-        options["object_store_memory"] = min(int(limit - MAPPED_BYTES) // 2, memory() * 3 // 10)
-    return options
 
 
 def _count_workers(resources: Mapping[str, float]) -> int:

@@ -59,7 +59,7 @@ class Simulation(Engine):
     @contextmanager
     def workers(self, scratch: Path) -> Iterator[Connect]:
         if not self.elsewhere:
-            _prepare(scratch)
+            prepare(scratch)
         from fl_bench.engines.ray_grid import start  # torch, Ray and Flower
 
         with start(self.resources, self.ray["address"]) as connect:
@@ -75,7 +75,7 @@ class Simulation(Engine):
         note(f"out of memory: fewer workers, engine.client_resources={self.resources}")
 
 
-def _prepare(scratch: Path) -> None:
+def prepare(scratch: Path) -> None:
     """What a Ray of this run's own finds in the environment, from its import on. Raises where it could only hang."""
     folder = os.readlink(scratch / SHORT) if (scratch / SHORT).is_symlink() else str(scratch)
     if (free := shutil.disk_usage(folder).free) < LOG_BYTES:

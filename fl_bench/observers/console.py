@@ -1,6 +1,6 @@
 """What a person sees while a run goes on: a progress bar on a terminal, one line a round elsewhere."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console as Terminal
@@ -37,6 +37,16 @@ class Console(Observer):
 
     def close(self, status: str) -> None:
         self.progress.stop()
+
+
+class Teller(Observer):
+    """Says in a line how far the run has come, for who shows many runs at once."""
+
+    def __init__(self, say: Callable[[str], None], num_rounds: int, metrics: Mapping[str, Metric]) -> None:
+        self.say, self.num_rounds, self.metrics = say, num_rounds, metrics
+
+    def see(self, round: Round) -> None:
+        self.say(f"round {round.number}/{self.num_rounds}  {summary(round.row, self.metrics)}")
 
 
 def summary(row: Mapping[str, Any], metrics: Mapping[str, Metric]) -> str:

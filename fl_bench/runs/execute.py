@@ -30,7 +30,7 @@ from fl_bench.observers.album import Album
 from fl_bench.observers.base import Observer
 from fl_bench.observers.budget import Budget
 from fl_bench.observers.checkpoints import Checkpoints
-from fl_bench.observers.console import Console, summary
+from fl_bench.observers.console import Console, Teller, summary
 from fl_bench.observers.guard import Guard
 from fl_bench.observers.journal import Journal
 from fl_bench.observers.recorder import Recorder
@@ -55,12 +55,14 @@ def execute(
     arm: Arm = lambda on: None,
     engine: Engine | None = None,
     origin: Origin = UNKNOWN,
+    tell: Callable[[str], None] | None = None,
 ) -> int:
     """Run, print where the results are or in one line why there are none, and return the exit code.
 
     The results go to `folder`; what nobody needs afterwards, to `scratch`. Where a run is there already, nothing of it
     changes before all parts of this one have been made and the workers are there. `arm` starts the timeout of a round
-    anew, or stops it. `engine` is that of the config, which may have shrunk by now.
+    anew, or stops it. `engine` is that of the config, which may have shrunk by now. `tell` hears of the
+    rounds, in place of the terminal.
     """
     store, journal = Store(folder, cfg.checkpoint.every, identity(cfg)), Journal(folder, cfg, origin)
     begun = begin is Start.NEW
@@ -88,7 +90,7 @@ def execute(
             if (made.data / INIT).exists():
                 files.write(folder / INIT, (made.data / INIT).read_bytes())
             tracking = Tracking(tracker, folder, store.tables.rows("metrics"))
-            return [*_observers(made, store, start, journal), Heartbeat(arm), tracking]
+            return [*_observers(made, store, start, journal, tell), Heartbeat(arm), tracking]
 
         engine = engine or build(cfg.engine, Engine)
         made, journal.record["stopped_early"] = run(cfg, engine, scratch, store, start, observe)
@@ -155,7 +157,9 @@ def run(
     return made, any(observer.stops for observer in observers)
 
 
-def _observers(made: Experiment, store: Store, start: Checkpoint | None, journal: Journal) -> list[Observer]:
+def _observers(
+    made: Experiment, store: Store, start: Checkpoint | None, journal: Journal, said: Callable[[str], None] | None
+) -> list[Observer]:
     """Who is told of a round, in this order: it is whole on disk before anybody hears of it."""
     cfg, trainer = made.cfg, made.trainer
     split.write(trainer.data, trainer.partition, trainer.unseen, made.folder)
@@ -174,8 +178,12 @@ def _observers(made: Experiment, store: Store, start: Checkpoint | None, journal
         for part in (trainer.task, made.strategy, trainer.algorithm)
         if type(part) is not LocalAlgorithm
     )
-    console = Console(title, cfg.num_rounds, trainer.metrics)
-    return [*observers, Checkpoints(store, cfg, made.parts | kept), console]
+    heard: Observer = (
+        Console(title, cfg.num_rounds, trainer.metrics)
+        if said is None
+        else Teller(said, cfg.num_rounds, trainer.metrics)
+    )
+    return [*observers, Checkpoints(store, cfg, made.parts | kept), heard]
 
 
 def tell(observers: Sequence[Observer], rounds: Iterator[Round]) -> Round | None:

@@ -3,7 +3,7 @@
 import fcntl
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,13 @@ from fl_bench.runs.scratch import scratch_folder
 from fl_bench.storage import run_json
 from fl_bench.storage.folder import clear
 
+Tell = Callable[[str], None]  # how far a run has come
 
-def launch(cfg: DictConfig, folder: Path, start: Start, origin: Origin) -> int:
+
+def launch(cfg: DictConfig, folder: Path, start: Start, origin: Origin, tell: Tell | None = None) -> int:
     """Run in `folder`, or go on there, and return the exit code; errors are printed and recorded here.
+
+    `tell` is told of each round, in place of the person at the terminal.
 
     Until the first round is about to begin, nothing changes in a folder that has a run. A new one has its run.json at
     once, so that it can go on wherever it is killed; where it is refused before its first round, its files go again.
@@ -57,7 +61,7 @@ def launch(cfg: DictConfig, folder: Path, start: Start, origin: Origin) -> int:
             if start is Start.NEW:
                 run_json.save(folder, run_json.new(cfg, origin))
                 write_snapshot(folder, origin)
-            code = _run(cfg, engine, folder, start, origin)
+            code = _run(cfg, engine, folder, start, origin, tell)
             if start is Start.NEW and code == ConfigError.exit_code:
                 _forget(folder)
             return code
@@ -73,13 +77,13 @@ def announce(cfg: DictConfig, origin: Origin) -> None:
     print(f"fl-bench: {plain(what)}{size}: preparing engine and data", file=sys.stderr, flush=True)
 
 
-def _run(cfg: DictConfig, engine: Engine, folder: Path, start: Start, origin: Origin) -> int:
+def _run(cfg: DictConfig, engine: Engine, folder: Path, start: Start, origin: Origin, tell: Tell | None) -> int:
     """As many attempts as it takes and the engine allows."""
     left, replaced = engine.restarts, run_json.read(folder) if start is Start.OVERWRITE else None
     while True:
         kills = oom_kills()
         try:
-            code = _attempt(cfg, engine, folder, start, origin)
+            code = _attempt(cfg, engine, folder, start, origin, tell)
             if code not in (AGAIN, AGAIN_SMALLER):
                 return code
             why = run_json.read(folder).get("error", "the run has failed")
@@ -99,14 +103,14 @@ def _run(cfg: DictConfig, engine: Engine, folder: Path, start: Start, origin: Or
             engine.shrink()
 
 
-def _attempt(cfg: DictConfig, engine: Engine, folder: Path, start: Start, origin: Origin) -> int:
+def _attempt(cfg: DictConfig, engine: Engine, folder: Path, start: Start, origin: Origin, tell: Tell | None) -> int:
     """One process of the run, or this one where the engine wants that."""
     with scratch_folder() as scratch:
 
         def execute(arm: Arm) -> int:
             from fl_bench.runs.execute import execute  # torch and Flower: seconds, once the config is known to be right
 
-            return execute(cfg, folder, scratch, start, arm, engine, origin)
+            return execute(cfg, folder, scratch, start, arm, engine, origin, tell)
 
         return in_own_process(execute, engine.patience_s) if engine.own_process else execute(lambda on: None)
 

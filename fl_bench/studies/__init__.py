@@ -1,0 +1,1 @@
+"""Many runs as one: sweeps whose cells run side by side, and what their runs say together."""

@@ -1,0 +1,35 @@
+"""Hydra's part of a sweep that says which cells there are: hydra/sweeper=grid, which sweeps have by default."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from fl_bench.studies.sweep import SWEEP
+
+
+class Grid(Sweeper):
+    """All combinations of the values with commas, for each arm: words that belong together, see `arms.py`."""
+
+    def __init__(self, arms: Sequence[Sequence[str]]) -> None:
+        self.arms = arms
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.context, self.given = hydra_context, config
+        self.launch = Plugins.instance().instantiate_launcher(hydra_context, task_function, config).launch
+
+    def sweep(self, arguments: list[str]) -> list[object]:
+        """What the cells return; the first that has failed raises its error."""
+        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # here: looking for plugins loads it anew
+
+        folder = Path(str(self.given.hydra.sweep.dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.given, folder / SWEEP)
+        overrides = OverridesParser.create(self.context.config_loader).parse_overrides(arguments)
+        (cells,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
+        jobs = [[*arm, *cell] for arm in self.arms or [[]] for cell in cells]
+        return [returned.return_value for returned in self.launch(jobs, initial_job_idx=0)]
