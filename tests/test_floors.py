@@ -67,7 +67,7 @@ def test_only_the_simulation_engine_imports_flower_simulation_and_ray() -> None:
         for f in modules()
         if any(n.split(".")[0] == "ray" or n.startswith("flwr.simulation") for n in imports(f))
     }
-    assert users == {"engines/ray_grid.py"}
+    assert users == {"engines/ray_grid.py", "engines/cluster_grid.py"}
 
 
 def test_only_one_verb_starts_hydras_jobs() -> None:

@@ -1,4 +1,4 @@
-"""The Grid of the simulation: the only place that imports Ray, or the simulation runtime of Flower.
+"""The Grid of the simulation: with `cluster_grid.py` the only place that imports Ray, or Flower's simulation runtime.
 
 The workers are the actors of Flower's simulation. Its own loop around them is not used: it hands out messages every
 0.1 s, sends each client's its own copy of the model, and fails for ever when a worker dies.
@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from runpy import run_path
@@ -23,6 +23,7 @@ from flwr.app import ArrayRecord, Context, Error, Message, MessageType, RecordDi
 from flwr.serverapp import Grid
 from ray import ObjectRef
 from ray.job_config import JobConfig
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fl_bench.engines.grid import OneRun, context
 from fl_bench.errors import ConfigError, RunError, WorkerDied, note
@@ -35,17 +36,21 @@ MAPPED_BYTES = 5.4e9  # of address space, by a process with torch and Ray
 
 
 @contextmanager
-def start(resources: Mapping[str, float], address: str | None) -> Iterator[Callable[[], Grid]]:
+def start(kind: type["RayGrid"], resources: Mapping[str, float], address: str | None) -> Iterator[Callable[[], Grid]]:
     """Start as many workers as the resources of each allow; what this yields waits for them and gives the Grid.
 
     From then on Ctrl-C and SIGTERM raise KeyboardInterrupt where the Grid is asked for answers, and nowhere else, so
     that files are whole.
     """
-    try:
+    with ExitStack() as end:
+        end.callback(ray.shutdown)
         _connect(address)
-        actor = _flowers_actor().options(**{name: float(value) for name, value in resources.items()})
-        workers = [actor.remote() for _ in range(_count_workers(resources))]
-        grid = RayGrid(dict(enumerate(workers, start=1)))
+        wanted = {name: float(value) for name, value in resources.items()}
+        places = [NodeAffinitySchedulingStrategy(place, soft=False) for place in _places(resources)]
+        actor = _flowers_actor()
+        workers = [actor.options(**wanted, scheduling_strategy=place).remote() for place in places]
+        grid = kind(dict(enumerate(workers, start=1)))
+        end.callback(grid.close)
         warm_up = grid.push_messages(Message(RecordDict(), node, MessageType.QUERY) for node in grid.get_node_ids())
 
         def connect() -> Grid:
@@ -59,8 +64,6 @@ def start(resources: Mapping[str, float], address: str | None) -> Iterator[Calla
             return grid
 
         yield connect
-    finally:
-        ray.shutdown()
 
 
 class RayGrid(OneRun):
@@ -82,8 +85,15 @@ class RayGrid(OneRun):
             self._lent.clear()
         for name, arrays in message.content.array_records.items():
             message.content[name] = self._lend(arrays)
-        future = self.workers[node].run.remote(partial(_app, package()), message, str(node), context(node))
+        future = self.workers[node].run.remote(self.app(message), message, str(node), context(node))
         self._running[message.metadata.message_id] = (message, future)
+
+    def app(self, message: Message) -> Callable[[], Callable[[Message, Context], Message]]:
+        """What gives a worker the app for this message."""
+        return partial(app_of, package())
+
+    def close(self) -> None:
+        """The workers are about to end."""
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Those of the replies that are there, or come within a moment."""
@@ -91,7 +101,7 @@ class RayGrid(OneRun):
             raise KeyboardInterrupt
         by_future = {self._running[message_id][1]: message_id for message_id in message_ids}
         done, _ = ray.wait(list(by_future), num_returns=len(by_future), timeout=PULL_SECONDS)
-        return [self._receive(*self._running.pop(by_future[future])) for future in done]
+        return [self.receive(*self._running.pop(by_future[future])) for future in done]
 
     def _lend(self, arrays: ArrayRecord) -> "Lent":
         """The record in shared memory, once for all the messages of an exchange."""
@@ -99,17 +109,22 @@ class RayGrid(OneRun):
             self._lent[id(arrays)] = (arrays, Lent(ray.put(arrays)))
         return self._lent[id(arrays)][1]
 
-    @staticmethod
-    def _receive(message: Message, future: ObjectRef) -> Message:
+    def receive(self, message: Message, future: ObjectRef) -> Message:
+        """The answer to a message, or the error that says why there is none."""
         try:
             reply: Message = ray.get(future)[1]
         except ray.exceptions.RayTaskError as error:
-            reply = Message(Error(Trouble.WORKER_FAILED, f"failed: {error.cause}"), reply_to=message)
+            reply = Message(Error(Trouble.WORKER_FAILED, f"failed: {reason(error)}"), reply_to=message)
         except ray.exceptions.OutOfMemoryError as error:
             reply = Message(Error(Trouble.WORKER_OUT_OF_MEMORY, f"died: {error}"), reply_to=message)
         except ray.exceptions.RayError as error:
             reply = Message(Error(Trouble.WORKER_DIED, f"died: {error}"), reply_to=message)
         return reply
+
+
+def reason(error: ray.exceptions.RayTaskError) -> str:
+    """What was raised in a worker, without what Flower puts before it, twice."""
+    return str(error.cause).rpartition("Exception ClientAppException occurred. Message: ")[2]
 
 
 class Lent(ArrayRecord):
@@ -123,7 +138,7 @@ class Lent(ArrayRecord):
         return ray.get, (self.reference,)
 
 
-def _app(commands: tuple[str, str]) -> Callable[[Message, Context], Message]:
+def app_of(commands: tuple[str, str]) -> Callable[[Message, Context], Message]:
     """What a worker runs, once its package is known to be the command's."""
     from fl_bench.federation.client import app
 
@@ -181,8 +196,10 @@ def _shared_memory() -> dict[str, Any]:
     return options
 
 
-def _count_workers(resources: Mapping[str, float]) -> int:
-    """How many workers fit on the machines. A share of a GPU is of one GPU, and Ray counts in ten thousandths."""
+def _places(resources: Mapping[str, float]) -> list[str]:
+    """The machine of each worker, by its id in Ray, so many as fit. A share of a GPU is of one GPU, and Ray counts in
+    ten thousandths.
+    """
     cpus, gpus = resources["num_cpus"], resources["num_gpus"]
 
     def fit(machine: dict[str, float]) -> int:
@@ -191,7 +208,16 @@ def _count_workers(resources: Mapping[str, float]) -> int:
             return by_cpu
         return min(by_cpu, int(has) * int(1 / gpus + 1e-6) if gpus < 1 else int(has / gpus))
 
-    count = sum(fit(node["Resources"]) for node in ray.nodes() if node["Alive"])
-    if not count:
+    alive = [node for node in ray.nodes() if node["Alive"] and _listens(node)]
+    places = [node["NodeID"] for node in alive for _ in range(fit(node["Resources"]))]
+    if not places:
         raise ConfigError(f"engine.client_resources={dict(resources)}: no machine has that much")
-    return count
+    return places
+
+
+def _listens(node: Mapping[str, Any]) -> bool:
+    """Whether a machine is there: of one that has died Ray knows only after half a minute, and workers would wait."""
+    with suppress(OSError):
+        socket.create_connection((node["NodeManagerAddress"], node["NodeManagerPort"]), timeout=3).close()
+        return True
+    return False
