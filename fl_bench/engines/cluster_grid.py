@@ -6,8 +6,7 @@ is sent, with each message, the files of what its clients keep, and sends back t
 writes them, as that worker would have.
 """
 
-import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -20,13 +19,13 @@ from flwr.app import Context, Error, Message, MessageType, RecordDict
 from numpy.typing import NDArray
 from ray import ObjectRef
 
-from fl_bench.engines.ray_grid import PULL_SECONDS, RayGrid, app_of, reason
+from fl_bench.engines.ray_grid import PULL_SECONDS, RayGrid, Worker, app_of, reason
 from fl_bench.errors import RunError, WorkerDied, disk_trouble
 from fl_bench.federation.exchange import RECORD, STATES, Job, Trouble
 from fl_bench.federation.local import CONFIG
 from fl_bench.machine import identity, package
 from fl_bench.storage.buffers import contents, to_record
-from fl_bench.storage.files import naming
+from fl_bench.storage.files import naming, write
 from fl_bench.storage.states import ClientStates, Files
 from fl_bench.storage.temporary import locked_folder, remove_left
 
@@ -40,8 +39,6 @@ _held = ExitStack()  # in a worker: the temporary folder of its machine, if it i
 class View(NamedTuple):
     """What a worker sees."""
 
-    machine: str  # its own, by its id in Ray
-    host: str  # the same, by its name
     data: bool  # the folder of the data, which nobody changes
     states: bool  # the folder of the run, and what others have just written there
 
@@ -49,7 +46,7 @@ class View(NamedTuple):
 class ClusterGrid(RayGrid):
     """A Grid whose workers may be on several machines."""
 
-    def __init__(self, workers: dict[int, Any]) -> None:
+    def __init__(self, workers: Mapping[int, Worker]) -> None:
         super().__init__(workers)
         self._views: dict[int, View] = {}  # by worker, once there has been a job
         self._hosts: dict[str, tuple[int, str]] = {}  # by machine that was sent the data: a worker there, and where
@@ -62,7 +59,7 @@ class ClusterGrid(RayGrid):
                 look = partial(_look, job.folder, str(run), identity(run))
                 self._views = self._ask(dict.fromkeys(self.workers, look))
                 self._send_data(Path(job.folder))
-            if host := self._hosts.get(self._views[node].machine):
+            if host := self._hosts.get(self.workers[node].place.machine):
                 message.content.update(job.beside(RecordDict(), folder=host[1]))
         super().push(message)
 
@@ -75,12 +72,12 @@ class ClusterGrid(RayGrid):
 
     def receive(self, message: Message, future: ObjectRef) -> Message:
         reply = super().receive(message, future)
-        if reply.has_error() and (view := self._views.get(message.metadata.dst_node_id)):
-            error = Error(reply.error.code, f"on {view.host} {reply.error.reason}")
-            reply = Message(error, reply_to=message)
+        if reply.has_error():
+            host = self.workers[message.metadata.dst_node_id].place.host
+            reply = Message(Error(reply.error.code, f"on {host} {reply.error.reason}"), reply_to=message)
         if reply.has_content() and STATES in reply.content:
             files = reply.content.array_records[STATES]
-            _states(Job.of(message)).unpack({name: contents(array) for name, array in files.items()})
+            _states(Job.of(message)).unpack({name: contents(array) for name, array in files.items()}, write)
         return reply
 
     def close(self) -> None:
@@ -90,11 +87,11 @@ class ClusterGrid(RayGrid):
 
     def _send_data(self, folder: Path) -> None:
         """Let each machine that does not see the data have it."""
-        without = {view.machine: node for node, view in self._views.items() if not view.data}
-        made = self._ask(dict.fromkeys(without.values(), _make))
-        self._hosts = {machine: (node, made[node]) for machine, node in without.items()}
+        without = {self.workers[node].place.machine: node for node, view in self._views.items() if not view.data}
         if not without:
             return
+        made = self._ask(dict.fromkeys(without.values(), _make))
+        self._hosts = {machine: (node, made[node]) for machine, node in without.items()}
         for file in sorted(file for file in folder.rglob("*") if file.is_file()):
             name = str(file.relative_to(folder))
             for piece in _pieces(file):
@@ -102,7 +99,8 @@ class ClusterGrid(RayGrid):
 
     def _tell(self, node: int, function: Callable[..., Any], given: Any = None) -> ObjectRef:
         """Have a worker call a function of this module with what is given."""
-        return self.workers[node].run.remote(partial(partial, function), given, str(node), None)
+        future: ObjectRef = self.workers[node].actor.run.remote(partial(partial, function), given, str(node), None)
+        return future
 
     def _ask(self, functions: dict[int, Callable[..., Any]], given: Any = None) -> dict[int, Any]:
         """What these workers answer, all at once."""
@@ -112,12 +110,16 @@ class ClusterGrid(RayGrid):
             _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=PULL_SECONDS)
             if self.stop.is_set():
                 raise KeyboardInterrupt
-        try:
-            return {node: ray.get(future)[1] for future, node in asked.items()}
-        except ray.exceptions.RayTaskError as error:
-            raise RunError(f"engine.ray: a machine cannot have the data: {reason(error)}") from error
-        except ray.exceptions.RayError as error:
-            raise WorkerDied(f"engine.ray: a worker died while machines got the data: {error}", False) from error
+        answers = {}
+        for future, node in asked.items():
+            where = self.workers[node].place.host
+            try:
+                answers[node] = ray.get(future)[1]
+            except ray.exceptions.RayTaskError as error:
+                raise RunError(f"engine.ray: {where} cannot have the data: {reason(error)}") from error
+            except ray.exceptions.RayError as error:
+                raise WorkerDied(f"engine.ray: on {where} a worker died: {error}", False) from error
+        return answers
 
 
 def _pieces(file: Path) -> Iterator[Piece]:
@@ -135,7 +137,7 @@ def _states(job: Job) -> ClientStates:
 def _look(data: str, run: str, drivers: tuple[str, int, int], message: Any, context: Any) -> View:
     """What this worker sees. The name of the data's folder is random: no other folder has it."""
     states = Path(run).exists() and identity(Path(run)) == drivers
-    return View(ray.get_runtime_context().get_node_id(), platform.node(), Path(data, CONFIG).exists(), states)
+    return View(Path(data, CONFIG).exists(), states)
 
 
 def _make(message: Any, context: Any) -> str:
@@ -165,7 +167,7 @@ def _carrying(commands: tuple[str, str], files: Files) -> Callable[[Message, Con
         try:
             with TemporaryDirectory(dir=Path(job.folder).parent) as folder:
                 states = ClientStates(Path(folder), job.run)
-                states.unpack(files)
+                states.unpack(files, Path.write_bytes)
                 message.content.update(job.beside(RecordDict(), states=folder))
                 reply = app_of(commands)(message, context)
                 if reply.has_content():

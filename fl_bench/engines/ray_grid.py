@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from runpy import run_path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flwr
 import ray
@@ -46,10 +46,11 @@ def start(kind: type["RayGrid"], resources: Mapping[str, float], address: str | 
         end.callback(ray.shutdown)
         _connect(address)
         wanted = {name: float(value) for name, value in resources.items()}
-        places = [NodeAffinitySchedulingStrategy(place, soft=False) for place in _places(resources)]
-        actor = _flowers_actor()
-        workers = [actor.options(**wanted, scheduling_strategy=place).remote() for place in places]
-        grid = kind(dict(enumerate(workers, start=1)))
+        actor, workers = _flowers_actor(), {}
+        for node, place in enumerate(_places(resources), start=1):
+            there = NodeAffinitySchedulingStrategy(place.machine, soft=False)
+            workers[node] = Worker(actor.options(**wanted, scheduling_strategy=there).remote(), place)
+        grid = kind(workers)
         end.callback(grid.close)
         warm_up = grid.push_messages(Message(RecordDict(), node, MessageType.QUERY) for node in grid.get_node_ids())
 
@@ -66,10 +67,24 @@ def start(kind: type["RayGrid"], resources: Mapping[str, float], address: str | 
         yield connect
 
 
+class Place(NamedTuple):
+    """A machine of the cluster."""
+
+    machine: str  # its id in Ray
+    host: str  # its name
+
+
+class Worker(NamedTuple):
+    """An actor of Flower's simulation, and where it is."""
+
+    actor: Any
+    place: Place
+
+
 class RayGrid(OneRun):
     """A Grid whose nodes are workers, each an actor in a process of its own."""
 
-    def __init__(self, workers: dict[int, Any]) -> None:
+    def __init__(self, workers: Mapping[int, Worker]) -> None:
         super().__init__()
         self.workers = workers
         self.stop = threading.Event()
@@ -85,7 +100,7 @@ class RayGrid(OneRun):
             self._lent.clear()
         for name, arrays in message.content.array_records.items():
             message.content[name] = self._lend(arrays)
-        future = self.workers[node].run.remote(self.app(message), message, str(node), context(node))
+        future = self.workers[node].actor.run.remote(self.app(message), message, str(node), context(node))
         self._running[message.metadata.message_id] = (message, future)
 
     def app(self, message: Message) -> Callable[[], Callable[[Message, Context], Message]]:
@@ -123,8 +138,8 @@ class RayGrid(OneRun):
 
 
 def reason(error: ray.exceptions.RayTaskError) -> str:
-    """What was raised in a worker, without what Flower puts before it, twice."""
-    return str(error.cause).rpartition("Exception ClientAppException occurred. Message: ")[2]
+    """What was raised in a worker, without what Flower puts before it, twice, and Ray behind it."""
+    return str(error.cause).rpartition("Exception ClientAppException occurred. Message: ")[2].split("\ntraceback:")[0]
 
 
 class Lent(ArrayRecord):
@@ -196,10 +211,8 @@ def _shared_memory() -> dict[str, Any]:
     return options
 
 
-def _places(resources: Mapping[str, float]) -> list[str]:
-    """The machine of each worker, by its id in Ray, so many as fit. A share of a GPU is of one GPU, and Ray counts in
-    ten thousandths.
-    """
+def _places(resources: Mapping[str, float]) -> list[Place]:
+    """The places of as many workers as fit. A share of a GPU is of one GPU, and Ray counts in ten thousandths."""
     cpus, gpus = resources["num_cpus"], resources["num_gpus"]
 
     def fit(machine: dict[str, float]) -> int:
@@ -209,7 +222,8 @@ def _places(resources: Mapping[str, float]) -> list[str]:
         return min(by_cpu, int(has) * int(1 / gpus + 1e-6) if gpus < 1 else int(has / gpus))
 
     alive = [node for node in ray.nodes() if node["Alive"] and _listens(node)]
-    places = [node["NodeID"] for node in alive for _ in range(fit(node["Resources"]))]
+    found = [(Place(node["NodeID"], node["NodeManagerHostname"]), fit(node["Resources"])) for node in alive]
+    places = [place for place, count in found for _ in range(count)]
     if not places:
         raise ConfigError(f"engine.client_resources={dict(resources)}: no machine has that much")
     return places

@@ -8,7 +8,7 @@ Each file says whose state it is: of which client, after which round, of which r
 refused.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fl_bench.errors import Damaged
-from fl_bench.storage.files import write
 from fl_bench.storage.folder import OURS, is_number
 from fl_bench.storage.sealed import seal, unseal
 
@@ -57,8 +56,8 @@ class ClientStates:
         newest = {client: self._newest(client, before) for client in clients}
         return {f"{c}/{r}": np.fromfile(self._file(c, r), np.uint8) for c, r in newest.items() if r is not None}
 
-    def unpack(self, files: Files) -> None:
-        """Have here what another folder had: all of each file, or after a crash nothing."""
+    def unpack(self, files: Files, write: Callable[[Path, memoryview], object]) -> None:
+        """Have here what another folder had; `write` says how safely."""
         for name, content in files.items():
             client, round = map(int, name.split("/"))
             file = self._file(client, round)

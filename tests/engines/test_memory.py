@@ -112,17 +112,24 @@ def test_as_many_workers_as_ray_can_place(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         host, port = server.getsockname()
-        there = {"Alive": True, "NodeManagerAddress": host, "NodeManagerPort": port}
+        there = {"Alive": True, "NodeManagerHostname": "here", "NodeManagerAddress": host, "NodeManagerPort": port}
         nodes = [{"Resources": machine, "NodeID": str(k), **there} for k, machine in enumerate(machines)]
         monkeypatch.setattr("ray.nodes", lambda: nodes)
         places = ray_grid._places({"num_cpus": 1.0, "num_gpus": num_gpus})
-    assert [places.count(str(k)) for k in range(len(machines))] == expected
+    found = [place.machine for place in places]
+    assert [found.count(str(k)) for k in range(len(machines))] == expected
 
 
 def test_no_room_anywhere_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         host, port = server.getsockname()
-        node = {"Resources": {"CPU": 4.0}, "Alive": True, "NodeID": "a", "NodeManagerAddress": host}
+        node = {
+            "Resources": {"CPU": 4.0},
+            "Alive": True,
+            "NodeID": "a",
+            "NodeManagerHostname": "here",
+            "NodeManagerAddress": host,
+        }
         monkeypatch.setattr("ray.nodes", lambda: [node | {"NodeManagerPort": port}])
         assert len(ray_grid._places({"num_cpus": 1.0, "num_gpus": 0})) == 4
         with pytest.raises(ConfigError, match="no machine has that much"):
