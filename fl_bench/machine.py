@@ -60,6 +60,14 @@ def address_space() -> float:
     return float("inf") if limit == resource.RLIM_INFINITY else limit
 
 
+def identity(path: Path) -> tuple[str, int, int]:
+    """Which file or folder this is: equal for two processes only where both see the very same one, and on one machine
+    (Linux). Between machines that share a disk it differs: what one has written the other may not see at once.
+    """
+    boot, found = Path("/proc/sys/kernel/random/boot_id"), path.stat()
+    return boot.read_text() if boot.exists() else platform.node(), found.st_dev, found.st_ino
+
+
 @cache
 def package() -> tuple[str, str]:
     """What this package is, version and a digest of its code, and where."""

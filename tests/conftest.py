@@ -33,7 +33,7 @@ from fl_bench.config.schema import CONF
 from fl_bench.data import sources
 from fl_bench.network.clock import Network
 from fl_bench.runs.execute import execute
-from fl_bench.runs.scratch import LOCK
+from fl_bench.storage.temporary import LOCK
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "scripts"))

@@ -68,7 +68,7 @@ def test_only_engines_and_sweeps_import_ray() -> None:
         for f in modules()
         if any(n.split(".")[0] == "ray" or n.startswith("flwr.simulation") for n in imports(f))
     }
-    assert users == {"engines/cluster.py", "engines/ray_grid.py", "studies/workers.py"}
+    assert users == {"engines/cluster.py", "engines/cluster_grid.py", "engines/ray_grid.py", "studies/workers.py"}
 
 
 def test_only_one_verb_starts_hydras_jobs() -> None:

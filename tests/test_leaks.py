@@ -11,7 +11,7 @@ from pathlib import Path
 import conftest
 import pytest
 
-from fl_bench.runs.scratch import LOCK
+from fl_bench.storage.temporary import LOCK
 
 pytestmark = pytest.mark.alone  # what is left here on purpose, the tests beside it would see
 

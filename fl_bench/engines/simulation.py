@@ -22,7 +22,9 @@ LOG_BYTES = 2**24  # for the files of Ray itself
 
 @dataclass
 class Simulation(Engine):
-    """As many workers as the resources allow, each a process, on this machine or on a Ray cluster."""
+    """As many workers as the resources allow, each a process, on this machine or on a Ray cluster, whose machines need
+    share no disk.
+    """
 
     round_timeout_s: float | None
     max_restarts: int
@@ -60,9 +62,10 @@ class Simulation(Engine):
     def workers(self, scratch: Path) -> Iterator[Connect]:
         if not self.elsewhere:
             prepare(scratch)
-        from fl_bench.engines.ray_grid import start  # torch, Ray and Flower
+        from fl_bench.engines.cluster_grid import ClusterGrid  # torch, Ray and Flower
+        from fl_bench.engines.ray_grid import RayGrid, start
 
-        with start(self.resources, self.ray["address"]) as connect:
+        with start(ClusterGrid if self.elsewhere else RayGrid, self.resources, self.ray["address"]) as connect:
             yield connect
 
     def shrink(self) -> None:

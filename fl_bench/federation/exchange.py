@@ -13,7 +13,7 @@ from fl_bench.metrics import Mean, Summand
 from fl_bench.storage.buffers import contents, to_record
 from fl_bench.tallies import Tally
 
-RECORD, MODELS = "fl-bench", "models"  # the names of our records in a message
+RECORD, MODELS, STATES = "fl-bench", "models", "states"  # the names of our records in a message
 TOTAL = "total"  # the name of the summed update among the models of a report
 NOBODY = -1  # the client of an answer about the central test set
 

@@ -8,11 +8,12 @@ Each file says whose state it is: of which client, after which round, of which r
 refused.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fl_bench.errors import Damaged
@@ -21,12 +22,15 @@ from fl_bench.storage.sealed import seal, unseal
 
 State = dict[str, Tensor]
 Versions = dict[int, int]  # by client: the round of its state
+Files = dict[str, NDArray[np.uint8]]  # by `<client>/<round>`: the bytes of the file
 
 KEPT = 2  # checkpoints: the last but one is for when the last is damaged
 
 
 class ClientStates:
-    """The states of all clients in one folder, which every worker can reach."""
+    """The states of all clients in one folder. A worker that does not reach it has a folder of its own, and is sent
+    those that it needs.
+    """
 
     def __init__(self, folder: Path, run: str = "") -> None:
         self.folder = folder
@@ -36,8 +40,8 @@ class ClientStates:
 
     def read(self, client: int, before: int) -> State:
         """The client's state as it was before round `before`; empty where it has never kept anything."""
-        rounds = [round for round in self._rounds(client) if round < before]
-        return self._unseal(client, max(rounds)) if rounds else {}
+        newest = self._newest(client, before)
+        return {} if newest is None else self._unseal(client, newest)
 
     def write(self, client: int, round: int, state: State) -> None:
         """Keep a client's state after `round`: all of it, or after a crash nothing."""
@@ -46,6 +50,19 @@ class ClientStates:
         file = self._file(client, round)
         file.parent.mkdir(parents=True, exist_ok=True)
         seal(file, state, self._facts(client, round))
+
+    def pack(self, clients: Iterable[int], before: int) -> Files:
+        """What `read` would read of each of these clients, as it lies on disk."""
+        newest = {client: self._newest(client, before) for client in clients}
+        return {f"{c}/{r}": np.fromfile(self._file(c, r), np.uint8) for c, r in newest.items() if r is not None}
+
+    def unpack(self, files: Files, write: Callable[[Path, memoryview], object]) -> None:
+        """Have here what another folder had; `write` says how safely."""
+        for name, content in files.items():
+            client, round = map(int, name.split("/"))
+            file = self._file(client, round)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write(file, content.data)
 
     def commit(self, round: int, trained: Collection[int], drawn: Collection[int]) -> None:
         """End a round: those who `trained` have new states; of the others who were `drawn`, the old ones stand."""
@@ -96,6 +113,8 @@ class ClientStates:
     def _file(self, client: int, round: int) -> Path:
         return self.folder / str(client) / f"{round}.safetensors"
 
-    def _rounds(self, client: int) -> list[int]:
+    def _newest(self, client: int, before: int) -> int | None:
+        """The last round before `before` after which the client's state was kept."""
         files = (self.folder / str(client)).glob("*.safetensors")
-        return [int(file.stem) for file in files if is_number(file.stem)]
+        rounds = [int(file.stem) for file in files if is_number(file.stem)]
+        return max((round for round in rounds if round < before), default=None)

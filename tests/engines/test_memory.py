@@ -1,5 +1,6 @@
 """When a GPU has no room for all workers: half of them go on, and whoever found no room is repeated."""
 
+import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -100,23 +101,41 @@ def test_the_fraction_is_what_a_worker_needs(
 @pytest.mark.parametrize(
     ("machines", "num_gpus", "expected"),
     [
-        ([{"CPU": 4.0}, {"CPU": 2.0}], 0, 6),
-        ([{"CPU": 5.0, "GPU": 2.0}], 0.4, 4),  # a share is of one GPU: two fit on each
-        ([{"CPU": 60.0, "GPU": 1.0}], 1 / 49, 49),
-        ([{"CPU": 8.0, "GPU": 4.0}], 2, 2),
+        ([{"CPU": 4.0}, {"CPU": 2.0}], 0, [4, 2]),
+        ([{"CPU": 5.0, "GPU": 2.0}], 0.4, [4]),  # a share is of one GPU: two fit on each
+        ([{"CPU": 60.0, "GPU": 1.0}], 1 / 49, [49]),
+        ([{"CPU": 8.0, "GPU": 4.0}], 2, [2]),
     ],
 )
 def test_as_many_workers_as_ray_can_place(
-    machines: list[dict[str, float]], num_gpus: float, expected: int, monkeypatch: pytest.MonkeyPatch
+    machines: list[dict[str, float]], num_gpus: float, expected: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ray.nodes", lambda: [{"Resources": machine, "Alive": True} for machine in machines])
-    assert ray_grid._count_workers({"num_cpus": 1.0, "num_gpus": num_gpus}) == expected
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        host, port = server.getsockname()
+        there = {"Alive": True, "NodeManagerHostname": "here", "NodeManagerAddress": host, "NodeManagerPort": port}
+        nodes = [{"Resources": machine, "NodeID": str(k), **there} for k, machine in enumerate(machines)]
+        monkeypatch.setattr("ray.nodes", lambda: nodes)
+        places = ray_grid._places({"num_cpus": 1.0, "num_gpus": num_gpus})
+    found = [place.machine for place in places]
+    assert [found.count(str(k)) for k in range(len(machines))] == expected
 
 
 def test_no_room_anywhere_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ray.nodes", lambda: [{"Resources": {"CPU": 4.0}, "Alive": True}])
-    with pytest.raises(ConfigError, match="no machine has that much"):
-        ray_grid._count_workers({"num_cpus": 1.0, "num_gpus": 1.0})
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        host, port = server.getsockname()
+        node = {
+            "Resources": {"CPU": 4.0},
+            "Alive": True,
+            "NodeID": "a",
+            "NodeManagerHostname": "here",
+            "NodeManagerAddress": host,
+        }
+        monkeypatch.setattr("ray.nodes", lambda: [node | {"NodeManagerPort": port}])
+        assert len(ray_grid._places({"num_cpus": 1.0, "num_gpus": 0})) == 4
+        with pytest.raises(ConfigError, match="no machine has that much"):
+            ray_grid._places({"num_cpus": 1.0, "num_gpus": 1.0})
+    with pytest.raises(ConfigError, match="no machine has that much"):  # it has died, and Ray does not know yet
+        ray_grid._places({"num_cpus": 1.0, "num_gpus": 0})
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

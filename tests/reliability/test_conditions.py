@@ -37,7 +37,8 @@ from fl_bench.engines import ray_grid
 from fl_bench.engines.base import SHORT, Engine
 from fl_bench.errors import ConfigError
 from fl_bench.machine import package
-from fl_bench.runs.scratch import LOCK, LONGEST, MARK, scratch_folder
+from fl_bench.runs.scratch import LONGEST, scratch_folder
+from fl_bench.storage.temporary import LOCK, MARK
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.turn import Turn
 
@@ -157,7 +158,7 @@ def test_a_simulation_in_another_checkout_with_a_long_tmpdir(tmp_path: Path) -> 
 
 def test_a_worker_with_another_package_says_so() -> None:
     message = Message(RecordDict(), 1, MessageType.QUERY)
-    reply = ray_grid._app(("0.0 abc", "/elsewhere"))(message, Context(1, 1, {}, RecordDict(), {}))
+    reply = ray_grid.app_of(("0.0 abc", "/elsewhere"))(message, Context(1, 1, {}, RecordDict(), {}))
     assert reply.error.reason == (
         f"its fl-bench is {' in '.join(package())}, and that of the command is 0.0 abc in /elsewhere"
     )
