@@ -182,3 +182,10 @@ def writing_into(folder: Path) -> Iterator[None]:
         if getattr(error, "errno", None) in FULL or os.strerror(errno.ENOSPC) in str(error):
             raise OSError(number, os.strerror(number), str(folder)) from error
         raise
+
+
+def batches(rows: NDArray, size: int, generator: np.random.Generator) -> Iterator[NDArray]:
+    """Batches of rows without end; each epoch is shuffled anew, and its last batch may be short."""
+    while True:
+        order = generator.permutation(rows)
+        yield from np.split(order, range(size, len(order), size))

@@ -16,12 +16,11 @@ from fl_bench import rng
 from fl_bench.build import build
 from fl_bench.compression.base import Codec
 from fl_bench.config.paths import INIT
-from fl_bench.data.arrays import Columns, FederatedData
+from fl_bench.data.arrays import Columns, FederatedData, batches
 from fl_bench.data.augment import Augment, Chances
 from fl_bench.data.drift import Drift
 from fl_bench.data.partition import NOBODY, UNSEEN, Partition
 from fl_bench.data.split import validation_rows
-from fl_bench.errors import ConfigError
 from fl_bench.federation.channel import Channel
 from fl_bench.federation.parameters import FlatModel
 from fl_bench.federation.update import Diverged
@@ -239,36 +238,13 @@ class Trainer:
             return {}
         self.load(payload)
         measured = self.task.measure(self.flat.model, self.data)
-        self.declared(measured)
+        self.task.declared(measured)
         return measured
 
     def load(self, payload: Vector) -> None:
         """Turn the model into the server's, ready to be looked at."""
         self.flat.reset(torch.from_numpy(payload[: self.flat.layout.size]))
         self.flat.model.eval()
-
-    def metric_names(self) -> list[str]:
-        """What the task measures."""
-        batch = self.task.gather(self.data.test, np.arange(1), self.device)
-        names = list(self.task.score(self.flat.model.eval(), batch))
-        self.declared(names)
-        return names
-
-    def declared(self, names: Iterable[str]) -> None:
-        """Raise ConfigError where the task measures what it does not declare: nobody would know which way is better."""
-        if unknown := [name for name in names if name not in self.metrics]:
-            task = type(self.task).__name__
-            raise ConfigError(
-                f"task: {task} measures {unknown[0]} and does not declare it; {task}.metrics needs "
-                f'Metric("{unknown[0]}", better="lower"), or "higher"'
-            )
-
-    def learns(self, names: set[str]) -> bool:
-        """Whether the task's loss depends on any of these parameters."""
-        model = self.flat.model.eval()
-        loss, _ = self.task.objective(model, self.task.gather(self.data.train, np.arange(1), self.device))
-        parameters = [p for name, p in model.named_parameters() if name in names and p.requires_grad]
-        return any(part is not None for part in torch.autograd.grad(loss, parameters, allow_unused=True))
 
     def _turn(
         self,
@@ -320,10 +296,3 @@ def _named(prefix: str, metrics: Mapping[str, Summand]) -> dict[str, Summand]:
 
 
 trainer_in = lru_cache(maxsize=1)(Trainer)  # one experiment at a time in a process; its folder is its identity
-
-
-def batches(rows: NDArray, size: int, generator: np.random.Generator) -> Iterator[NDArray]:
-    """Batches of rows without end; each epoch is shuffled anew, and its last batch may be short."""
-    while True:
-        order = generator.permutation(rows)
-        yield from np.split(order, range(size, len(order), size))

@@ -14,8 +14,9 @@ from torch.func import functional_call, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fl_bench import rng
+from fl_bench.data.arrays import batches
 from fl_bench.errors import in_one_line
-from fl_bench.federation.local import Trained, Trainer, batches
+from fl_bench.federation.local import Trained, Trainer
 from fl_bench.metrics import Mean, merge
 from fl_bench.storage.states import State
 from fl_bench.strategies.turn import Turn

@@ -21,11 +21,12 @@ from torch import Tensor
 
 from fl_bench import rng
 from fl_bench.build import call, find_target
+from fl_bench.data.arrays import batches
 from fl_bench.engines.base import Connect
 from fl_bench.engines.inline import Inline
 from fl_bench.engines.inline_grid import InlineGrid
 from fl_bench.errors import ConfigError, in_one_line
-from fl_bench.federation.local import PRIVATE, Trainer, batches
+from fl_bench.federation.local import PRIVATE, Trainer
 from fl_bench.runs.kit import TELLING, Compose, Failed, Kit, Runs, Unfit, aggregations
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.layers import is_statistic

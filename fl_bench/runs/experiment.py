@@ -98,7 +98,7 @@ def make_fleet(experiment: Experiment, grid: Grid, together: int = 1) -> Fleet:
 def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
     """Raise ConfigError for parts that do not fit together, before any round begins."""
     trainer.algorithm.suit(trainer.task)
-    trainer.metric_names()  # which refuses what the task does not declare
+    _metric_names(trainer)  # which refuses what the task does not declare
     _check_augment(trainer)
     _say_what_stays(trainer)
     if cfg.model.init is not None and isinstance(trainer.task, Classifier):
@@ -109,7 +109,7 @@ def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
             "compression: may lengthen updates that clients have clipped for differential privacy; with a lossy one, "
             "let the server clip: strategy=dp_server_fixed or dp_server_adaptive"
         )
-    if trainer.personal and not trainer.learns(trainer.personal):
+    if trainer.personal and not _learns(trainer, trainer.personal):
         raise ConfigError(
             f"strategy: the layers that it keeps at the clients, such as {min(trainer.personal)}, take no part in the "
             f"loss of task {type(trainer.task).__name__}; name others, for example as strategy.personal_layers=[...]"
@@ -142,10 +142,26 @@ def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
     if wanted := getattr(strategy, "client_metrics", ()):
         if not cfg.evaluate.clients:
             raise ConfigError("evaluate.clients=false: this strategy aggregates clients' metrics and needs true")
-        known = trainer.metric_names()
+        known = _metric_names(trainer)
         for name in wanted:
             if name not in known:
                 raise ConfigError(f"strategy.metrics: clients do not report {name}; they report {', '.join(known)}")
+
+
+def _metric_names(trainer: Trainer) -> list[str]:
+    """What the task measures. Raises ConfigError where it does not declare it."""
+    batch = trainer.task.gather(trainer.data.test, np.arange(1), trainer.device)
+    names = list(trainer.task.score(trainer.flat.model.eval(), batch))
+    trainer.task.declared(names)
+    return names
+
+
+def _learns(trainer: Trainer, names: set[str]) -> bool:
+    """Whether the task's loss depends on any of these parameters."""
+    model = trainer.flat.model.eval()
+    loss, _ = trainer.task.objective(model, trainer.task.gather(trainer.data.train, np.arange(1), trainer.device))
+    parameters = [p for name, p in model.named_parameters() if name in names and p.requires_grad]
+    return any(part is not None for part in torch.autograd.grad(loss, parameters, allow_unused=True))
 
 
 def validates(cfg: DictConfig) -> bool:
@@ -204,7 +220,7 @@ def _check_batches_of_one(trainer: Trainer) -> None:
 
 def _check_metric(key: str, metric: str, cfg: DictConfig, trainer: Trainer) -> None:
     """Raise ConfigError where the run does not measure what `key` names."""
-    names = trainer.metric_names()
+    names = _metric_names(trainer)
     tested = names if trainer.test_batches else []
     known = [f"test_{name}" for name in (*tested, *trainer.measure(trainer.untrained()))]
     known += [f"client_{name}" for name in names] if cfg.evaluate.clients else []

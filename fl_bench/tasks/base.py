@@ -1,7 +1,7 @@
 """What every task is made of; a new one overrides what it does differently."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fl_bench.build import call, nearest
-from fl_bench.data import sources
 from fl_bench.data.arrays import Columns, FederatedData
 from fl_bench.errors import ConfigError
 from fl_bench.metrics import Mean, Metric, Summand, merge
@@ -133,6 +132,15 @@ class Task(ABC):
         if names:
             wish = f"are of classifiers, and {type(self).__name__} is none; use evaluate.metrics=[]"
             raise ConfigError(f"evaluate.metrics=[{','.join(names)}]: {wish}")
+
+    def declared(self, names: Iterable[str]) -> None:
+        """Raise ConfigError where `metrics` lacks one of these: nobody would know which way it gets better."""
+        if unknown := [name for name in names if name not in {metric.name for metric in self.metrics}]:
+            task = type(self).__name__
+            raise ConfigError(
+                f"task: {task} measures {unknown[0]} and does not declare it; {task}.metrics needs "
+                f'Metric("{unknown[0]}", better="lower"), or "higher"'
+            )
 
     def score(self, model: nn.Module, batch: Batch) -> Mapping[str, Summand]:
         """The metrics of a model in evaluation mode on one batch."""
@@ -287,26 +295,3 @@ class ImageClassifier(Classifier):
         # Normalised after the gather, so that uint8 is all that is stored and moved.
         scores: Tensor = model(batch["x"].float().div_(255).sub_(self.mean).div_(self.std))
         return scores
-
-
-class ColourImages(ByName, ImageClassifier):
-    """Images of colours, pixels from -1 to 1; by default real digits on real photos."""
-
-    mean = 0.5
-    std = 0.5
-    channels_last = True
-
-    def load_embedded(self, folder: Path) -> FederatedData:
-        """Real digits on real photos, 4,000 to train and 1,000 to test, [3, 32, 32]."""
-        return sources.digits_on_photos(copies=1)
-
-    def load_synthetic(self, folder: Path, num_samples: int) -> FederatedData:
-        """Generated images [3, 32, 32]."""
-        return sources.synthetic(folder, num_samples, (3, 32, 32))
-
-    def figures(self, model: nn.Module, data: FederatedData, folder: Path) -> None:
-        from fl_bench.results import pictures  # matplotlib: not in the workers
-
-        predicted = self.predict(model, data)
-        pictures.predictions(folder, data, predicted)
-        pictures.confusion(folder, data, predicted)

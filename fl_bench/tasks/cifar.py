@@ -5,7 +5,7 @@ from pathlib import Path
 from fl_bench.data import sources
 from fl_bench.data.arrays import FederatedData
 from fl_bench.errors import ConfigError
-from fl_bench.tasks.base import ColourImages
+from fl_bench.tasks.colours import ColourImages
 
 
 class Cifar(ColourImages):

@@ -9,7 +9,7 @@ from fl_bench.data.arrays import FederatedData
 from fl_bench.data.labelled import image_folders
 from fl_bench.data.leaf import leaf_images
 from fl_bench.errors import ConfigError
-from fl_bench.tasks.base import ColourImages
+from fl_bench.tasks.colours import ColourImages
 
 
 class Images(hugging.FromDataSets, ColourImages):

@@ -6,7 +6,7 @@ import numpy as np
 from torch import nn
 from turns import make_turn
 
-from fl_bench.federation.local import batches
+from fl_bench.data.arrays import batches
 from fl_bench.strategies.turn import Turn
 
 ROWS = np.arange(100, 110)

@@ -15,8 +15,8 @@ from turns import LOCAL, Toy, make_turn
 
 from fl_bench import rng
 from fl_bench.build import build
+from fl_bench.data.arrays import batches
 from fl_bench.errors import ConfigError
-from fl_bench.federation.local import batches
 from fl_bench.runs.prepare import prepare
 from fl_bench.tasks.base import Task
 from fl_bench.tasks.rates import of_round

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 from fl_bench import rng
+from fl_bench.data.arrays import batches as endless
 from fl_bench.data.partition import Partition, iid
 from fl_bench.data.sources import digits
-from fl_bench.federation.local import batches as endless
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.turn import Turn
 
