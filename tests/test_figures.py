@@ -32,6 +32,18 @@ def make_run(folder: Path, metrics: str, partition: str, num_clients: int, class
     figures.draw(folder, num_clients, classes)
 
 
+def test_images_stand_in_a_grid_under_their_words(tmp_path: Path, drawn: dict[str, Figure]) -> None:
+    images = np.arange(42, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 5, 10), np.uint8)
+    data = FederatedData({}, {"x": images, "y": np.zeros(42, np.int64)}, ("a", "b"))
+    pictures.predictions(tmp_path, data, (np.arange(42) == 41).astype(np.int64))
+    axes = drawn["predictions"].axes[0]
+    sheet = axes.images[0].get_array()
+    assert sheet is not None
+    assert sheet.shape[:2] == (60, 96)  # tiles of 12, room for a word over an image of at most 10
+    assert [int(sheet[y, x].item()) for y, x in ((7, 1), (11, 10), (6, 1), (7, 13), (59, 94))] == [0, 0, 255, 1, 41]
+    assert [(text.get_text(), text.get_color()) for text in axes.texts[-2:]] == [("a", "black"), ("a, not b", "red")]
+
+
 NOBODY = "round,test_loss,clients_sampled,clients_ok,clients_dropped\n0,1.0,,,\n1,1.0,4,1,3\n2,1.0,4,4,0\n"
 NAMES = ("worst", "NA", "2", "best", "nobody's")
 

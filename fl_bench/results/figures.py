@@ -45,6 +45,7 @@ def save(figure: Figure, folder: Path, name: str) -> None:
     with warnings.catch_warnings(), matplotlib.rc_context({"pdf.fonttype": 42}):  # publishers refuse the default fonts
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a letter that the font lacks is drawn as a box
         figure.savefig(folder / f"{name}.png", dpi=120)
+        figure.set_layout_engine("none")  # everything has its place by now
         figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
 
 

@@ -97,7 +97,8 @@ def execute(
         if not made.trainer.private:  # there is a whole model
             made.trainer.task.tables(made.trainer.flat.model, made.trainer.data, folder)
         if cfg.figures:
-            _draw(made)
+            with _no_garbage():
+                _draw(made)
         rows, best = store.tables.rows("metrics"), journal.record["best"]
         journal.record["published"] = beside = published.compare(cfg, origin, rows, best, made.trainer.metrics)
         journal.end(0)
@@ -254,7 +255,7 @@ def _draw(made: Experiment) -> None:
 
 @contextmanager
 def _no_garbage() -> Iterator[None]:
-    """Some of Flower's strategies collect garbage for every client: not all of torch each time."""
+    """Garbage is collected often, by some of Flower's strategies and by figures: not from all of torch each time."""
     gc.freeze()
     try:
         yield
