@@ -11,6 +11,7 @@ PACKAGE = Path(fl_bench.__file__).parent
 FLOORS = [
     ["cli"],
     ["commands"],
+    ["studies"],
     ["runs"],
     ["engines", "observers"],
     ["federation"],
