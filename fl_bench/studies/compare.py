@@ -60,7 +60,7 @@ def compare(
     counted = first[first["value"].notna()]
     differences = pd.DataFrame(_rows(counted, baseline, better))
     if not differences["pairs"].any():
-        raise ConfigError(_nothing_to_compare(counted, baseline))
+        raise ConfigError(_nothing_to_compare(counted, baseline, metric))
     differences["p_holm"] = statistics.holm(differences["p"])
     differences["verdict"] = [_verdict(row, baseline, better) for row in differences.itertuples()]
     across, said_across = _across(counted, baseline)
@@ -170,6 +170,7 @@ def _notes(study: Study, runs: pd.DataFrame, baseline: str, differences: pd.Data
         yield f"{metric}: the runs do not say which way it gets better, so no target is looked for"
     for run in runs[runs["value"].isna()].itertuples():
         yield f"{run.folder}: left out, as {metric} is no number at its last round"
+    row: Any
     for row in differences[differences["arm"] != baseline].itertuples():
         here = runs[(runs["setting"] == row.setting) & runs["value"].notna()]
         where = f"{row.arm}{' with ' if row.setting else ''}{row.setting}"
@@ -178,7 +179,7 @@ def _notes(study: Study, runs: pd.DataFrame, baseline: str, differences: pd.Data
             yield f"{where}: no pair with {baseline} of seed {', '.join(map(str, alone))}"
         if row.pairs == 1:
             yield f"{where}: one pair only, so there is neither an interval nor a p"
-        elif row.pairs and row.p != row.p:  # NaN
+        elif row.pairs and np.isnan(row.p):
             yield f"{where}: all differences are {row.difference:.4g}, so nothing is known of their spread: no p"
         both = ours.add_suffix("_a").join(base, how="inner")
         if (both["data_digest_a"] != both["data_digest"]).any():
@@ -189,7 +190,12 @@ def _notes(study: Study, runs: pd.DataFrame, baseline: str, differences: pd.Data
         yield f"{skipped.folder}: left out: {skipped.why}"
 
 
-def _nothing_to_compare(counted: pd.DataFrame, baseline: str) -> str:
+def _nothing_to_compare(counted: pd.DataFrame, baseline: str, metric: str) -> str:
+    arms = counted["arm"].unique().tolist()
+    if len(arms) == 1 or baseline not in arms:
+        return (
+            f"--metric {metric}: only {', '.join(arms)} has a number at the last round; others may have other metrics"
+        )
     shared = counted.groupby("setting")["arm"].nunique().max() > 1
     why = (
         f"has a pair with the baseline {baseline}, of the same seed and partition"

@@ -161,7 +161,7 @@ def _cell(words: str) -> str:
 
 
 def latex(comparison: Comparison) -> str:
-    r"""A table environment for each table, for a document with \usepackage{booktabs}; notes are comments."""
+    r"""A table* environment for each table, for a document with \usepackage{booktabs}; notes are comments."""
     captions = " ".join(map(_tex, comparison.captions))
     lines = [line for table in tables_of(comparison) for line in _latex(table)]
     lines.insert(2, rf"\caption{{{captions}}}")
@@ -169,8 +169,8 @@ def latex(comparison: Comparison) -> str:
 
 
 def _latex(table: Table) -> Iterator[str]:
-    yield r"\begin{table}"
-    yield r"\centering\small"
+    yield r"\begin{table*}"
+    yield r"\centering\footnotesize\setlength{\tabcolsep}{3pt}"
     yield rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}"
     yield r"\toprule"
     yield _tex_row(table.header)
@@ -181,7 +181,7 @@ def _latex(table: Table) -> Iterator[str]:
         yield from map(_tex_row, rows)
     yield r"\bottomrule"
     yield r"\end{tabular}"
-    yield r"\end{table}"
+    yield r"\end{table*}"
 
 
 def _tex_row(cells: Sequence[str]) -> str:

@@ -162,6 +162,9 @@ def test_what_cannot_be_compared(tmp_path: Path) -> None:
         compare(load([tmp_path / "a" / "fedavg0", tmp_path / "b"]))
     with pytest.raises(ConfigError, match="no run of another arm has a pair with the baseline fedavg"):
         compare(load([tmp_path / "a" / "fedavg0", tmp_path / "a" / "scaffold1"]))
+    make_run(tmp_path / "none", [0.1, ""], "strategy=fedper")  # it has no global model
+    with pytest.raises(ConfigError, match="--metric test_accuracy: only fedavg has a number at the last round"):
+        compare(load([tmp_path / "a" / "fedavg0", tmp_path / "none"]))
     make_run(tmp_path / "c", [0.1, 0.2], "strategy=scaffold", metric="loss")
     with pytest.raises(ConfigError, match="--metric: name one, as the runs have test_accuracy and test_loss"):
         compare(load([tmp_path / "a", tmp_path / "c"]))

@@ -56,6 +56,15 @@ def test_arms_and_settings(tmp_path: Path) -> None:
         load([tmp_path], ["partition.alpa"])
 
 
+def test_a_key_that_makes_no_arm_does_where_it_is_named(tmp_path: Path) -> None:
+    for threads in (1, 2):
+        make_run(tmp_path / f"{threads}", [0.1], f"engine.threads={threads}")
+    assert load([tmp_path], ["engine"]).runs["arm"].tolist() == ["engine.threads=1", "engine.threads=2"]
+    study = load([tmp_path])
+    assert study.runs["arm"].tolist() == ["fedavg"]
+    assert study.skipped[0].why == f"has the words of {tmp_path}/1, but engine.threads is 2 and not 1"
+
+
 def test_as_few_keys_as_tell_the_arms_apart(tmp_path: Path) -> None:
     for i, word in enumerate(("weighting=examples", "weighting=uniform", "local.optimizer.name=SGD")):
         make_run(tmp_path / f"{i}", [0.1], word, f"seed={i}")

@@ -7,6 +7,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from conftest import forked
 from made import make_run
 from test_compare import answer, make_study
 
@@ -25,6 +26,16 @@ def test_text_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert lines[3].startswith("scaffold  3  0.6300 ± 0.2277  +0.0300 ± 0.0497  0.122  0.122  0.250  1.00  1.50     6")
     assert lines[3].endswith("not shown")
     assert max(map(len, lines)) <= 100
+
+
+def test_a_sweep_of_real_runs(tmp_path: Path) -> None:
+    words = ("strategy=fedavg,scaffold", "seed=0,1", "num_rounds=2", "engine=inline", "figures=false")
+    assert forked("-m", *words, f"hydra.sweep.dir={tmp_path / 'sweep'}", cwd=tmp_path).returncode == 0
+    done = forked("compare", "sweep", "--metric", "test_loss", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split()[:2] for line in done.stdout.splitlines()[2:4]] == [["fedavg", "2"], ["scaffold", "2"]]
+    assert "test_loss (lower is better) at the last round" in done.stdout
+    assert "note:" not in done.stdout
 
 
 def test_long_names_are_folded(tmp_path: Path) -> None:
