@@ -5,6 +5,7 @@ The workers are the actors of Flower's simulation. Its own loop around them is n
 """
 
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
