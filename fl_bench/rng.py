@@ -26,6 +26,8 @@ def seed_torch(seed: int, purpose: str, round: int = 0, client: int = 0) -> None
 
 def torch_states() -> list[bytes]:
     """Where the generators are that `seed_torch` seeds: whoever draws from them changes it."""
+    import torch
+
     on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     return [state.numpy().tobytes() for state in (torch.default_generator.get_state(), *on_gpus)]
 
