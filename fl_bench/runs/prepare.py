@@ -1,6 +1,7 @@
 """What a run's workers read: its config, the data and the partition, written once; and what identifies them."""
 
 import inspect
+import os
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -14,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fl_bench import rng
 from fl_bench.build import call, find_target
-from fl_bench.config.paths import INIT, initial_model
+from fl_bench.config.paths import INIT, SHARED, initial_model
 from fl_bench.config.rules import AUTO_CLIENTS, require
 from fl_bench.data.arrays import FederatedData, rows_of
 from fl_bench.data.cache import kept, key_of
@@ -73,9 +74,9 @@ def _say_what_wins(
 
 
 def _loaded(cfg: DictConfig, task: Task, folder: Path) -> FederatedData:
-    """The data as the task loads them, or as an earlier run has kept them in `data.cache`."""
+    """The data as the task loads them, or as an earlier run, or cell of this sweep, has kept them."""
     load = partial(task.load, cfg.data)
-    if cfg.data.cache is None:
+    if (cache := cfg.data.cache or os.environ.get(SHARED)) is None:
         return load(folder)
     nodes: list[Any] = [OmegaConf.to_container(node, resolve=True) for node in (cfg.task, cfg.data)]
     about = {
@@ -85,7 +86,7 @@ def _loaded(cfg: DictConfig, task: Task, folder: Path) -> FederatedData:
         "code": (package()[0], digest_of(Path(inspect.getfile(type(task))))),
         "versions": describe()["versions"],
     }
-    return kept(Path(cfg.data.cache), key_of(about), cfg.seed, folder, load)
+    return kept(Path(cache), key_of(about), cfg.seed, folder, load)
 
 
 def _drawn_unseen(cfg: DictConfig, num_clients: int) -> NDArray[np.int64]:

@@ -1,6 +1,7 @@
 """Hydra's part of a sweep whose cells run side by side: hydra/launcher=parallel, which sweeps have by default."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from fl_bench.config.compose import options, with_option
+from fl_bench.config.paths import SHARED
 from fl_bench.engines.simulation import prepare
 from fl_bench.errors import ConfigError, FlBenchError, Interrupted, refuse
 from fl_bench.machine import num_cpus
@@ -103,6 +105,7 @@ class Parallel(Launcher):
     def _on_ray(self, jobs: dict[int, Sequence[str]], parallel: int, scratch: Path) -> list[tuple[str, int]]:
         if (address := _address(self.config)) is None:
             prepare(scratch)
+            os.environ[SHARED] = str(scratch / "data")  # which the workers inherit
         from fl_bench.studies.workers import Pool  # Ray: a second; it reads its settings when it is imported
 
         with Pool(self.sweep, parallel, address) as pool:  # which import torch while the cells are composed here
