@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -128,7 +129,7 @@ def an_arm_is_hidden_and_shown(study: Path, page: Page) -> None:
     assert page.js("document.querySelectorAll('#curves .curve').length") == 3
 
 
-def column(page: Page, table: str, number: int) -> list[str]:
+def column(page: Page, table: str, number: int) -> Any:
     return page.js(f"[...document.querySelectorAll('#{table} tbody tr')].map(r => r.cells[{number}].textContent)")
 
 
