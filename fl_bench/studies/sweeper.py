@@ -9,6 +9,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from fl_bench.errors import plain
 from fl_bench.studies.sweep import SWEEP
 
 
@@ -32,4 +33,6 @@ class Grid(Sweeper):
         overrides = OverridesParser.create(self.context.config_loader).parse_overrides(arguments)
         (cells,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
         jobs = [[*arm, *cell] for arm in self.arms or [[]] for cell in cells]
-        return [returned.return_value for returned in self.launch(jobs, initial_job_idx=0)]
+        ended = self.launch(jobs, initial_job_idx=0)
+        print(plain(folder))
+        return [returned.return_value for returned in ended]
