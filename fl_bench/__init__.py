@@ -1,9 +1,8 @@
 """fl-bench: federated-learning experiments from one command line, or from Python: see docs/python.md."""
 
-import importlib
 import os
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # which is what type checkers go by; typing is not imported for it
 if TYPE_CHECKING:
     from fl_bench.api.run import Run, run
     from fl_bench.api.study import Study, load, sweep
@@ -27,9 +26,11 @@ _MODULES = {"api.run": ("Run", "run"), "api.study": ("Study", "load", "sweep"), 
 
 def __getattr__(name: str) -> object:
     """A public name, imported when it is first used: pandas would take half a second of every command and worker."""
+    from importlib import import_module
+
     for module, names in _MODULES.items():
         if name in names:
-            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+            return getattr(import_module(f"{__name__}.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
