@@ -4,7 +4,6 @@ import random
 from zlib import crc32
 
 import numpy as np
-import torch
 
 
 def generator(seed: int, purpose: str, round: int = 0, client: int = 0) -> np.random.Generator:
@@ -17,6 +16,8 @@ def seed_torch(seed: int, purpose: str, round: int = 0, client: int = 0) -> None
 
     torch.manual_seed would format a traceback each time for the GPUs that are not: a millisecond.
     """
+    import torch  # here, as verbs that train nothing draw too, and torch takes a second to import
+
     value = _integer(seed, purpose, round, client)
     torch.default_generator.manual_seed(value)
     if torch.cuda.is_initialized():

@@ -12,7 +12,7 @@ import pandas as pd
 
 from fl_bench.build import nearest
 from fl_bench.config.changes import apart, flat, matters, shown
-from fl_bench.config.compose import GROUPS
+from fl_bench.config.compose import GROUPS, Choices
 from fl_bench.config.origin import Origin
 from fl_bench.config.paths import PATHS
 from fl_bench.errors import ConfigError, Damaged, FlBenchError
@@ -88,11 +88,11 @@ def load(folders: Sequence[Path], by: Sequence[str] = ()) -> Study:
         raise ConfigError(f"{' '.join(map(str, folders))}: there is no finished run below: {first}")
     rows = [_row(folder, record, table) for (folder, record), table in zip(records.items(), tables, strict=True)]
     values = _values(list(records.values()))
-    twice = _repeated(records, values)
+    twice = _repeated(records, values[[key for key in map(str, values) if _is_of(key, by) or not _is_of(key, IGNORED)]])
     kept = [i for i, folder in enumerate(records) if folder not in twice]
     runs, values = pd.DataFrame([rows[i] for i in kept]), values.iloc[kept].reset_index(drop=True)
     rounds = pd.concat([tables[i].assign(run=run) for run, i in enumerate(kept)], ignore_index=True)
-    better = _better(rounds.columns, [records[folder] for folder in runs["folder"]])
+    better = _better(list(rounds.columns), [records[folder] for folder in runs["folder"]])
     skipped += [Skipped(folder, why) for folder, why in twice.items()]
     return Study(pd.concat([runs, _labels(values, by), values], axis=1), rounds, better, skipped)
 
@@ -130,7 +130,10 @@ def _rounds(folder: Path) -> pd.DataFrame:
         table, timing = (pd.read_csv(folder / name) for name in ("metrics.csv", "timing.csv"))
         costs = table.reindex(columns=["bytes_down", "bytes_up"]).fillna(0).sum(axis=1).cumsum()
         seconds = timing.set_index("round").filter(like="_seconds").sum(axis=1).cumsum()
-        wall, virtual = table["round"].map(seconds), table.reindex(columns=["virtual_seconds"]).ffill().fillna(0.0)
+        wall, virtual = (
+            table["round"].map(seconds),
+            table.reindex(columns=["virtual_seconds"])["virtual_seconds"].ffill().fillna(0.0),
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise Damaged(f"is damaged: metrics.csv or timing.csv cannot be read: {error}") from None
     if table.empty:
@@ -168,7 +171,8 @@ def _values(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def _group(record: Mapping[str, Any], group: str) -> str | None:
-    return record.get("choices", {}).get(group)
+    choices: Choices = record.get("choices", {})
+    return choices.get(group)
 
 
 def _at(config: Any, key: str) -> Any:
@@ -186,12 +190,12 @@ def _is_of(key: str, names: Sequence[str]) -> bool:
     return any(key == name or key.startswith((f"{name}.", f"{name}/")) for name in names)
 
 
-def _repeated(records: Mapping[str, Mapping[str, Any]], values: pd.DataFrame) -> dict[str, str]:
+def _repeated(records: Mapping[str, Mapping[str, Any]], words: pd.DataFrame) -> dict[str, str]:
     """By folder why a run does not count, of those with the words and the seed of an earlier one."""
     first: dict[tuple, str] = {}
     why: dict[str, str] = {}
-    words = values[[key for key in values if not _is_of(key, IGNORED)]].itertuples(index=False, name=None)
-    for (folder, record), row in zip(records.items(), words, strict=True):
+    rows = words.itertuples(index=False, name=None)
+    for (folder, record), row in zip(records.items(), rows, strict=True):
         other = first.setdefault((*row, record["config"].get("seed")), folder)
         if other == folder:
             continue
@@ -209,9 +213,9 @@ def _matters(key: str) -> bool:
 def _labels(values: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """The columns arm, setting and also."""
     for key in by:
-        if not any(_is_of(column, [key]) for column in values):
+        if not any(_is_of(column, [key]) for column in map(str, values)):
             raise ConfigError(f"--by {key}: no run has such a key; {nearest(key, values.columns)}")
-    vary = [key for key in values if values[key].nunique(dropna=False) > 1]
+    vary = [key for key in map(str, values) if values[key].nunique(dropna=False) > 1]
     counts = [key for key in vary if not _is_of(key, IGNORED)]
     arms = [key for key in vary if _is_of(key, by)] or [key for key in counts if not (by or _is_setting(key))]
     settings = [key for key in counts if key not in arms]

@@ -19,7 +19,7 @@ from fl_bench.config.compose import GROUPS, MAIN, options
 from fl_bench.config.origin import Origin
 from fl_bench.errors import ConfigError
 
-VERBS = {"check", "evaluate", "help", "list", "replay", "rerun", "resume", "run", "verify"}
+VERBS = {"check", "compare", "evaluate", "help", "list", "replay", "rerun", "resume", "run", "verify"}
 
 
 def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -74,8 +74,11 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "line"),
     [
         (["lsit"], "lsit: is neither a verb nor key=value; did you mean list?"),
-        (["xyzzy"], "xyzzy: is neither a verb nor key=value; known: check, evaluate, export, help, "),
-        (["seed=1", "xyzzy"], "xyzzy: is neither a verb nor key=value; known: check, evaluate, export, help, "),
+        (["xyzzy"], "xyzzy: is neither a verb nor key=value; known: check, compare, evaluate, export, help, "),
+        (
+            ["seed=1", "xyzzy"],
+            "xyzzy: is neither a verb nor key=value; known: check, compare, evaluate, export, help, ",
+        ),
         (["_common"], "_common: is neither a verb nor key=value; "),
         (["help", "lsit"], "lsit: is neither a verb nor key=value; did you mean list?"),
         (["verify", "a"], "the following arguments are required: run_b; fl-bench verify --help says more"),

@@ -19,8 +19,8 @@ def make_run(folder: Path, values: Sequence[float | str], *words: str, metric: s
     choices = {"strategy": "fedavg", "task": "mnist"}
     choices |= {name: overrides.pop(name) for name in ("strategy", "task", "partition") if name in overrides}
     seed = int(overrides.pop("seed", "0"))
-    config: Any = OmegaConf.from_dotlist([f"{key}={value}" for key, value in overrides.items()])
-    config = {"num_rounds": len(values) - 1, "targets": [], **OmegaConf.to_container(config), "seed": seed}
+    given: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"{key}={value}" for key, value in overrides.items()]))
+    config: dict[str, Any] = {"num_rounds": len(values) - 1, "targets": [], **given, "seed": seed}
     config["target_metric"] = f"test_{metric}"
     rows = [(i, value, BYTES if i else "", BYTES if i else "", i / 2) for i, value in enumerate(values)]
     header = ("round", f"test_{metric}", "bytes_down", "bytes_up", "virtual_seconds")

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Launch
@@ -63,7 +64,7 @@ def test_as_few_keys_as_tell_the_arms_apart(tmp_path: Path) -> None:
 
 
 def test_what_does_not_count(tmp_path: Path) -> None:
-    def make(name: str, seed: int, **more: object) -> Path:
+    def make(name: str, seed: int, **more: Any) -> Path:
         return make_run(tmp_path / "study" / name, [0.1, 0.2], f"seed={seed}", **more)
 
     first = make("1", 0)

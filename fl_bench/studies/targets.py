@@ -1,0 +1,64 @@
+"""What it costs to come to a value, and in all."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from fl_bench.studies.statistics import EQUAL
+from fl_bench.studies.study import Study
+
+COSTS = {"round": "rounds_to", "bytes": "bytes_to", "virtual_seconds": "virtual_seconds_to"}
+ARM = ["setting", "arm", "also"]
+WHOLE = ("bytes", "virtual_seconds", "wall_seconds")
+Targets = Mapping[str, Sequence[float]]  # by setting
+
+
+def targets_of(
+    study: Study, counted: pd.DataFrame, metric: str, baseline: str, target: float | None
+) -> tuple[Targets, str]:
+    """The values to come to in each setting, and a sentence that says whence they are."""
+    settings = counted["setting"].unique()
+    named = {value for text in counted["targets"].dropna() for value in json.loads(text)}
+    if target is not None:
+        return {setting: [target] for setting in settings}, f"Target: {target:g}, as --target says.{_MEDIANS}"
+    if named and (counted["target_metric"] == metric).all():
+        return {setting: sorted(named) for setting in settings}, f"Targets: those of the config.{_MEDIANS}"
+    ends = study.rounds.groupby("run")[metric].last().reindex(counted.index)[counted["arm"] == baseline]
+    means = ends.groupby(counted["setting"]).mean()
+    sentence = f"Target: the mean at which {baseline} ends in the setting.{_MEDIANS}"
+    return {str(setting): [float(mean)] for setting, mean in means.items()}, sentence
+
+
+_MEDIANS = " Costs up to it are medians over runs, in which a run that never reaches it counts as the last."
+
+
+def costs_of(study: Study, counted: pd.DataFrame, metric: str, better: str | None, targets: Targets) -> pd.DataFrame:
+    """A row for each setting, arm and target.
+
+    setting, arm, also, runs, target, reached (by how many runs), rounds_to, bytes_to and virtual_seconds_to (medians,
+    infinite where the middle run never reaches it), and bytes, virtual_seconds and wall_seconds of whole runs (means).
+    Without a direction of the metric, or a baseline in the setting, target is NaN.
+    """
+    rows = []
+    tables = dict(iter(study.rounds.groupby("run")))
+    arms = (
+        (key, runs) for _, here in counted.groupby("setting", sort=False) for key, runs in here.groupby(ARM, sort=False)
+    )
+    for (setting, arm, also), runs in arms:
+        row = {"setting": setting, "arm": arm, "also": also, "runs": len(runs)}
+        row |= {name: float(runs[name].mean()) for name in WHOLE}
+        for target in targets.get(str(setting), [np.nan]) if better else [np.nan]:
+            first = pd.DataFrame([_first(tables[run], metric, better, target) for run in runs.index])
+            reached = int(np.isfinite(first["round"]).sum())
+            middle = {COSTS[name]: float(first[name].median()) for name in COSTS}
+            rows.append(row | {"target": target, "reached": reached} | middle)
+    return pd.DataFrame(rows)
+
+
+def _first(table: pd.DataFrame, metric: str, better: str | None, target: float) -> dict[str, float]:
+    """The round, and the costs up to its end, in which a run first is at the target; infinite where it never is."""
+    slack = EQUAL * abs(target)  # a mean of equal numbers may be a rounding away from them
+    there = table[table[metric] <= target + slack] if better == "lower" else table[table[metric] >= target - slack]
+    return {name: float(there[name].iloc[0]) if len(there) else np.inf for name in COSTS}
