@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT, Launch, environment, leftovers
@@ -156,3 +157,40 @@ def test_what_a_run_has_not_is_said(tmp_path: Path) -> None:
     with pytest.raises(fl_bench.ConfigError, match=r"has no metrics\.csv: no round has ended"):
         run.metrics  # noqa: B018
     assert "local.lr=&lt;b&gt;" in run._repr_html_()
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> fl_bench.Study:
+    """Two strategies with three seeds: scaffold ends 0.1, 0.2 and 0.3 higher."""
+    for seed in range(3):
+        for strategy, last in (("fedavg", 0.5), ("scaffold", 0.6 + seed / 10)):
+            make_run(tmp_path / "s" / f"{strategy}{seed}", [0.1, last], f"strategy={strategy}", f"seed={seed}")
+    return fl_bench.load(tmp_path / "s")
+
+
+def test_a_study_answers(study: fl_bench.Study) -> None:
+    answer = study.compare(baseline="fedavg")
+    assert answer.differences["difference"].tolist()[1] == pytest.approx(0.2)
+    assert study.table(baseline="scaffold")["difference"].tolist()[1] == pytest.approx(-0.2)
+    assert str(answer).splitlines()[0].split()[:3] == ["arm", "n", "mean"]
+    assert answer._repr_markdown_().startswith("| arm | n | mean |")
+    assert "<th>scaffold</th>" in study._repr_html_()
+    with pytest.raises(fl_bench.ConfigError, match="fedavgg"):
+        study.compare(baseline="fedavgg")
+
+
+def test_a_plot_has_a_line_for_each_arm(study: fl_bench.Study) -> None:
+    (axes,) = study.plot(over="bytes").axes
+    assert {line.get_label(): np.asarray(line.get_ydata()).tolist() for line in axes.lines} == {
+        "fedavg": pytest.approx([0.1, 0.5]),
+        "scaffold": pytest.approx([0.1, 0.7]),
+    }
+    assert study.plot()._repr_png_()[:4] == b"\x89PNG"  # type: ignore[attr-defined]
+    with pytest.raises(fl_bench.ConfigError, match=r"^over=byte: did you mean bytes\?$"):
+        study.plot(over="byte")
+
+
+def test_a_report_lies_where_it_is_wanted(study: fl_bench.Study, tmp_path: Path) -> None:
+    page = study.report(tmp_path / "paper", at="area")
+    assert page == tmp_path / "paper" / "report.html"
+    assert f"fl-bench report {tmp_path / 's'} --at area --out {tmp_path / 'paper'}" in page.read_text()
