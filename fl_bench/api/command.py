@@ -1,5 +1,6 @@
 """The command line from Python: in a fresh interpreter, as a notebook has threads, and must not be forked."""
 
+import os
 import re
 import shutil
 import signal
@@ -38,8 +39,11 @@ def call(words: Sequence[str]) -> Path:
     What it says is printed. KeyboardInterrupt interrupts it too, and is raised again when its files are whole; a second
     one kills it. Raises ConfigError or RunError with the line that it ends with, by its exit code.
     """
+    there = {
+        name: value for name, value in os.environ.items() if name != "FORCE_COLOR"
+    }  # Jupyter's; it means a terminal
     process = Popen(
-        [sys.executable, "-m", "fl_bench", *words], stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, text=True,
+        [sys.executable, "-m", "fl_bench", *words], env=there, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, text=True,
         errors="replace", process_group=0,  # a terminal and Jupyter interrupt a whole group: it would hear of it twice
     )  # fmt: skip
     assert process.stdout

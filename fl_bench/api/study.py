@@ -40,8 +40,8 @@ class Study(study.Study):
     """Runs to compare: the tables `runs` and `rounds`, and what can be done with them. `skipped` are the other runs.
 
     A question has the words of `fl-bench compare`: `metric`, a column of `rounds`, or else the target_metric of the
-    runs; `baseline`, an arm, or else that with strategy=fedavg, or the first; `at`, what of a run counts: final, last:K,
-    best or area; `target`, a value to come to. What cannot be answered raises ConfigError.
+    runs; `baseline`, an arm, or else that with strategy=fedavg, or the first; `at`, what of a run counts: final,
+    last:K, best or area; `target`, a value to come to. What cannot be answered raises ConfigError.
     """
 
     folders: Sequence[Path]

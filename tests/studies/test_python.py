@@ -113,12 +113,9 @@ def test_an_interrupt_reaches_the_command_and_comes_back(says: Callable[..., Non
     assert leftovers(tmp_path) == []
 
 
-def test_a_run_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    run = fl_bench.run(*SMALL, seed=3, **{"local.lr": 0.1})
+def test_what_a_run_has_written(launch: Launch) -> None:
+    run = fl_bench.Run(launch(*SMALL, "seed=3", "local.lr=0.1", "figures=true"))
     assert (run.status, run.config.seed, run.config.local.lr) == ("done", 3, 0.1)
-    assert run.folder.parent == tmp_path / "outputs" / "mnist" / "fedavg"
     assert run.metrics["round"].tolist() == run.timing["round"].tolist() == [0, 1]
     assert run.clients[["round", "client"]].to_numpy().tolist() == [[1, 0], [1, 1]]
     assert run.final["test_loss"] == run.metrics["test_loss"].iloc[-1]
