@@ -9,7 +9,8 @@ import fl_bench
 
 PACKAGE = Path(fl_bench.__file__).parent
 FLOORS = [
-    ["cli"],
+    ["__main__"],
+    ["cli", "api"],
     ["commands"],
     ["studies"],
     ["runs"],

@@ -7,9 +7,13 @@ fl-bench report SWEEP RUN RUN --metric test_loss --baseline fedavg --out paper
 import argparse
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fl_bench.commands.compare import add_question
 from fl_bench.errors import ConfigError, plain
+
+if TYPE_CHECKING:
+    from fl_bench.studies.study import Study
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,20 +24,25 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(given: argparse.Namespace) -> int:
     """Write report.html, study.csv, study.parquet and report/, and print their names."""
+    from fl_bench.studies.study import load  # pandas
+
+    for file in make(load(given.folders, given.by), given):
+        print(plain(file))
+    return 0
+
+
+def make(study: "Study", given: argparse.Namespace) -> list[Path]:
+    """Write the report of a study of the given folders, and return what was written, the page first."""
     out = given.out or given.folders[0]
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out}: must be a folder")
-    from fl_bench.studies import report  # pandas, SciPy and Matplotlib
+    from fl_bench.studies import report  # SciPy and Matplotlib
     from fl_bench.studies.compare import compare
-    from fl_bench.studies.study import load
     from fl_bench.studies.values import values
 
-    study = load(given.folders, given.by)
     answer = compare(study, given.metric, given.baseline, given.at, given.target)
     numbers, _ = values(study, answer.metric, given.at)
-    for file in report.write(study, answer, numbers, out, _again(given)):
-        print(plain(file))
-    return 0
+    return report.write(study, answer, numbers, out, _again(given))
 
 
 def _again(given: argparse.Namespace) -> str:

@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from itertools import zip_longest
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from fl_bench.build import build
 from fl_bench.config.changes import identity
@@ -15,7 +18,7 @@ from fl_bench.config.paths import MODEL
 from fl_bench.config.rules import require
 from fl_bench.engines.base import Engine
 from fl_bench.engines.resources import limit_gpus
-from fl_bench.errors import ConfigError, no_exit, note, plain
+from fl_bench.errors import SCRATCH, ConfigError, no_exit, note, plain
 from fl_bench.federation import flower_log
 from fl_bench.federation.local import Trainer
 from fl_bench.federation.rounds import Experiment, Round, Rounds
@@ -65,6 +68,23 @@ def evaluate(cfg: DictConfig, folder: Path, round: int | None, out: Path) -> int
     files.write(out, files.csv_of([columns, *([row.get(name) for name in columns] for row in rows)]))
     print(plain(f"round {number}  {summary(measured.row, trainer.metrics)}\n{out}"))
     return 0
+
+
+@no_exit()
+def whole_model(cfg: DictConfig, folder: Path) -> nn.Module:
+    """The model of the run in `folder` at its end, or at its last checkpoint, on the CPU.
+
+    Leaves torch's generator and threads as they are. Raises ConfigError where layers stay with the clients.
+    """
+    threads = torch.get_num_threads()
+    with TemporaryDirectory(prefix=SCRATCH) as scratch, torch.random.fork_rng():
+        trainer = prepare(cfg, build(cfg.task, Task), Path(scratch))
+        torch.set_num_threads(threads)
+        if trainer.personal:
+            names = ", ".join(sorted(trainer.personal))
+            raise ConfigError(f"{folder}: has no whole model: {names} stay with the clients")
+        trainer.load(_model(folder, run_json.read_run(folder), None, trainer)[1])
+        return trainer.flat.model.cpu()
 
 
 def _refuse_other_meanings(cfg: DictConfig, record: Mapping[str, Any], trainer: Trainer, others: list[str]) -> None:

@@ -34,9 +34,9 @@ def with_study(words: Sequence[str], own: Path | None) -> list[str]:
         raise ConfigError(
             f"{twice[0]}: is what the arms of {STUDY}{names[0]} differ in; leave it out, or change the arms"
         )
-    lists = {key: ",".join(map(_value, values)) for key, values in over.items()}
-    ours = {key: _value(value) for key, value in fixed.items()} | lists
-    texts = [[f"{key}={_value(value)}" for key, value in arm.items()] for arm in arms]
+    lists = {key: ",".join(map(written, values)) for key, values in over.items()}
+    ours = {key: written(value) for key, value in fixed.items()} | lists
+    texts = [[f"{key}={written(value)}" for key, value in arm.items()] for arm in arms]
     quoted = ",".join(f"[{','.join(map(_quoted, readable(text)))}]" for text in texts)
     return [*(f"{key}={value}" for key, value in ours.items() if key not in said), *rest, f"{ARMS}[{quoted}]"]
 
@@ -60,14 +60,14 @@ def _read(file: Path) -> tuple[Mapping[str, Any], Mapping[str, list[Any]], list[
     return fixed, over, arms
 
 
-def _value(value: Any) -> str:
-    """A value of the yaml, in Hydra's grammar."""
+def written(value: Any) -> str:
+    """A value of the yaml or of Python, in Hydra's grammar."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, list):
-        return f"[{','.join(map(_value, value))}]"
+    if isinstance(value, list | tuple | range):
+        return f"[{','.join(map(written, value))}]"
     if isinstance(value, dict):
-        return f"{{{','.join(f'{key}:{_value(item)}' for key, item in value.items())}}}"
+        return f"{{{','.join(f'{key}:{written(item)}' for key, item in value.items())}}}"
     return str(value)
 
 

@@ -1,4 +1,4 @@
-"""What is said at the end of a sweep: its table, its folder and its report."""
+"""What is said at the end of a sweep: its table, and where its report is."""
 
 import shlex
 from pathlib import Path
@@ -23,4 +23,3 @@ def sum_up(folder: Path) -> None:
         print(plain(page))
     except (FlBenchError, OSError) as error:  # its runs are whole all the same
         note(f"there is no report of this sweep: {known(error)}")
-    print(plain(folder))

@@ -39,7 +39,7 @@ def draw(study: Study, metric: str, values: pd.Series, folder: Path) -> list[Pat
         for axis, label in (("round", "round"), ("bytes", "traffic")):
             with matplotlib.rc_context(STYLE):
                 figure, axes = _figure()
-                _curves(axes, rounds, metric, axis, label, arms)
+                curves(axes, rounds, metric, axis, label, arms)
                 files += _save(figure, axes, folder, f"curves_{label}{name}")
         with matplotlib.rc_context(STYLE):
             figure, axes = _figure()
@@ -84,7 +84,8 @@ def _figure() -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _curves(axes: Axes, rounds: pd.DataFrame, metric: str, axis: str, label: str, arms: Sequence[str]) -> None:
+def curves(axes: Axes, rounds: pd.DataFrame, metric: str, axis: str, label: str, arms: Sequence[str]) -> None:
+    """Draw for each arm the mean of a metric over the column `axis` of `rounds`, and its interval: see `means`."""
     unit, size = _unit(axis, rounds[axis].max())
     for number, arm in enumerate(arms):
         of_arm = rounds[rounds["arm"] == arm]

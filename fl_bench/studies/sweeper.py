@@ -9,6 +9,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from fl_bench.errors import plain
 from fl_bench.studies.ending import sum_up
 from fl_bench.studies.sweep import SWEEP
 
@@ -36,4 +37,5 @@ class Grid(Sweeper):
         ended = self.launch(jobs, initial_job_idx=0)
         if len(jobs) > 1:
             sum_up(folder)
+        print(plain(folder))
         return [returned.return_value for returned in ended]

@@ -250,7 +250,12 @@ def test_a_rerun_on_another_engine_says_so(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_rerun_makes_its_data_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[DictConfig] = []
-    monkeypatch.setattr("fl_bench.commands.rerun.launch", lambda cfg, *_: seen.append(cfg) or 2)
+
+    def launch(cfg: DictConfig, *_: object) -> int:
+        seen.append(cfg)
+        return 2
+
+    monkeypatch.setattr("fl_bench.commands.rerun.launch", launch)
     config = OmegaConf.to_container(compose(*SMALL, f"data.cache={tmp_path / 'cache'}"), resolve=True)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text(json.dumps({"config": config, "choices": CHOICES}))

@@ -14,7 +14,7 @@ from conftest import Launch, compose, digests, long
 from PIL import Image
 
 from fl_bench import rng
-from fl_bench.data import cache
+from fl_bench.data import cache, labelled
 from fl_bench.data.arrays import FederatedData, new_column
 from fl_bench.data.cache import MAKING, kept, key_of
 from fl_bench.errors import ConfigError
@@ -39,7 +39,7 @@ def words(tmp_path: Path) -> tuple[str, ...]:
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Grows with each reading of a folder of images."""
     seen: list[str] = []
-    read = task.image_folders
+    read = labelled.image_folders
 
     def counted(folder: Path, root: str, *rest: Any) -> FederatedData:
         seen.append(root)

@@ -15,9 +15,8 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from fl_bench import rng
-from fl_bench.data.arrays import FederatedData
+from fl_bench.data.arrays import FederatedData, batches
 from fl_bench.data.partition import Partition
-from fl_bench.federation import local
 from fl_bench.tasks.base import Batch as Columns
 from fl_bench.tasks.base import Classifier
 
@@ -113,7 +112,7 @@ class World:
     def stream(self, round: int, client: int, purpose: str = "batches", rows: NDArray | None = None) -> Iterator[Batch]:
         """A client's batches without end."""
         rows = self.partition.train_rows(client) if rows is None else rows
-        order = local.batches(rows, self.cfg.local.batch_size, rng.generator(self.seed, purpose, round, client))
+        order = batches(rows, self.cfg.local.batch_size, rng.generator(self.seed, purpose, round, client))
         return (self.batch(part) for part in order)
 
     def batches(self, round: int, client: int, purpose: str = "batches") -> Iterator[Batch]:

@@ -1,0 +1,1 @@
+"""What `import fl_bench` offers to Python and to notebooks."""

@@ -1,0 +1,97 @@
+"""Runs to compare, from Python."""
+
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from fl_bench.api.command import call, words_of
+from fl_bench.studies import compare, study, tables
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def sweep(*words: str, by: Sequence[str] = (), **keys: Any) -> "Study":
+    """Run each combination of the values, as `fl-bench -m` does with these words, and wait for the end of all.
+
+    A list is values to run with: `sweep("strategy=fedavg,scaffold", seed=[0, 1, 2])`. `by` is that of `load`. Raises
+    what `run` raises; the runs that have ended stay, and `load` reads them.
+    """
+    return load(call(["-m", *words_of(words, keys, is_sweep=True)]), by=by)
+
+
+def load(*folders: str | PathLike[str], by: Sequence[str] = ()) -> "Study":
+    """All finished runs below the folders; `by` names the keys that make what is compared, instead of all that are no
+    condition.
+
+    Raises ConfigError where a folder is not there, no run below counts, or no run has such a key.
+    """
+    paths = [Path(folder) for folder in folders]
+    return Study(**vars(study.load(paths, by)), folders=paths, by=by)
+
+
+@dataclass(frozen=True)
+class Study(study.Study):
+    """Runs to compare: the tables `runs` and `rounds`, and what can be done with them. `skipped` are the other runs.
+
+    A question has the words of `fl-bench compare`: `metric`, a column of `rounds`, or else the target_metric of the
+    runs; `baseline`, an arm, or else that with strategy=fedavg, or the first; `at`, what of a run counts: final,
+    last:K, best or area; `target`, a value to come to. What cannot be answered raises ConfigError.
+    """
+
+    folders: Sequence[Path]
+    by: Sequence[str]
+
+    def compare(
+        self, metric: str | None = None, baseline: str | None = None, at: str = "final", target: float | None = None
+    ) -> "Answer":
+        """Each arm against the baseline: differences with intervals and p, and costs."""
+        return Answer(**vars(compare.compare(self, metric, baseline, at, target)))
+
+    def table(self, **question: Any) -> pd.DataFrame:
+        """The rows of `compare`, in unrounded numbers: one for each setting and arm."""
+        return self.compare(**question).differences
+
+    def plot(self, metric: str | None = None, over: str = "round") -> "Figure":
+        """The metric's mean over the runs of each arm, with its 95 % interval, a panel for each setting.
+
+        Over the columns round, bytes (both ways, so far), virtual_seconds or wall_seconds.
+        """
+        from fl_bench.api.plot import plot
+
+        return plot(self, metric, over)
+
+    def report(
+        self,
+        out: str | PathLike[str] | None = None,
+        metric: str | None = None,
+        baseline: str | None = None,
+        at: str = "final",
+        target: float | None = None,
+    ) -> Path:
+        """Write report.html, tables and figures into `out`, or the first folder that was loaded; return the page."""
+        from fl_bench.commands import report
+
+        folder = self.folders[0] if out is None else Path(out)
+        question = {"metric": metric, "baseline": baseline, "at": at, "target": target}
+        return report.make(self, Namespace(folders=self.folders, by=self.by, out=folder, **question))[0]
+
+    def _repr_html_(self) -> str:
+        """How many runs there are of what."""
+        counts = self.runs.groupby(["setting", "arm"], sort=False).size().unstack(fill_value=0)
+        return str(counts.to_html())
+
+
+class Answer(compare.Comparison):
+    """The answer of `Study.compare`. Printed it is the tables of `fl-bench compare`; notebooks show them too."""
+
+    def __str__(self) -> str:
+        return tables.text(self)
+
+    def _repr_markdown_(self) -> str:
+        return tables.markdown(self)
