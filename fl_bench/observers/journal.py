@@ -12,7 +12,7 @@ from fl_bench.config.origin import UNKNOWN, Origin
 from fl_bench.errors import ConfigError
 from fl_bench.federation.rounds import Round
 from fl_bench.machine import gpus
-from fl_bench.metrics import Metric
+from fl_bench.metrics import Metric, metric_of
 from fl_bench.observers.base import Observer
 from fl_bench.observers.costs import Costs
 from fl_bench.storage.files import digest
@@ -52,12 +52,13 @@ class Journal(Observer):
         if column and (best is None or by_column[column].beats(row[column], best[column])):
             self.record["best"] = {name: value for name, value in row.items() if name.startswith(SHOWN)}
 
-    def use(self, data: dict[str, str], target: Metric | None, loss: Metric) -> None:
-        """Take up the digests of the data, what `target_metric` is of, and the metric that every task has.
+    def use(self, data: dict[str, str], metrics: Mapping[str, Metric]) -> None:
+        """Take up the digests of the data and the task's metrics, of which every task has the loss.
 
         Raises ConfigError where a run that goes on had other data.
         """
-        self.costs.metric, self.loss = target, loss
+        self.costs.metric, self.loss = metric_of(self.costs.column, metrics), metrics["loss"]
+        self.record["better"] = {name: metric.better for name, metric in metrics.items()}
         before = self.record["data"]
         if before is not None and (others := apart(before, data)):
             key = "data" if others.keys() - {"init"} else "model.init"

@@ -78,8 +78,7 @@ def execute(
         def observe(made: Experiment) -> list[Observer]:
             nonlocal begun
             data = data_digests(cfg, made.data)
-            metrics = made.trainer.metrics
-            journal.use(data, metric_of(cfg.target_metric, metrics), metrics["loss"])
+            journal.use(data, made.trainer.metrics)
             if start is None:
                 store.clear()
             else:

@@ -5,9 +5,9 @@ JSON has no numbers that are not finite: they are written as the strings of NOT_
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -47,6 +47,7 @@ class Record(BaseModel):
     stopped_early: bool = False
     final: dict[str, Any] = {}
     best: dict[str, Any] | None = None  # the round that is best by validation
+    better: dict[str, Literal["lower", "higher"]] = {}  # by the names of the task's metrics
     digests: list[str] = []
     data: dict[str, str] | None = None
     resumed_at: list[int] = []
@@ -96,15 +97,16 @@ def read_run(folder: Path) -> dict[str, Any]:
     return record
 
 
-def seals(folder: Path) -> dict[str, str]:
+def seals(folder: Path, names: Sequence[str] = RESULTS + DERIVED) -> dict[str, str]:
     """The digests of the results that are there, by name."""
-    return {name: files.digest_of(folder / name) for name in RESULTS + DERIVED if (folder / name).exists()}
+    return {name: files.digest_of(folder / name) for name in names if (folder / name).exists()}
 
 
-def changed(folder: Path, record: Mapping[str, Any]) -> list[str]:
-    """The results of a finished run that are no longer there, or not what it wrote, as far as its record knows."""
-    now = seals(folder)
-    expected = record.get("files") or dict.fromkeys(RESULTS)
+def changed(folder: Path, record: Mapping[str, Any], names: Sequence[str] = RESULTS + DERIVED) -> list[str]:
+    """Which results of a finished run are no longer there, or not what it wrote, as far as its record knows."""
+    now = seals(folder, names)
+    seals_then = record.get("files") or dict.fromkeys(RESULTS)
+    expected = {name: seal for name, seal in seals_then.items() if name in names}
     return [name for name, seal in expected.items() if name not in now or seal not in (None, now[name])]
 
 

@@ -1,0 +1,120 @@
+"""What a study reads from the folders of runs."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import Launch
+from made import make_run
+
+from fl_bench.errors import ConfigError
+from fl_bench.storage import run_json
+from fl_bench.studies.study import Skipped, load
+
+
+def test_a_run_says_which_way_its_metrics_get_better(launch: Launch) -> None:
+    folder = launch("num_rounds=1", "evaluate.metrics=[perplexity]")
+    better = json.loads((folder / "run.json").read_text())["better"]
+    assert (better["accuracy"], better["loss"], better["perplexity"]) == ("higher", "lower", "lower")
+    study = load([folder])
+    assert (study.better["test_accuracy"], study.better["train_loss"]) == ("higher", "lower")
+    assert "clients_ok" not in study.better
+
+
+def test_what_the_rounds_cost(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", [0.1, 0.5, 0.7])
+    study = load([tmp_path])
+    assert study.rounds["test_accuracy"].tolist() == [0.1, 0.5, 0.7]
+    assert study.rounds["bytes"].tolist() == [0, 200, 400]
+    assert study.rounds["wall_seconds"].tolist() == [10, 20, 30]
+    run = study.runs.iloc[0]
+    assert (run["rounds"], run["bytes"], run["virtual_seconds"], run["wall_seconds"]) == (2, 400, 1.0, 30)
+    assert (run["arm"], run["setting"], run["also"]) == ("fedavg", "", "")
+    assert dict(study.better) == {"test_accuracy": "higher"}
+
+
+def test_arms_and_settings(tmp_path: Path) -> None:
+    words = [
+        ("strategy=fedavg", "local.lr=0.1"), ("strategy=fedprox", "local.lr=0.2", "strategy.mu=0.1"),
+        ("strategy=fedprox", "local.lr=0.2", "strategy.mu=1.0"),
+    ]  # fmt: skip
+    for i, arm in enumerate(words):
+        for alpha in ("0.1", "1.0"):
+            make_run(
+                tmp_path / f"{i}_{alpha}", [0.1], *arm, f"partition.alpha={alpha}", f"seed={i}", "engine.threads=2"
+            )
+    runs = load([tmp_path]).runs
+    assert runs["arm"].unique().tolist() == ["fedavg", "fedprox strategy.mu=0.1", "fedprox strategy.mu=1.0"]
+    assert runs["setting"].unique().tolist() == ["partition.alpha=0.1", "partition.alpha=1.0"]
+    assert runs["also"].unique().tolist() == ["local.lr=0.1", "local.lr=0.2"]
+    assert runs["strategy.mu"].tolist() == [None, None, 0.1, 0.1, 1.0, 1.0]
+    by_alpha = load([tmp_path], ["partition.alpha"]).runs
+    assert by_alpha["arm"].unique().tolist() == ["partition.alpha=0.1", "partition.alpha=1.0"]
+    assert by_alpha["setting"].unique().tolist() == runs["arm"].unique().tolist()
+    with pytest.raises(ConfigError, match=r"--by partition.alpa: .* did you mean partition.alpha"):
+        load([tmp_path], ["partition.alpa"])
+
+
+def test_as_few_keys_as_tell_the_arms_apart(tmp_path: Path) -> None:
+    for i, word in enumerate(("weighting=examples", "weighting=uniform", "local.optimizer.name=SGD")):
+        make_run(tmp_path / f"{i}", [0.1], word, f"seed={i}")
+    runs = load([tmp_path]).runs
+    assert runs["arm"].tolist() == ["weighting=examples", "weighting=uniform", "local.optimizer.name=SGD"]
+
+
+def test_what_does_not_count(tmp_path: Path) -> None:
+    def make(name: str, seed: int, **more: object) -> Path:
+        return make_run(tmp_path / "study" / name, [0.1, 0.2], f"seed={seed}", **more)
+
+    first = make("1", 0)
+    make("2", 0)
+    make("3", 0, data={"data": "others", "partition": "p"})
+    make("4", 1, status="running")
+    make("5", 1, status="failed", error="round 3: no answers")
+    make("6", 1).joinpath("metrics.csv").write_text("round\n")
+    make("7", 1).joinpath("model.safetensors").unlink()
+    (make("8", 1) / "run.json").write_text("[")
+    make("10", 0)
+    assert load([tmp_path]).skipped == [
+        Skipped(str(tmp_path / "study" / name), why)
+        for name, why in {
+            "4": "running",
+            "5": "failed: round 3: no answers",
+            "6": "is damaged: metrics.csv is not what the run wrote",
+            "8": "is damaged: it is no JSON object, or nested too deep",
+            "2": f"the same as {first}",
+            "3": f"has the words of {first}, but other data",
+            "10": f"the same as {first}",
+        }.items()
+    ]
+    assert load([tmp_path, first]).runs["seed"].tolist() == [0, 1]
+
+
+def test_a_key_that_no_word_has_is_said(tmp_path: Path) -> None:
+    first = make_run(tmp_path / "1", [0.1])
+    second = make_run(tmp_path / "2", [0.1])
+    record = run_json.read(second)
+    record["config"]["local"] = {"lr": 0.5}
+    run_json.save(second, record)
+    assert [skipped.why for skipped in load([tmp_path]).skipped] == [
+        f"has the words of {first}, but local.lr is 0.5 and not nothing"
+    ]
+
+
+def test_runs_of_older_versions_say_less(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "1", [0.1, 0.2])
+    record = {key: value for key, value in run_json.read(folder).items() if key in ("status", "config", "files")}
+    run_json.save(folder, record)
+    study = load([folder])
+    assert study.better == {}
+    assert study.runs["strategy"].tolist() == [None]
+
+
+def test_where_nothing_is(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere: there is no such folder"):
+        load([tmp_path / "nowhere"])
+    with pytest.raises(ConfigError, match=r"there is no finished run below: no run.json is there"):
+        load([tmp_path])
+    make_run(tmp_path / "1", [0.1], status="interrupted", error="stopped by Ctrl-C")
+    with pytest.raises(ConfigError, match="none of 1 counts; the first: interrupted: stopped by Ctrl-C"):
+        load([tmp_path])
