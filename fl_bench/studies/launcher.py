@@ -63,7 +63,10 @@ class Parallel(Launcher):
         parallel = _parallel(self.config, list(jobs.values()))
         ended = self._one_by_one(jobs) if parallel == 1 else self._side_by_side(jobs, parallel)
         failed = CellFailed(max(code for _, code in ended))
-        return [Ended(_return_value=failed if code else metric(self.sweep / name)) for name, code in ended]
+        return [
+            Ended(_return_value=failed if code else metric(self.sweep / name), working_dir=str(self.sweep / name))
+            for name, code in ended
+        ]
 
     def _one_by_one(self, jobs: dict[int, Sequence[str]]) -> list[tuple[str, int]]:
         """The names of the cells' folders and their exit codes."""
