@@ -65,6 +65,12 @@ class Search:
             note(f"{VALIDATION}={SHARE}: so much of the training data is kept to choose by")
         self.tuning = self._tuning()
 
+    @property
+    def largest(self) -> list[list[str]]:
+        """As many words as there are runs of a whole batch, of which nothing is known yet."""
+        runs = self.wish.batch * len(self.wish.seeds)
+        return [[*self.fixed, *arm.words] for arm in self.arms for _ in range(runs)]
+
     def run(self) -> dict[str, float]:
         """The best value of each arm, by its label; RunError where an arm has none."""
         tuning, labels = self.tuning, [arm.label for arm in self.arms]
@@ -76,6 +82,9 @@ class Search:
         for start in range(0, self.wish.trials, self.wish.batch):
             self._batch(start)
             write(tuning, self.folder)
+        for arm, trial in ((arm, tuning.best(arm)) for arm in labels):
+            if trial and (default := tuning.defaults[arm]) is not None and tuning.order(default) <= tuning.order(trial[1].latest):
+                note(f"{arm}: no trial is better than the arm as it is by default")
         print(shown(tuning))
         best = {arm: found[1].latest for arm in labels if (found := tuning.best(arm))}
         if failed := [arm for arm in labels if arm not in best]:

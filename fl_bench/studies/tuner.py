@@ -10,6 +10,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from fl_bench.errors import ConfigError
+from fl_bench.studies.launcher import Parallel
 from fl_bench.studies.sweep import SWEEP
 
 KEPT = {"none": 1, "halving": 3, "median": 2}  # a rung keeps one in so many
@@ -52,13 +53,15 @@ class Tune(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.given = hydra_context, config
-        self.launch = Plugins.instance().instantiate_launcher(hydra_context, task_function, config).launch
+        self.launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> dict[str, float]:
         """The best value of each arm, by its label; the folder has all else."""
         from fl_bench.studies.search import Search
 
-        search = Search(self.wish, self.context.config_loader, self.given, self.launch, arguments)
+        search = Search(self.wish, self.context.config_loader, self.given, self.launcher.launch, arguments)
         search.folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.given, search.folder / SWEEP)
+        if isinstance(self.launcher, Parallel):
+            return dict(self.launcher.together(search.run, search.largest))
         return search.run()

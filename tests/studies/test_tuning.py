@@ -233,6 +233,7 @@ def test_a_tuning_that_is_stopped_goes_on_as_if_nothing_had_happened(
     assert [tune(*words, "resume=true") for _ in range(4)] == [130, 130, 130, 0]
     for name in ("trials.json", "trials.csv", "best.csv", "best.yaml"):
         assert (here / "t" / name).read_bytes() == (here / "whole" / name).read_bytes(), name
+    assert not list((here / "t").glob("*_2"))  # who stays goes on in the same folder
     runs, count = sorted(path.name for path in (here / "t").glob("*/run.json")), len(begun)
     assert tune(*words, "resume=true") == 0
     assert (sorted(path.name for path in (here / "t").glob("*/run.json")), len(begun)) == (runs, count)
