@@ -37,8 +37,13 @@ def with_study(words: Sequence[str], own: Path | None) -> list[str]:
     lists = {key: ",".join(map(written, values)) for key, values in over.items()}
     ours = {key: written(value) for key, value in fixed.items()} | lists
     texts = [[f"{key}={written(value)}" for key, value in arm.items()] for arm in arms]
-    quoted = ",".join(f"[{','.join(map(_quoted, readable(text)))}]" for text in texts)
-    return [*(f"{key}={value}" for key, value in ours.items() if key not in said), *rest, f"{ARMS}[{quoted}]"]
+    return [*(f"{key}={value}" for key, value in ours.items() if key not in said), *rest, arms_word(texts)]
+
+
+def arms_word(arms: Sequence[Sequence[str]]) -> str:
+    """The word that says these arms, each a list of words."""
+    texts = (",".join(map(_quoted, readable(words))) for words in arms)
+    return f"{ARMS}[{','.join(f'[{text}]' for text in texts)}]"
 
 
 def arms_of(words: Sequence[str]) -> list[list[str]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fl_bench.config.changes import complete, identity, refuse_changes
+from fl_bench.config.changes import HORIZONS, complete, identity, refuse_changes, with_horizons
 from fl_bench.config.origin import Origin
 from fl_bench.errors import ConfigError, Damaged
 from fl_bench.runs.begin import Start
@@ -87,8 +87,10 @@ def _key(record: Mapping[str, Any]) -> tuple[str, int]:
 
 
 def _goes_on(record: Mapping[str, Any], cfg: DictConfig) -> bool:
-    """Whether this run could go on with that config, such as one with more rounds."""
+    """Whether this run could go on with that config, such as one with more rounds; its horizons would stay."""
+    named = [key for key in HORIZONS if OmegaConf.select(cfg, key) != cfg.num_rounds]
     try:
+        cfg = with_horizons(cfg, record["config"], record.get("choices"), named)
         refuse_changes(record["config"], cfg, 0, record.get("choices"))
     except ConfigError:
         return False

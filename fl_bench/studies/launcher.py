@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,15 +59,49 @@ class Parallel(Launcher):
         self.context, self.task, self.config = hydra_context, task_function, config
         self.sweep = Path(str(config.hydra.sweep.dir))
         self.again = ""  # the command that goes on with this sweep
+        self.pool: Any = None  # the workers that launches share, while there are any
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         setup_globals()
         self.sweep.mkdir(parents=True, exist_ok=True)
         jobs = dict(enumerate(job_overrides, start=initial_job_idx))
-        parallel = _parallel(self.config, list(jobs.values()))
-        ended = self._one_by_one(jobs) if parallel == 1 else self._side_by_side(jobs, parallel)
+        if self.pool:
+            ended = self._side_by_side(jobs)
+        elif _parallel(self.config, job_overrides) == 1:
+            ended = self._one_by_one(jobs)
+        else:
+            ended = self.together(lambda: self._side_by_side(jobs), job_overrides)
         failed = CellFailed(max(code for _, code in ended))
-        return [Ended(_return_value=failed if code else metric(self.sweep / name)) for name, code in ended]
+        return [
+            Ended(_return_value=failed if code else metric(self.sweep / name), working_dir=str(self.sweep / name))
+            for name, code in ended
+        ]
+
+    def together(self, work: Callable[[], Any], jobs: Sequence[Sequence[str]]) -> Any:
+        """Call `work`, whose launches share one Ray, and return what JSON makes of what it returns.
+
+        `jobs` are as many, and as the cells of its largest launch. It is called in a process of its own, as in a
+        simulation, so that nothing of Ray is left, however it ends; in this one where cells run one after another.
+        """
+        if (parallel := _parallel(self.config, jobs)) == 1:
+            return work()
+        with scratch_folder() as scratch:
+
+            def run(arm: Arm) -> int:
+                try:
+                    (scratch / ENDED).write_text(json.dumps(self._on_ray(work, parallel, scratch)))
+                    return 0
+                except CellFailed as failed:
+                    return failed.exit_code
+                except KeyboardInterrupt:
+                    hint = f"to go on with the sweep: {self.again}" if self.again else ""
+                    return refuse(Interrupted("stopped by Ctrl-C"), hint)
+
+            if (code := in_own_process(run)) == Interrupted.exit_code:
+                raise KeyboardInterrupt
+            if code:
+                raise CellFailed(code)
+            return json.loads((scratch / ENDED).read_text())
 
     def _one_by_one(self, jobs: dict[int, Sequence[str]]) -> list[tuple[str, int]]:
         """The names of the cells' folders and their exit codes."""
@@ -84,34 +118,20 @@ class Parallel(Launcher):
             ended.append((name, code))
         return ended
 
-    def _side_by_side(self, jobs: dict[int, Sequence[str]], parallel: int) -> list[tuple[str, int]]:
-        """The same. Ray has a process of its own, as in a simulation: nothing of it is left, however this one ends."""
-        with scratch_folder() as scratch:
-
-            def run(arm: Arm) -> int:
-                try:
-                    (scratch / ENDED).write_text(json.dumps(self._on_ray(jobs, parallel, scratch)))
-                    return 0
-                except KeyboardInterrupt:
-                    hint = f"to go on with the sweep: {self.again}" if self.again else ""
-                    return refuse(Interrupted("stopped by Ctrl-C"), hint)
-
-            if (code := in_own_process(run)) == Interrupted.exit_code:
-                raise KeyboardInterrupt
-            if code:
-                raise CellFailed(code)
-            return [(name, code) for name, code in json.loads((scratch / ENDED).read_text())]
-
-    def _on_ray(self, jobs: dict[int, Sequence[str]], parallel: int, scratch: Path) -> list[tuple[str, int]]:
+    def _on_ray(self, work: Callable[[], Any], parallel: int, scratch: Path) -> Any:
         if (address := _address(self.config)) is None:
             prepare(scratch)
             os.environ[SHARED] = str(scratch / "data")  # which the workers inherit
         from fl_bench.studies.workers import Pool  # Ray: a second; it reads its settings when it is imported
 
-        with Pool(self.sweep, parallel, address) as pool:  # which import torch while the cells are composed here
-            configs, names = self._placed(jobs)
-            with Board(names, parallel) as board:
-                codes = pool.run(map(self._inline, self._cells(configs, names)), board)
+        with Pool(self.sweep, parallel, address) as self.pool:
+            return work()
+
+    def _side_by_side(self, jobs: dict[int, Sequence[str]]) -> list[tuple[str, int]]:
+        """The same, in the workers of the pool, which import torch while the cells are composed here."""
+        configs, names = self._placed(jobs)
+        with Board(names, self.pool.parallel) as board:
+            codes = self.pool.run(map(self._inline, self._cells(configs, names)), board)
         return [(name, codes[number]) for number, name in enumerate(names)]
 
     def _inline(self, cell: Cell | FlBenchError) -> Cell | FlBenchError:

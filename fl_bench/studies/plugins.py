@@ -4,8 +4,9 @@ from hydra.core.plugins import Plugins
 
 from fl_bench.studies.launcher import Parallel
 from fl_bench.studies.sweeper import Grid
+from fl_bench.studies.tuner import Tune
 
-OURS = {f"{plugin.__module__}.{plugin.__name__}": plugin for plugin in (Parallel, Grid)}
+OURS = {f"{plugin.__module__}.{plugin.__name__}": plugin for plugin in (Parallel, Grid, Tune)}
 
 
 def register() -> None:

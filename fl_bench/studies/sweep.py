@@ -52,7 +52,7 @@ def claim(words: Sequence[str]) -> None:
 
 def last(words: Sequence[str]) -> list[str]:
     """Where a sweep is to go on and does not say where: the word for the newest folder of this very sweep."""
-    overrides = without_start([word for word in words if not word.startswith("hydra.")])
+    overrides = without_start([word for word in words if not word.startswith(("hydra.", "hydra/"))])
     arms = arms_of(words)
     if RESUME not in map(str.lower, words) or any(word.startswith(SWEEP_DIR) for word in words):
         return []

@@ -19,7 +19,7 @@ from fl_bench.config.compose import GROUPS, MAIN, options
 from fl_bench.config.origin import Origin
 from fl_bench.errors import ConfigError
 
-VERBS = {"check", "compare", "evaluate", "help", "list", "replay", "rerun", "resume", "run", "verify"}
+VERBS = {"check", "compare", "evaluate", "help", "list", "replay", "rerun", "resume", "run", "tune", "verify"}
 
 
 def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
