@@ -18,13 +18,7 @@ ERRORS: Mapping[int, type[FlBenchError]] = {error.exit_code: error for error in 
 
 
 def words_of(words: Sequence[str], keys: Mapping[str, Any], is_sweep: bool = False) -> list[str]:
-    """The words of the command line; of a sweep's lists each value is one to run with.
-
-    >>> words_of(["strategy=scaffold"], {"seed": 1, "local.clip_norm": None, "targets": [0.5, 0.9]})
-    ['strategy=scaffold', 'seed=1', 'local.clip_norm=null', 'targets=[0.5,0.9]']
-    >>> words_of([], {"seed": range(3), "targets": [[0.5, 0.9]]}, is_sweep=True)
-    ['seed=0,1,2', 'targets=[0.5,0.9]']
-    """
+    """The words of the command line; of a sweep's lists each value is one to run with."""
 
     def value(given: Any) -> str:
         several = is_sweep and isinstance(given, list | tuple | range)
@@ -37,7 +31,8 @@ def call(words: Sequence[str]) -> Path:
     """Do what `fl-bench` does with these words, and return the folder that it names last.
 
     What it says is printed. KeyboardInterrupt interrupts it too, and is raised again when its files are whole; a second
-    one kills it. Raises ConfigError or RunError with the line that it ends with, by its exit code.
+    one kills it. Raises ConfigError or RunError with the line that it ends with, by its exit code, and
+    ConfigError where it names no folder.
     """
     there = {
         name: value for name, value in os.environ.items() if name != "FORCE_COLOR"
@@ -61,7 +56,10 @@ def call(words: Sequence[str]) -> Path:
     if code:
         wrong = [line for line in lines if WRONG.fullmatch(line)] or [f"fl-bench has ended with {code}"]
         raise ERRORS.get(code, RunError)(wrong[-1].removeprefix("fl-bench: "))
-    return next(Path(line).absolute() for line in reversed(lines) if Path(line).is_dir())
+    folders = [Path(line).absolute() for line in lines if Path(line).is_dir()]
+    if not folders:
+        raise ConfigError(f"{' '.join(words)}: has made no run")
+    return folders[-1]
 
 
 def _print(lines: Iterable[str]) -> list[str]:

@@ -54,7 +54,8 @@ class Run:
     @property
     def config(self) -> DictConfig:
         """Every key, with its value."""
-        return OmegaConf.create(self.record["config"])
+        config: DictConfig = OmegaConf.create(self.record["config"])
+        return config
 
     @property
     def final(self) -> dict[str, Any]:

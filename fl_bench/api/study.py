@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def sweep(*words: str, by: Sequence[str] = (), **keys: Any) -> "Study":
+def sweep(*words: str, by: str | Sequence[str] = (), **keys: Any) -> "Study":
     """Run each combination of the values, as `fl-bench -m` does with these words, and wait for the end of all.
 
     A list is values to run with: `sweep("strategy=fedavg,scaffold", seed=[0, 1, 2])`. `by` is that of `load`. Raises
@@ -25,14 +25,14 @@ def sweep(*words: str, by: Sequence[str] = (), **keys: Any) -> "Study":
     return load(call(["-m", *words_of(words, keys, is_sweep=True)]), by=by)
 
 
-def load(*folders: str | PathLike[str], by: Sequence[str] = ()) -> "Study":
+def load(*folders: str | PathLike[str], by: str | Sequence[str] = ()) -> "Study":
     """All finished runs below the folders; `by` names the keys that make what is compared, instead of all that are no
     condition.
 
     Raises ConfigError where a folder is not there, no run below counts, or no run has such a key.
     """
-    paths = [Path(folder) for folder in folders]
-    return Study(**vars(study.load(paths, by)), folders=paths, by=by)
+    paths, keys = [Path(folder) for folder in folders], [by] if isinstance(by, str) else by
+    return Study(**vars(study.load(paths, keys)), folders=paths, by=keys)
 
 
 @dataclass(frozen=True)

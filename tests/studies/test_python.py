@@ -72,6 +72,9 @@ def test_the_folder_that_a_command_names_last(
     says("fl-bench: note: x", "a run", "test_accuracy=0.5")
     assert command.call([]) == tmp_path / "a run"
     assert capsys.readouterr().out == "fl-bench: note: x\na run\ntest_accuracy=0.5\n"
+    says("usage: ...")
+    with pytest.raises(fl_bench.ConfigError, match=r"^--help: has made no run$"):
+        command.call(["--help"])
 
 
 def test_a_rounds_line_takes_the_place_of_the_one_before(
@@ -174,6 +177,10 @@ def test_a_study_answers(study: fl_bench.Study) -> None:
     assert "<th>scaffold</th>" in study._repr_html_()
     with pytest.raises(fl_bench.ConfigError, match="fedavgg"):
         study.compare(baseline="fedavgg")
+
+
+def test_the_key_that_makes_an_arm(study: fl_bench.Study) -> None:
+    assert fl_bench.load(*study.folders, by="strategy").runs["arm"].tolist() == ["fedavg"] * 3 + ["scaffold"] * 3
 
 
 def test_a_plot_has_a_line_for_each_arm(study: fl_bench.Study) -> None:
