@@ -253,6 +253,7 @@ def test_a_wrong_key_beside_an_option_of_ones_own_is_explained_too(tmp_path: Pat
 def test_a_sweep_makes_a_folder_for_each_cell(tmp_path: Path) -> None:
     result = fl_bench(
         "-m", "engine=inline", "figures=false", "num_rounds=1", "partition=dirichlet", "partition.alpha=0.1,1.0",
+        "sweep.parallel=1",
         "seed=0,1", cwd=tmp_path,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr

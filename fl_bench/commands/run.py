@@ -34,7 +34,7 @@ from fl_bench.config.rules import validate
 from fl_bench.config.schema import CONF
 from fl_bench.config.unread import refuse_unread
 from fl_bench.config.words import beside_options, readable, refuse_choices
-from fl_bench.errors import ConfigError, disk_trouble, known
+from fl_bench.errors import ConfigError, disk_trouble, known, refuse
 from fl_bench.runs.begin import Start
 from fl_bench.runs.launch import launch
 from fl_bench.studies import sweep
@@ -69,15 +69,14 @@ def command(given: argparse.Namespace) -> int:
 
     def job(cfg: DictConfig) -> Cell | float | None:
         """What Hydra calls for a run: its metric, for a sweeper that looks for the best; or a Cell, if that is all."""
-        cell = _cell(cfg, given, going_on)
         if given.multirun and HydraConfig.get().launcher._target_.endswith(f".{Parallel.__name__}"):
-            return cell
-        codes.append(launch(cell.cfg, cell.folder, cell.start, cell.origin))
+            return _cell(cfg, given, going_on)
+        codes.append(_run(cfg, given, going_on))
         if codes[-1] == 130:
             raise KeyboardInterrupt  # ends a sweep too
         if codes[-1] and os.getpid() != process:  # what another launcher has started, which knows no `codes`
             raise CellFailed(codes[-1])
-        return None if codes[-1] else metric(cell.folder)
+        return None if codes[-1] else metric(Path(HydraConfig.get().runtime.output_dir))
 
     hydra.version.setbase("1.3")
     Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]  # it would compose the config, and we know already
@@ -123,6 +122,15 @@ def _said_by_hydra() -> Iterator[None]:
         except SystemExit as end:
             if end.code:
                 raise ConfigError(said.getvalue()) from end
+
+
+def _run(cfg: DictConfig, given: argparse.Namespace, going_on: str) -> int:
+    """One run, and its exit code."""
+    try:
+        cell = _cell(cfg, given, going_on)
+    except ConfigError as error:
+        return refuse(error)
+    return launch(cell.cfg, cell.folder, cell.start, cell.origin)
 
 
 def _cell(cfg: DictConfig, given: argparse.Namespace, going_on: str) -> Cell:

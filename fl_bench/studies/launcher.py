@@ -13,7 +13,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from fl_bench.config.compose import options, with_option
-from fl_bench.errors import ConfigError, FlBenchError, refuse
+from fl_bench.engines.simulation import prepare
+from fl_bench.errors import ConfigError, FlBenchError, Interrupted, refuse
 from fl_bench.machine import num_cpus
 from fl_bench.runs.launch import launch
 from fl_bench.runs.process import Arm, in_own_process
@@ -55,6 +56,7 @@ class Parallel(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.task, self.config = hydra_context, task_function, config
         self.sweep = Path(str(config.hydra.sweep.dir))
+        self.again = ""  # the command that goes on with this sweep
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         setup_globals()
@@ -75,7 +77,7 @@ class Parallel(Launcher):
                 if isinstance(cell, FlBenchError)
                 else launch(cell.cfg, cell.folder, cell.start, cell.origin)
             )
-            if code == 130:
+            if code == Interrupted.exit_code:
                 raise KeyboardInterrupt
             ended.append((name, code))
         return ended
@@ -85,30 +87,39 @@ class Parallel(Launcher):
         with scratch_folder() as scratch:
 
             def run(arm: Arm) -> int:
-                from fl_bench.engines.simulation import prepare
+                try:
+                    (scratch / ENDED).write_text(json.dumps(self._on_ray(jobs, parallel, scratch)))
+                    return 0
+                except KeyboardInterrupt:
+                    hint = f"to go on with the sweep: {self.again}" if self.again else ""
+                    return refuse(Interrupted("stopped by Ctrl-C"), hint)
 
-                address = self.config.engine.get("ray", {}).get("address")
-                if address is None:
-                    prepare(scratch)
-                from fl_bench.studies.workers import Pool  # Ray: a second
-
-                with Pool(self.sweep, parallel, address) as pool:  # which import torch while the cells are composed
-                    configs, names = self._placed(jobs)
-                    cells = (
-                        cell if isinstance(cell, FlBenchError) else _inline(cell)
-                        for cell in self._cells(configs, names)
-                    )
-                    with Board(names, parallel) as board:
-                        codes = pool.run(cells, board)
-                ended = [(name, codes[number]) for number, name in enumerate(names)]
-                (scratch / ENDED).write_text(json.dumps(ended))
-                return 0
-
-            if (code := in_own_process(run)) == 130:
+            if (code := in_own_process(run)) == Interrupted.exit_code:
                 raise KeyboardInterrupt
             if code:
                 raise CellFailed(code)
             return [(name, code) for name, code in json.loads((scratch / ENDED).read_text())]
+
+    def _on_ray(self, jobs: dict[int, Sequence[str]], parallel: int, scratch: Path) -> list[tuple[str, int]]:
+        if (address := _address(self.config)) is None:
+            prepare(scratch)
+        from fl_bench.studies.workers import Pool  # Ray: a second; it reads its settings when it is imported
+
+        with Pool(self.sweep, parallel, address) as pool:  # which import torch while the cells are composed here
+            configs, names = self._placed(jobs)
+            with Board(names, parallel) as board:
+                codes = pool.run(map(self._inline, self._cells(configs, names)), board)
+        return [(name, codes[number]) for number, name in enumerate(names)]
+
+    def _inline(self, cell: Cell | FlBenchError) -> Cell | FlBenchError:
+        """The cell on the engine of one process."""
+        if isinstance(cell, FlBenchError):
+            return cell
+        self.again = cell.origin.sweep
+        cfg = cell.cfg.copy()
+        cfg.engine = with_option(cfg, "engine", options("engine")[INLINE])
+        origin = replace(cell.origin, choices={**cell.origin.choices, "engine": INLINE}, sweep="")
+        return replace(cell, cfg=cfg, origin=origin)
 
     def _placed(self, jobs: dict[int, Sequence[str]]) -> tuple[list[DictConfig], list[str]]:
         """The configs of the cells, Hydra's own in them, and the names of their folders."""
@@ -161,14 +172,12 @@ def _parallel(config: DictConfig, jobs: Sequence[Sequence[str]]) -> int:
         raise ConfigError(f"sweep.parallel={wish}: side by side cells run on engine=inline; leave out engine=...")
     if several:
         return 1
-    if wish == "auto" and config.engine.get("ray", {}).get("address") is None:
+    if wish == "auto" and _address(config) is None:
         wish = max(1, int(num_cpus() / config.engine.client_resources.num_cpus))
     return len(jobs) if wish == "auto" else min(wish, len(jobs))  # Ray knows what a cluster has
 
 
-def _inline(cell: Cell) -> Cell:
-    """The cell on the engine of one process."""
-    cfg = cell.cfg.copy()
-    cfg.engine = with_option(cfg, "engine", options("engine")[INLINE])
-    origin = replace(cell.origin, choices={**cell.origin.choices, "engine": INLINE}, sweep="")
-    return replace(cell, cfg=cfg, origin=origin)
+def _address(config: DictConfig) -> str | None:
+    """That of the Ray cluster which the words name."""
+    address: str | None = config.engine.get("ray", {}).get("address")
+    return address

@@ -107,7 +107,8 @@ class Pool:
                     if outcome.died and number not in died:
                         died.add(number)
                         again.append((number, replace(cell, start=Start.RESUME)))
-                        board.note(f"{board.names[number]}: {outcome.said[-1]}; starting again, once")
+                        why = outcome.said[-1].removeprefix(SAYS)
+                        board.note(f"{board.names[number]}: {why}; going on with it, once")
                         continue
                     codes[number] = outcome.code
                     _end(number, cell, outcome, board)
@@ -135,7 +136,8 @@ def _outcome(task: Any) -> Outcome:
     except ray.exceptions.RayTaskError as error:
         return Outcome(1, [f"{SAYS}{type(error.cause).__name__}: {error.cause}"])
     except ray.exceptions.RayError as error:  # its process was killed, or its machine has gone
-        return Outcome(1, [f"{SAYS}the worker has died: {' '.join(str(error).split())}"], died=True)
+        why = " ".join(str(error).split()).partition(". ")[0]  # what comes then is on Ray's logs
+        return Outcome(1, [f"{SAYS}its worker has died: {why}"], died=True)
 
 
 def _end(number: int, cell: Cell, outcome: Outcome, board: Board) -> None:

@@ -223,11 +223,11 @@ def test_a_run_knows_the_options_and_words_it_came_from(
     said(capsys, "rerun", "run", "engine=inline", "checkpoint.every=0")
     later = ["num_rounds=2", "engine.client_resources.num_cpus=1", "engine=inline", "checkpoint.every=0"]
     assert origin(again) == (CHOICES, [*kept, *later])
-    said(capsys, "-m", *words, "seed=0,1")
+    said(capsys, "-m", "sweep.parallel=1", *words, "seed=0,1")
     cells = sorted(tmp_path.glob("outputs/multirun/*/*/"))
     assert [choices for choices, _ in map(origin, cells)] == [CHOICES, CHOICES]
     assert [(found[0], found[-1]) for _, found in map(origin, cells)] == [(words[0], f"seed={n}") for n in (0, 1)]
-    said(capsys, "-m", *words, "seed=0,1", "resume=true")
+    said(capsys, "-m", "sweep.parallel=1", *words, "seed=0,1", "resume=true")
     assert [origin(cell)[1][-1] for cell in cells] == ["seed=0", "seed=1"]
 
 
@@ -266,6 +266,8 @@ def test_ctrl_c_in_a_sweep_says_how_to_go_on_with_all_of_it(tmp_path: Path) -> N
         == f"fl-bench: stopped by Ctrl-C; to go on with the sweep: {shlex.join(['fl-bench', *words, 'resume=true'])}"
     )
     assert "fl-bench resume" not in errors
+    states = [json.loads(file.read_text())["status"] for file in tmp_path.glob("outputs/multirun/*/*/run.json")]
+    assert states == ["interrupted", "interrupted"]
 
 
 def test_a_run_goes_on_with_an_engine_of_ones_own(tmp_path: Path, launch: Launch) -> None:

@@ -52,7 +52,7 @@ def test_a_key_beside_the_options_that_have_it() -> None:
 
 def test_a_sweep_over_strategies_with_a_key_that_both_have(tmp_path: Path) -> None:
     words = ("strategy=fedadam,fedyogi", "strategy.eta=0.1", "num_rounds=1", "engine=inline", "figures=false")
-    result = forked("-m", *words, "hydra.sweep.dir=sweep", cwd=tmp_path)
+    result = forked("-m", *words, "sweep.parallel=1", "hydra.sweep.dir=sweep", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     configs = [file.read_text() for file in sorted(tmp_path.glob("sweep/*/.hydra/config.yaml"))]
     assert [text.count("eta: 0.1\n") for text in configs] == [2, 2]  # strategy.eta, and the server's

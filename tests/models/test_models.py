@@ -170,7 +170,15 @@ def test_a_run_names_its_model_and_says_how_large_it_is(launch: Launch) -> None:
 
 
 def test_torchvisions_names_are_words_in_sweeps_too(tmp_path: Path) -> None:
-    words = ["-m", "task=images", "model=lenet5,squeezenet1_1", "data=synthetic", "data.num_samples=20", "num_rounds=1"]
+    words = [
+        "-m",
+        "sweep.parallel=1",
+        "task=images",
+        "model=lenet5,squeezenet1_1",
+        "data=synthetic",
+        "data.num_samples=20",
+        "num_rounds=1",
+    ]
     more = ["num_clients=2", "engine=inline", "figures=false", "local.steps=1", "hydra.sweep.dir=runs"]
     done = forked(*words, *more, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -108,24 +108,24 @@ def test_a_run_is_replaced_where_the_user_says_so_but_not_what_is_beside_it(run:
     assert "overwrite" not in json.loads((tmp_path / "run" / "run.json").read_text())["overrides"]
 
 
-def test_cells_of_a_sweep_do_not_share_a_folder(run: Words, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("-m", "seed=0,1", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=same") == 2
-    assert "sweep/same: holds a run" in capsys.readouterr().err
+def test_cells_of_a_sweep_do_not_share_a_folder(run: Words, tmp_path: Path) -> None:
+    assert run("-m", "sweep.parallel=1", "seed=0,1", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=same") == 0
     assert json.loads((tmp_path / "sweep" / "same" / "run.json").read_text())["seed"] == 0
+    assert json.loads((tmp_path / "sweep" / "same_2" / "run.json").read_text())["seed"] == 1
 
 
 def test_a_sweep_does_not_write_over_another(run: Words, tmp_path: Path) -> None:
-    assert run("-m", "seed=0,1", "hydra.sweep.dir=sweep") == 0
+    assert run("-m", "sweep.parallel=1", "seed=0,1", "hydra.sweep.dir=sweep") == 0
     before = contents(tmp_path)
     with pytest.raises(ConfigError, match="sweep: holds a sweep; resume=true goes on with it, overwrite=true replaces"):
-        run("-m", "seed=2,3", "hydra.sweep.dir=sweep")
+        run("-m", "sweep.parallel=1", "seed=2,3", "hydra.sweep.dir=sweep")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").touch()
     with pytest.raises(ConfigError, match="mine: is not empty and not the folder of a sweep"):
-        run("-m", "seed=2,3", "hydra.sweep.dir=mine", "overwrite=true")
+        run("-m", "sweep.parallel=1", "seed=2,3", "hydra.sweep.dir=mine", "overwrite=true")
     (tmp_path / "mine" / "notes.txt").unlink()
     assert contents(tmp_path) == before
-    assert run("-m", "seed=2,3", "hydra.sweep.dir=sweep", "overwrite=true") == 0
+    assert run("-m", "sweep.parallel=1", "seed=2,3", "hydra.sweep.dir=sweep", "overwrite=true") == 0
     assert {json.loads(file.read_text())["seed"] for file in tmp_path.glob("sweep/*/run.json")} == {2, 3}
 
 

@@ -266,7 +266,7 @@ def test_what_cannot_be_saved_is_named(
 
 def test_the_command_goes_on_skips_and_says_how(tmp_path: Path) -> None:
     words = ("engine=inline", "figures=false", "seed=0,1", "strategy=fedavg,scaffold", "num_rounds=3")
-    sweep = ("-m", *words, "data=synthetic", "data.num_samples=100")
+    sweep = ("-m", *words, "data=synthetic", "data.num_samples=100", "sweep.parallel=1")
     assert forked(*sweep, cwd=tmp_path).returncode == 0
     (folder,) = (tmp_path / "outputs" / "multirun").iterdir()
     cells = sorted(cell for cell in folder.iterdir() if cell.is_dir())
