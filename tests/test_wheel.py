@@ -18,6 +18,9 @@ def test_the_wheel_works_from_any_folder(tmp_path: Path) -> None:
     inside = tmp_path / "site" / "fl_bench" / "conf"
     assert {str(file.relative_to(inside)) for file in inside.rglob("*.yaml")} == conf
     assert (tmp_path / "site" / "fl_bench" / "tasks" / "sam_tiny" / "model.safetensors").exists()
+    assert {file.name for file in (tmp_path / "site" / "fl_bench" / "studies").glob("page.*")} == {
+        "page.py", "page.html", "page.css", "page.js",
+    }  # fmt: skip
     program = "import sys, fl_bench.cli as cli; assert 'site' in cli.__file__, cli.__file__; cli.main()"
     command = [sys.executable, "-c", program, "engine=inline", "num_rounds=1", "figures=false", "hydra.run.dir=run"]
     result = subprocess.run(

@@ -41,14 +41,16 @@ def curves(
     study: Study, metric: str, values: pd.Series, arms: Sequence[str], settings: Sequence[str]
 ) -> dict[str, Any]:
     """What page.js draws, of no more rounds than fit: a number for each run, round, metric and axis."""
-    metrics = [name for name in study.rounds if name.startswith(PREFIXES) and study.rounds[name].notna().any()]
+    metrics = [
+        name for name in map(str, study.rounds) if name.startswith(PREFIXES) and study.rounds[name].notna().any()
+    ]
     axes = {name: text for name, text in AXES.items() if study.rounds[name].any()}
     measured = study.rounds.loc[study.rounds[metric].notna(), "round"].sort_values().unique()
     step = math.ceil(len(study.rounds) * (len(metrics) + len(axes)) / NUMBERS)
     rounds = study.rounds if step == 1 else study.rounds[study.rounds["round"].isin({*measured[::step], measured[-1]})]
     runs = []
     for run, table in rounds.groupby("run"):
-        row = study.runs.loc[run]
+        row: Any = study.runs.loc[run]
         runs.append({
             "arm": arms.index(row["arm"]), "setting": settings.index(row["setting"]),
             "value": _short([values[run]])[0], "bytes": int(row["bytes"]),
@@ -71,18 +73,19 @@ def curves(
 
 def _read(file: Path, **how: Any) -> pd.DataFrame:
     try:
-        return pd.read_csv(file, **how)
+        table: pd.DataFrame = pd.read_csv(file, **how)
     except pd.errors.EmptyDataError:
         return pd.DataFrame()
     except ValueError as error:
         raise Damaged(f"{file}: is damaged: {error}") from None
+    return table
 
 
 def _spread(folder: Path) -> dict[str, list]:
     """By column: quantiles over the clients in the last round that measured it; empty where clients do not evaluate."""
     clients = _read(folder / "clients.csv", low_memory=False)
     spread = {}
-    for name in (name for name in clients if name.startswith("client_") and clients[name].notna().any()):
+    for name in (name for name in map(str, clients) if name.startswith("client_") and clients[name].notna().any()):
         known = clients[clients[name].notna()]
         last = known.loc[known["round"] == known["round"].max(), name]
         spread[name] = _short(np.quantile(last, np.linspace(0, 1, QUANTILES)))
@@ -92,8 +95,9 @@ def _spread(folder: Path) -> dict[str, list]:
 def partitions(study: Study, settings: Sequence[str]) -> tuple[list[dict[str, Any]], str]:
     """The partition of the first seed of each setting, classes by clients, and a word on what is left out."""
     pictures, most = [], (0, 0)
-    for run in study.runs.sort_values("seed", kind="stable").drop_duplicates("setting").sort_index().itertuples():
-        held = _read(Path(run.folder) / "partition.csv", dtype={"label": str}, keep_default_na=False)
+    first = study.runs.sort_values("seed", kind="stable").drop_duplicates("setting").sort_index()
+    for folder, setting in zip(first["folder"], first["setting"], strict=True):
+        held = _read(Path(folder) / "partition.csv", dtype={"label": str}, keep_default_na=False)
         if held.empty:  # a task without classes
             continue
         table = held.pivot(index="label", columns="client", values="samples").fillna(0).astype(int)
@@ -101,7 +105,7 @@ def partitions(study: Study, settings: Sequence[str]) -> tuple[list[dict[str, An
         most = (max(most[0], table.shape[1]), max(most[1], len(table)))
         table = table.iloc[:MOST_CLASSES, :MOST_CLIENTS]
         pictures.append({
-            "setting": settings.index(run.setting), "clients": table.columns.tolist(), "classes": table.index.tolist(),
+            "setting": settings.index(setting), "clients": table.columns.tolist(), "classes": table.index.tolist(),
             "counts": table.to_numpy().tolist(),
         })  # fmt: skip
     there = {"clients": (most[0], MOST_CLIENTS), "classes": (most[1], MOST_CLASSES)}
@@ -113,10 +117,11 @@ def partitions(study: Study, settings: Sequence[str]) -> tuple[list[dict[str, An
 def pictures(study: Study, arms: Sequence[str]) -> list[dict[str, Any]]:
     """For each arm a picture of what the model of one run does, where its run has drawn one, as a data URI."""
     found = {}
-    for run in study.runs.sort_values("seed", kind="stable").itertuples():
-        files = (file for name in DRAWN for file in sorted((Path(run.folder) / "figures").glob(name), reverse=True))
-        if run.arm not in found and (file := next(files, None)):
-            found[run.arm] = file, run.setting
+    runs = study.runs.sort_values("seed", kind="stable")
+    for arm, setting, folder in zip(runs["arm"], runs["setting"], runs["folder"], strict=True):
+        files = (file for name in DRAWN for file in sorted((Path(folder) / "figures").glob(name), reverse=True))
+        if arm not in found and (file := next(files, None)):
+            found[arm] = file, setting
     chosen = [(arm, *found[arm]) for arm in arms if arm in found]
     for width in WIDTHS:
         uris = [_scaled(file, width) for _, file, _ in chosen]

@@ -1,7 +1,7 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9"]; // Okabe and Ito
-const DASHES = ["", "6 3", "2 2", "8 3 2 3"]; // after each seven arms
+const DASHES = ["", "7 3", "2 2", "8 2 2 2"]; // four dashes of seven colours: 28 arms look different
 const MARKS = [ // paths of radius 1: circle, square, triangle, diamond, triangle that points down
   "M-1 0a1 1 0 1 0 2 0a1 1 0 1 0-2 0Z", "M-.9-.9H.9V.9H-.9Z", "M0-1.15L1.1.8H-1.1Z", "M0-1.25L1.1 0 0 1.25-1.1 0Z",
   "M0 1.15L1.1-.8H-1.1Z"];
@@ -10,7 +10,7 @@ const UNITS = {bytes: [[1e12, "TB"], [1e9, "GB"], [1e6, "MB"], [1e3, "kB"], [1, 
 const state = {metric: data.metric, axis: "round", band: "range", hidden: new Set()};
 const byId = id => document.getElementById(id);
 const colour = arm => COLOURS[arm % COLOURS.length];
-const dash = arm => DASHES[Math.floor(arm / COLOURS.length) % DASHES.length];
+const dash = arm => DASHES[arm % DASHES.length];
 const mean = values => values.reduce((sum, value) => sum + value, 0) / values.length;
 const shown = () => data.arms.map((_, arm) => arm).filter(arm => !state.hidden.has(arm));
 const runsOf = (arm, setting) => data.runs.filter(run => run.arm === arm && run.setting === setting);
@@ -139,8 +139,8 @@ function hover({figure, svg, X, Y, left, right, top, bottom}, curves) {
       const row = make("tr", {}, rows), point = nearest(curve);
       swatch(make("td", {}, row), curve.arm);
       make("td", {class: "text"}, row, data.arms[curve.arm]);
-      make("td", {}, row, number(point.y));
-      make("td", {}, row, point.n > 1 ? `${number(point.low)} to ${number(point.high)}` : "");
+      make("td", {}, row, point.y.toPrecision(4));
+      make("td", {}, row, point.n > 1 ? `${point.low.toPrecision(4)} to ${point.high.toPrecision(4)}` : "");
     }
     for (const side of ["x1", "x2"]) cursor.setAttribute(side, X(x));
     cursor.setAttribute("visibility", "visible");
@@ -177,7 +177,7 @@ function drawPareto() {
     const beats = (a, b) => lower ? a.value < b.value : a.value > b.value;
     const front = means.filter(a => !means.some(b => b.bytes <= a.bytes && (beats(b, a) || (b.value === a.value && b.bytes < a.bytes)))).sort((a, b) => a.bytes - b.bytes);
     if (front.length > 1 && data.better[data.metric]) make("path", {fill: "none", d: path(front.map(p => [p.bytes, p.value]), X, Y), stroke: "#8c8c8c", "stroke-dasharray": "4 3"}, svg);
-    for (const run of runs) if (run.setting === setting) mark(svg, X(run.bytes), Y(run.value), run.arm, 2.5, 0.5);
+    for (const run of runs) if (run.setting === setting) mark(svg, X(run.bytes), Y(run.value), run.arm, 3.2, 0.5);
     for (const {arm, bytes, value} of means)
       make("title", {}, mark(svg, X(bytes), Y(value), arm, 6.5), `${data.arms[arm]}: ${number(value)} at ${number(bytes, "bytes")}`);
   });

@@ -34,7 +34,8 @@ def page(study: Study, answer: Comparison, values: pd.Series, command: str) -> s
     arms, settings = (list(dict.fromkeys(study.runs[name])) for name in ("arm", "setting"))
     style, script = (Markup((HERE / name).read_text()) for name in ("page.css", "page.js"))
     records = [run_json.read_run(Path(folder)) for folder in study.runs["folder"]]
-    root = os.path.commonpath([os.path.dirname(run.folder) for run in (*study.runs.itertuples(), *study.skipped)])
+    folders = [*study.runs["folder"], *(run.folder for run in study.skipped)]
+    root = os.path.commonpath(list(map(os.path.dirname, folders)))
 
     def below(text: str) -> str:  # folders as seen from the one that all runs are in
         return text.replace(f"{root}{os.sep}", "")
@@ -126,13 +127,14 @@ def _answer(answer: Comparison, arms: Sequence[str]) -> list[dict[str, Any]]:
 
 def _runs(runs: pd.DataFrame, metric: str, arms: Sequence[str]) -> dict[str, Any]:
     header = ["setting", "arm", "seed", metric, "rounds", "bytes", "wall s", "folder", "changes"]
+    each: Any = runs.itertuples()  # its stubs know no columns
     rows = [
         [run.setting, run.arm, str(run.seed), f"{run.value:.4g}", str(run.rounds), decimal(int(run.bytes)),
          f"{run.wall_seconds:.1f}", run.folder, run.changes]
-        for run in runs.itertuples()
+        for run in each
     ]  # fmt: skip
     kept = [i for i in range(len(header)) if any(row[i] for row in rows)]
-    return _table([header[i] for i in kept], [[row[i] for i in kept] for row in rows], runs["arm"], arms)
+    return _table([header[i] for i in kept], [[row[i] for i in kept] for row in rows], list(runs["arm"]), arms)
 
 
 def _table(

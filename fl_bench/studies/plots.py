@@ -1,8 +1,9 @@
 """Figures of a study that go into a paper as they are: a column wide, fonts embedded, no title, no date."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import pandas as pd
@@ -16,7 +17,7 @@ from fl_bench.studies.study import Study
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")  # Okabe and Ito; as in page.js
 DASHES = ("-", "--", "-.", ":")
 MARKS = "os^Dv"
-STYLE: Mapping[str, object] = {
+STYLE: dict[Any, Any] = {
     "font.size": 8, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7,
     "pdf.fonttype": 42, "axes.linewidth": 0.6, "lines.linewidth": 1.2,
 }  # fmt: skip
@@ -31,16 +32,16 @@ def draw(study: Study, metric: str, values: pd.Series, folder: Path) -> list[Pat
     """
     arms = list(dict.fromkeys(study.runs["arm"]))
     runs = study.runs.assign(value=values)
-    files = []
+    files: list[Path] = []
     for setting, table in runs.groupby("setting", sort=False):
         name = f".{re.sub(r'[^A-Za-z0-9=.-]+', '_', str(setting))}" if setting else ""
         rounds = study.rounds.merge(table["arm"], left_on="run", right_index=True)
         for axis, label in (("round", "round"), ("bytes", "traffic")):
-            with matplotlib.rc_context(dict(STYLE)):
+            with matplotlib.rc_context(STYLE):
                 figure, axes = _figure()
                 curves(axes, rounds, metric, axis, label, arms)
                 files += _save(figure, axes, folder, f"curves_{label}{name}")
-        with matplotlib.rc_context(dict(STYLE)):
+        with matplotlib.rc_context(STYLE):
             figure, axes = _figure()
             _pareto(axes, table, metric, study.better.get(metric), arms)
             files += _save(figure, axes, folder, f"pareto{name}")

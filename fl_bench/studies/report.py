@@ -43,4 +43,6 @@ def tidy(study: Study) -> pd.DataFrame:
     runs = study.runs.drop(columns=[name for name in study.rounds if name in study.runs])
     table = runs.merge(study.rounds, left_index=True, right_on="run").reset_index(drop=True)
     mixed = [name for name in table if table[name].dtype == object and table[name].dropna().map(type).nunique() > 1]
-    return table.assign(**{name: table[name].map(json.dumps, na_action="ignore") for name in mixed})
+    for name in mixed:  # Parquet has one type for each column
+        table[name] = table[name].map(json.dumps, na_action="ignore")
+    return table

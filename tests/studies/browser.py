@@ -12,14 +12,7 @@ from pathlib import Path
 from typing import Any
 
 PATH = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--hide-scrollbars",
-    "--disable-breakpad",
-    "--remote-debugging-pipe",
-)
+FLAGS = ("headless", "no-sandbox", "disable-gpu", "hide-scrollbars", "disable-breakpad", "remote-debugging-pipe")
 TROUBLE = ("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled")  # a good page causes none
 HIGHEST = 10  # bash gives the pipes the numbers 3 and 4, which ours must not have
 

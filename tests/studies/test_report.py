@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -128,13 +129,13 @@ def an_arm_is_hidden_and_shown(study: Path, page: Page) -> None:
     assert page.js("document.querySelectorAll('#curves .curve').length") == 3
 
 
-def column(page: Page, table: str, number: int) -> list[str]:
+def column(page: Page, table: str, number: int) -> Any:
     return page.js(f"[...document.querySelectorAll('#{table} tbody tr')].map(r => r.cells[{number}].textContent)")
 
 
 def tables_sort_by_number_and_by_word(study: Path, page: Page) -> None:
     names = page.js("[...document.querySelectorAll('#runs th')].map(h => h.textContent)")
-    assert names == ["arm", "seed", "test_accuracy", "rounds", "bytes", "wall s", "folder"]
+    assert names == ["arm", "seed", "test_accuracy", "rounds", "bytes", "wall s", "folder", "changes"]
     page.js("document.querySelectorAll('#runs th button')[2].click()")
     assert column(page, "runs", 2) == ["0.3", "0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9", "0.9"]
     page.js("document.querySelectorAll('#runs th button')[2].click()")
@@ -154,13 +155,13 @@ def cells_have_the_values_that_they_show(study: Path, page: Page) -> None:
 def values_show_under_the_pointer_and_by_keys(study: Path, page: Page) -> None:
     page.js("document.querySelector('#curves svg').dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowLeft'}))")
     tip = "document.querySelector('.tip').textContent"
-    assert page.js(tip).startswith("round 1fedavg0.50.4 to 0.6scaffold0.70.6 to 0.8")
+    assert page.js(tip).startswith("round 1fedavg0.50000.4000 to 0.6000scaffold0.70000.6000 to 0.8000")
     page.js("document.querySelector('#curves svg').scrollIntoView()")
     left, width, top = page.js(
         "(b => [b.left, b.width, b.top])(document.querySelector('#curves svg').getBoundingClientRect())"
     )
     page.call("Input.dispatchMouseEvent", type="mouseMoved", x=left + width - 15, y=top + 100)
-    assert page.js(tip).startswith("round 2fedavg0.60.5 to 0.7")
+    assert page.js(tip).startswith("round 2fedavg0.60000.5000 to 0.7000")
     inside = "(t, f) => t.left >= f.left && t.right <= f.right && t.top >= f.top && t.bottom <= f.bottom"
     boxes = [f"document.querySelector('#curves {name}').getBoundingClientRect()" for name in (".tip", "figure")]
     assert page.js(f"({inside})({', '.join(boxes)})")
