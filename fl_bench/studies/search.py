@@ -82,15 +82,11 @@ class Search:
         for start in range(0, self.wish.trials, self.wish.batch):
             self._batch(start)
             write(tuning, self.folder)
-        for arm, trial in ((arm, tuning.best(arm)) for arm in labels):
-            if (
-                trial
-                and (default := tuning.defaults[arm]) is not None
-                and tuning.order(default) <= tuning.order(trial[1].latest)
-            ):
-                note(f"{arm}: no trial is better than the arm as it is by default")
         print(shown(tuning))
         best = {arm: found[1].latest for arm in labels if (found := tuning.best(arm))}
+        for arm, value in best.items():
+            if (default := tuning.defaults[arm]) is not None and tuning.order(default) <= tuning.order(value):
+                note(f"{arm}: no trial is better than the arm as it is by default")
         if failed := [arm for arm in labels if arm not in best]:
             raise RunError(f"{failed[0]}: all its trials have failed")
         return best

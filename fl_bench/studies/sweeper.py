@@ -1,6 +1,7 @@
 """Hydra's part of a sweep that says which cells there are: hydra/sweeper=grid, which sweeps have by default."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -10,6 +11,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from fl_bench.errors import plain
+from fl_bench.storage import run_json
+from fl_bench.storage.folder import clear
 from fl_bench.studies.ending import sum_up
 from fl_bench.studies.sweep import SWEEP
 
@@ -35,7 +38,18 @@ class Grid(Sweeper):
         (cells,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
         jobs = [[*arm, *cell] for arm in self.arms or [[]] for cell in cells]
         ended = self.launch(jobs, initial_job_idx=0)
+        if self.given.overwrite:
+            _forget(folder, {str(returned.working_dir) for returned in ended})
         if len(jobs) > 1:
             sum_up(folder)
         print(plain(folder))
         return [returned.return_value for returned in ended]
+
+
+def _forget(sweep: Path, kept: Collection[str]) -> None:
+    """Delete the runs of the sweep that this one replaces, but for the folders that it has used again."""
+    for file in sweep.glob(f"*/{run_json.NAME}"):
+        if str(file.parent) not in kept:
+            clear(file.parent, but="")
+            with suppress(OSError):  # there are files of the user's
+                file.parent.rmdir()

@@ -244,10 +244,10 @@ def test_a_tuning_that_is_stopped_goes_on_as_if_nothing_had_happened(
 
 
 def test_the_best_of_each_arm_is_run_with_other_seeds(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("num_rounds=1", "strategy=fedavg,fedprox", "local.lr=0.1,1e9", "strategy.mu=interval(0.1,0.2)")
-    assert tune(*words, "--trials", "2", "--final-seeds", "2", "--seeds", "7") == 0
+    words = ("num_rounds=1", "strategy=fedavg,fedprox", "local.lr=0.1,0.2", "strategy.mu=interval(0.1,0.2)")
+    assert tune(*words, "--trials", "1", "--final-seeds", "2", "--seeds", "7") == 0
     table = rows(here / "t" / "trials.csv")
-    assert {(row["local.lr"], row["state"]) for row in table} == {("0.1", "complete"), ("1000000000.0", "failed")}
+    assert [row["state"] for row in table] == ["complete", "complete"]
     assert {row["strategy.mu"] != "" for row in table if row["arm"] == "strategy=fedprox"} == {True}
     study = load([here / "t" / "final"])
     assert sorted(zip(study.runs["strategy"], study.runs["seed"], strict=True)) == [
@@ -255,7 +255,7 @@ def test_the_best_of_each_arm_is_run_with_other_seeds(here: Path, capsys: pytest
     ]  # fmt: skip
     said = capsys.readouterr().out
     assert "fl-bench data=synthetic" in said
-    assert "strategy=fedprox local.lr=0.1" in said
+    assert f"strategy=fedprox local.lr={table[1]['local.lr']} strategy.mu={table[1]['strategy.mu']} seed=0" in said
 
 
 @pytest.mark.parametrize(
@@ -297,19 +297,19 @@ def test_a_folder_has_one_tuning(here: Path) -> None:
 
 @long
 def test_trials_run_side_by_side_and_a_killed_tuning_goes_on(tmp_path: Path) -> None:
+    small = [word for word in SMALL if not word.startswith(("engine=", "sweep.parallel="))]
     words = [
         "tune",
-        *SMALL,
+        *small,
         "sweep.parallel=2",
-        "num_rounds=9",
+        "num_rounds=3",
         "strategy=fedavg",
         RATES,
         "--trials",
-        "4",
-        "--batch",
-        "4",
+        "3",
+        "--prune",
+        "halving",
     ]
-    words = [word for word in words if not word.startswith(("engine=", "sweep.parallel=1"))] + ["--prune", "halving"]
     whole = fl_bench(*words, "hydra.sweep.dir=whole", cwd=tmp_path, timeout=300)
     assert whole.returncode == 0, whole.stderr
     process = begin(*words, "hydra.sweep.dir=t", cwd=tmp_path)
