@@ -20,7 +20,7 @@ def test_a_notebook_is_kept_without_outputs(file: Path) -> None:
 
 
 SHOWN = {
-    "first-run": ["", "round 5/5", "test_accuracy", "test_loss", "train_loss", "image/png", "(0.1, ", "Linear("],
+    "first-run": ["", "round 5/5", "test_accuracy", "test_loss", "train_loss", "image/png", "(0.1,", "Linear("],
     "comparison": ["", "scaffold", "image/png", "image/png", "| verdict |", "p_holm", "report.html", "scaffold"],
 }
 

@@ -17,6 +17,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from fl_bench import cli
 from fl_bench.errors import ConfigError, Damaged, FlBenchError
+from fl_bench.runs.launch import launch
 from fl_bench.studies import launcher, tuned
 from fl_bench.studies.space import arms_of, distribution, split
 from fl_bench.studies.study import load
@@ -222,7 +223,7 @@ def test_a_tuning_that_is_stopped_goes_on_as_if_nothing_had_happened(
 ) -> None:
     words = ("num_rounds=3", "strategy=fedavg", RATES, "--trials", "4", "--batch", "2", "--prune", "median")
     assert tune(*words, folder="whole") == 0
-    begun, plain = [], launcher.launch
+    begun, plain = [], launch
 
     def stops(*args: Any) -> int:
         begun.append(args)
