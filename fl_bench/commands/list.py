@@ -6,6 +6,8 @@ from fl_bench.commands._common import add_config_dir
 from fl_bench.config.compose import GROUPS, options
 from fl_bench.errors import plain
 
+STUDY = "study"  # no group of Hydra's: with -m, see fl_bench/studies/arms.py
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_config_dir(parser)
@@ -13,7 +15,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(given: argparse.Namespace) -> int:
     """Print the first comment of each option's yaml."""
-    for group in GROUPS:
+    for group in (*GROUPS, STUDY):
         print(f"{group}=")
         for name, file in options(group, given.config_dir).items():
             lines = file.read_text(encoding="utf-8", errors="replace").splitlines()

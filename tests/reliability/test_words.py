@@ -52,6 +52,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("fl_bench.runs.execute._draw", lambda made: None)
     monkeypatch.setattr(Simulation, "own_process", False)
     monkeypatch.setattr(Simulation, "workers", Inline.workers)
+    monkeypatch.setattr("fl_bench.studies.launcher._parallel", lambda config, jobs: 1)  # nor do sweeps
+    monkeypatch.setattr("fl_bench.studies.sweeper.sum_up", lambda folder: None)
     return tmp_path
 
 
