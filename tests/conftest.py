@@ -41,6 +41,7 @@ COMMAND = str(Path(sys.executable).with_name("fl-bench"))
 MARK = "session"  # a file in TMPDIR that this process has open, and whatever is forked from it
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["fl_bench.runs.execute"])
+MANY_FILES = 300  # that are open; where there are 1,024, select() fails
 PATIENCE_SECONDS = 10  # for the system to end what was killed
 Launch = Callable[..., Path]  # words to the folder of a run
 DETERMINISTIC = ("metrics.csv", "clients.csv", "partition.csv", "model.safetensors")
@@ -301,6 +302,8 @@ def short_collections() -> Iterator[None]:
 def nothing_is_left(session: set[str], tmp_path: Path) -> Iterator[None]:
     """After every test."""
     yield
+    if len(os.listdir("/proc/self/fd")) > MANY_FILES:
+        gc.collect()  # what a run has mapped stays open as long as anything of it is there
     left = left_since(session, tmp_path)
     session.update(left)
     assert not left

@@ -43,7 +43,7 @@ BAD = [
     ("+local.foo=1", "local.foo: unknown key; known: accumulate, batch_size, clip_norm, "),
     ("+engine.foo=1", "engine.foo: unknown key; engine=inline takes client_resources, "),
     ("+evaluate.foo=1", "evaluate.foo: unknown key; known: adapt_steps, batch_size, clients, every"),
-    ("+data.val=0.1", "data.val: unknown key; data=embedded takes none"),
+    ("+data.val=0.1", "data.val: unknown key; data=embedded takes cache"),
     ("lr=0.1", "lr: unknown key; did you mean local.lr?"),
     ("+lr=0.1", "lr: unknown key; did you mean local.lr?"),
     ("local.learning_rate=0.1", "local.learning_rate: unknown key; did you mean local.lr?"),

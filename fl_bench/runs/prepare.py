@@ -80,7 +80,7 @@ def _loaded(cfg: DictConfig, task: Task, folder: Path) -> FederatedData:
         return load(folder)
     nodes: list[Any] = [OmegaConf.to_container(node, resolve=True) for node in (cfg.task, cfg.data)]
     about = {
-        "task": {name: value for name, value in nodes[0].items() if name not in task.load_ignores},
+        "task": {name: value for name, value in nodes[0].items() if name not in task.not_loaded},
         "data": {name: value for name, value in nodes[1].items() if name != "cache"},
         "threads": torch.get_num_threads(),
         "code": (package()[0], digest_of(Path(inspect.getfile(type(task))))),

@@ -1,5 +1,6 @@
 """Hydra's part of a sweep whose cells run side by side: hydra/launcher=parallel, which sweeps have by default."""
 
+import gc
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -113,6 +114,7 @@ class Parallel(Launcher):
                 if isinstance(cell, FlBenchError)
                 else launch(cell.cfg, cell.folder, cell.start, cell.origin)
             )
+            gc.collect()  # the files that a run has mapped stay open as long as anything of it is there
             if code == Interrupted.exit_code:
                 raise KeyboardInterrupt
             ended.append((name, code))

@@ -1,5 +1,6 @@
 """Cells of a sweep as tasks of one Ray: on this machine, or on a cluster's machines, which may share no disk."""
 
+import gc
 import importlib
 import io
 import os
@@ -184,6 +185,7 @@ def _launch(cell: Cell, tell: Callable[[str], None]) -> Outcome:
     said = io.StringIO()
     with redirect_stdout(said), redirect_stderr(said):
         code = launch(cell.cfg, cell.folder, cell.start, cell.origin, tell)
+    gc.collect()  # the files that a run has mapped stay open as long as anything of it is there
     return Outcome(code, said.getvalue().splitlines())
 
 

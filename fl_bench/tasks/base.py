@@ -65,7 +65,7 @@ class Task(ABC):
 
     metrics: Sequence[Metric] = (Metric("loss", better="lower"),)  # all that `objective`, `score` and `measure` give
     fits_rows = False  # whether columns depend on other rows too, as where they are scaled or words are numbered
-    load_ignores: Sequence[str] = ()  # of its arguments, those that no `load_<source>` reads: data.cache need not know
+    not_loaded: Sequence[str] = ()  # of its arguments, those that no `load_<source>` reads: data.cache need not know
     one_loss = True  # whether a step minimises one loss, that of `objective`
 
     def load(self, data: DictConfig, folder: Path) -> FederatedData:
@@ -189,7 +189,7 @@ class Classifier(Task):
     """
 
     metrics = (*Task.metrics, Metric("accuracy", better="higher"))
-    load_ignores: Sequence[str] = ("label_smoothing", "class_weights")
+    not_loaded: Sequence[str] = ("label_smoothing", "class_weights")
     label_smoothing: float = 0.0  # of the loss in training: Szegedy et al. 2016, arXiv:1512.00567, section 7
     class_weights: Sequence[float] | None = None  # [classes]: of examples in the loss in training
     also: Sequence[str] = ()  # of KINDS (tallies.py), what `score` gives beside
@@ -258,7 +258,7 @@ class ByName(Classifier):
     Examples are column "x" [N, *shape], and the model gives as many numbers as there are classes.
     """
 
-    load_ignores = (*Classifier.load_ignores, "model")
+    not_loaded = (*Classifier.not_loaded, "model")
 
     def __init__(
         self, model: DictConfig, label_smoothing: float = 0.0, class_weights: list[float] | None = None

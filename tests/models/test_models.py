@@ -186,7 +186,7 @@ def test_torchvisions_names_are_words_in_sweeps_too(tmp_path: Path) -> None:
     more = ["num_clients=2", "engine=inline", "figures=false", "local.steps=1", "hydra.sweep.dir=runs"]
     done = forked(*words, *more, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    text = (tmp_path / "runs" / "1_images_fedavg_iid" / ".hydra" / "config.yaml").read_text()
+    text = (tmp_path / "runs" / "model=squeezenet1_1" / ".hydra" / "config.yaml").read_text()
     assert "name: squeezenet1_1" in text
     done = forked("task=images", "model=resnet5", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (2, "fl-bench: model=resnet5: did you mean resnet8?\n")

@@ -159,7 +159,7 @@ def test_for_want_of_memory_it_starts_again_with_half_as_many_workers(
     cfg = compose("engine=simulation", "engine.client_resources.num_cpus=0.5", "engine.client_resources.num_gpus=0.25")
     seen = []
 
-    def attempt(cfg: DictConfig, engine: Engine, folder: Path, start: Start, origin: Origin) -> int:
+    def attempt(cfg: DictConfig, engine: Engine, folder: Path, start: Start, origin: Origin, tell: object) -> int:
         seen.append((start, dict(engine.resources)))
         record = journal.Journal(folder, cfg)
         record.end(1, "round 3: the worker of clients 1, 2 died")

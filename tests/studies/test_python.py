@@ -107,11 +107,13 @@ def test_a_command_that_fails_is_an_error(
 
 
 def test_an_interrupt_reaches_the_command_and_comes_back(says: Callable[..., None], tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # where another test has begun the command here
     says("begins", seconds=60)
     threading.Timer(0.5, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]).start()
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         command.call([])
+    signal.signal(signal.SIGINT, before)
     assert time.monotonic() - began < 20
     assert leftovers(tmp_path) == []
 
