@@ -245,11 +245,19 @@ def traces(folder: Path) -> dict[str, str]:
     memory that nobody has, temporary folders that nobody holds.
     """
     running = [process for process in processes() if works_in(process, folder) or is_ours(process)]
-    shared = [file for file in Path("/dev/shm").glob("*") if file.stat().st_uid == os.getuid() and not in_use(file)]
+    shared = [file for file in Path("/dev/shm").glob("*") if nobody_has(file)]
     locks = [lock for lock in Path(tempfile.gettempdir()).glob(f"fl-bench-*/{LOCK}") if is_free(lock)]
     return {str(file): str(file) for file in (*shared, *locks)} | {
         process.name: f"process {process.name}: {command_line(process)}" for process in running
     }
+
+
+def nobody_has(shared: Path) -> bool:
+    """Whether shared memory of this user is left; joblib's semaphores, of a test beside this one, it removes itself."""
+    try:
+        return shared.stat().st_uid == os.getuid() and not shared.name.startswith("sem.loky-") and not in_use(shared)
+    except FileNotFoundError:  # it is just going
+        return False
 
 
 def left_since(before: Collection[str], folder: Path) -> dict[str, str]:
