@@ -34,9 +34,8 @@ def call(words: Sequence[str]) -> Path:
     one kills it. Raises ConfigError or RunError with the line that it ends with, by its exit code, and
     ConfigError where it names no folder.
     """
-    there = {
-        name: value for name, value in os.environ.items() if name != "FORCE_COLOR"
-    }  # Jupyter's; it means a terminal
+    without = {"FORCE_COLOR"}  # Jupyter's; it means a terminal
+    there = {name: value for name, value in os.environ.items() if name not in without}
     process = Popen(
         [sys.executable, "-m", "fl_bench", *words], env=there, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, text=True,
         errors="replace", process_group=0,  # a terminal and Jupyter interrupt a whole group: it would hear of it twice

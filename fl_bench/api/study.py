@@ -1,6 +1,5 @@
 """Runs to compare, from Python."""
 
-from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -75,11 +74,11 @@ class Study(study.Study):
         target: float | None = None,
     ) -> Path:
         """Write report.html, tables and figures into `out`, or the first folder that was loaded; return the page."""
-        from fl_bench.commands import report
+        from fl_bench.studies.report import make
 
-        folder = self.folders[0] if out is None else Path(out)
         question = {"metric": metric, "baseline": baseline, "at": at, "target": target}
-        return report.make(self, Namespace(folders=self.folders, by=self.by, out=folder, **question))[0]
+        place = self.folders[0] if out is None else Path(out)
+        return make(self, self.folders, self.by, place, **question)[1][0]
 
     def _repr_html_(self) -> str:
         """How many runs there are of what."""

@@ -5,15 +5,10 @@ fl-bench report SWEEP RUN RUN --metric test_loss --baseline fedavg --out paper
 """
 
 import argparse
-import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fl_bench.commands.compare import add_question
-from fl_bench.errors import ConfigError, plain
-
-if TYPE_CHECKING:
-    from fl_bench.studies.study import Study
+from fl_bench.errors import plain
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,30 +19,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(given: argparse.Namespace) -> int:
     """Write report.html, study.csv, study.parquet and report/, and print their names."""
-    from fl_bench.studies.study import load  # pandas
+    from fl_bench.studies.report import make  # pandas, SciPy and Matplotlib
+    from fl_bench.studies.study import load
 
-    for file in make(load(given.folders, given.by), given):
+    question = {name: getattr(given, name) for name in ("metric", "baseline", "at", "target")}
+    _, written = make(load(given.folders, given.by), given.folders, given.by, given.out, **question)
+    for file in written:
         print(plain(file))
     return 0
-
-
-def make(study: "Study", given: argparse.Namespace) -> list[Path]:
-    """Write the report of a study of the given folders, and return what was written, the page first."""
-    out = given.out or given.folders[0]
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out}: must be a folder")
-    from fl_bench.studies import report  # SciPy and Matplotlib
-    from fl_bench.studies.compare import compare
-    from fl_bench.studies.values import values
-
-    answer = compare(study, given.metric, given.baseline, given.at, given.target)
-    numbers, _ = values(study, answer.metric, given.at)
-    return report.write(study, answer, numbers, out, _again(given))
-
-
-def _again(given: argparse.Namespace) -> str:
-    """The words that make this report again."""
-    options = ("metric", "baseline", "at", "target", "out")
-    words = [word for name in options if (value := getattr(given, name)) is not None for word in (f"--{name}", value)]
-    words += ["--by", ",".join(given.by)] if given.by else []
-    return shlex.join(["fl-bench", "report", *map(str, [*given.folders, *words])])

@@ -36,7 +36,8 @@ def connect(address: str | None, num_gpus: int | None = None) -> None:
         if address != "auto":  # Ray itself would try for over a minute
             host, port = address.rsplit(":", 1)
             socket.create_connection((host, int(port)), timeout=3).close()
-        ray.init(address, runtime_env={"env_vars": {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}}, **options)
+        variables = {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+        ray.init(address, runtime_env={"env_vars": variables}, **options)
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"engine.ray.address={address}: no Ray cluster at HOST:PORT or auto ({reason})") from error

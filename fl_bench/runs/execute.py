@@ -32,6 +32,7 @@ from fl_bench.observers.budget import Budget
 from fl_bench.observers.checkpoints import Checkpoints
 from fl_bench.observers.console import Console, Teller, summary
 from fl_bench.observers.guard import Guard
+from fl_bench.observers.heartbeat import Heartbeat
 from fl_bench.observers.journal import Journal
 from fl_bench.observers.recorder import Recorder
 from fl_bench.observers.tracker import Tracker, Tracking
@@ -215,22 +216,6 @@ def closing(observers: Sequence[Observer]) -> Iterator[None]:
     finally:
         for observer in observers:
             observer.close(status)
-
-
-class Heartbeat(Observer):
-    """Starts the timeout of a round anew with each round."""
-
-    def __init__(self, arm: Arm) -> None:
-        self.arm = arm
-
-    def begin(self) -> None:
-        self.arm(True)
-
-    def see(self, round: Round) -> None:
-        self.arm(True)
-
-    def close(self, status: str) -> None:
-        self.arm(False)
 
 
 def _album(made: Experiment, start: Checkpoint | None) -> list[Album]:

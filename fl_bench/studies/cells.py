@@ -47,19 +47,17 @@ def placed(configs: Sequence[DictConfig], names: Sequence[str], sweep: Path) -> 
     number it has. Where its name is taken by another, it has a number behind it.
     """
     found = _runs(sweep)
+    known = {name: _key(record) for name, record in found.items()}  # each is composed for it
     keys = [(identity(cfg), cfg.num_rounds) for cfg in configs]
     taken: dict[str, int] = {}  # the number of the cell, by the name of its folder
     for number, (key, name) in enumerate(zip(keys, names, strict=True)):
-        if name in found and _key(found[name]) == key:
+        if known.get(name) == key:
             taken.setdefault(name, number)
-    by_key: dict[Any, list[str]] = {}
-    for name, record in found.items():
-        by_key.setdefault(_key(record), []).append(name)
     there = {number: name for name, number in taken.items()}
     for number, (key, wanted) in enumerate(zip(keys, names, strict=True)):
         if number in there:
             continue
-        same = [name for name in by_key.get(key, []) if name not in taken]
+        same = [name for name, other in known.items() if other == key and name not in taken]
         count, name = 1, wanted
         while not same and (name in taken or (name in found and not _goes_on(found[name], configs[number]))):
             count += 1

@@ -66,12 +66,7 @@ class Parallel(Launcher):
         setup_globals()
         self.sweep.mkdir(parents=True, exist_ok=True)
         jobs = dict(enumerate(job_overrides, start=initial_job_idx))
-        if self.pool:
-            ended = self._side_by_side(jobs)
-        elif _parallel(self.config, job_overrides) == 1:
-            ended = self._one_by_one(jobs)
-        else:
-            ended = self.together(lambda: self._side_by_side(jobs), job_overrides)
+        ended = self._run(jobs) if self.pool else self.together(lambda: self._run(jobs), job_overrides)
         failed = CellFailed(max(code for _, code in ended))
         return [
             Ended(_return_value=failed if code else metric(self.sweep / name), working_dir=str(self.sweep / name))
@@ -104,8 +99,11 @@ class Parallel(Launcher):
                 raise CellFailed(code)
             return json.loads((scratch / ENDED).read_text())
 
-    def _one_by_one(self, jobs: dict[int, Sequence[str]]) -> list[tuple[str, int]]:
+    def _run(self, jobs: dict[int, Sequence[str]]) -> list[tuple[str, int]]:
         """The names of the cells' folders and their exit codes."""
+        return self._side_by_side(jobs) if self.pool else self._one_by_one(jobs)
+
+    def _one_by_one(self, jobs: dict[int, Sequence[str]]) -> list[tuple[str, int]]:
         ended = []
         configs, names = self._placed(jobs)
         for name, cell in zip(names, self._cells(configs, names), strict=True):
@@ -130,7 +128,7 @@ class Parallel(Launcher):
             return work()
 
     def _side_by_side(self, jobs: dict[int, Sequence[str]]) -> list[tuple[str, int]]:
-        """The same, in the workers of the pool, which import torch while the cells are composed here."""
+        """In the workers of the pool, which import torch while the cells are composed here."""
         configs, names = self._placed(jobs)
         with Board(names, self.pool.parallel) as board:
             codes = self.pool.run(map(self._inline, self._cells(configs, names)), board)
@@ -148,9 +146,9 @@ class Parallel(Launcher):
 
     def _placed(self, jobs: dict[int, Sequence[str]]) -> tuple[list[DictConfig], list[str]]:
         """The configs of the cells, Hydra's own in them, and the names of their folders."""
-        composed = [self._compose(number, words) for number, words in jobs.items()]
-        wishes = [wish for _, _, wish in composed]
-        return [config for config, _, _ in composed], placed([cfg for _, cfg, _ in composed], wishes, self.sweep)
+        composed = (self._compose(number, words) for number, words in jobs.items())
+        configs, plain, wishes = map(list, zip(*composed, strict=True))
+        return configs, placed(plain, wishes, self.sweep)
 
     def _cells(self, configs: Sequence[DictConfig], names: Sequence[str]) -> Iterator[Cell | FlBenchError]:
         """The cells; an error in place of one that is refused."""
@@ -189,10 +187,8 @@ def metric(folder: Path) -> float | None:
 
 def _parallel(config: DictConfig, jobs: Sequence[Sequence[str]]) -> int:
     """How many cells run at a time."""
-    wish, several = (
-        config.sweep.parallel,
-        any(w.startswith("engine=") and w != "engine=inline" for words in jobs for w in words),
-    )
+    wish, engines = config.sweep.parallel, {word for words in jobs for word in words if word.startswith("engine=")}
+    several = engines - {f"engine={INLINE}"}
     if several and wish not in (1, "auto"):
         raise ConfigError(f"sweep.parallel={wish}: side by side cells run on engine=inline; leave out engine=...")
     if several:

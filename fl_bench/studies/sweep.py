@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -48,6 +48,14 @@ def claim(words: Sequence[str]) -> None:
             raise ConfigError(f"{SWEEP_DIR}{folder}: is not empty and not the folder of a sweep; choose another")
         if not {RESUME, OVERWRITE} & set(map(str.lower, words)):
             raise ConfigError(f"{SWEEP_DIR}{folder}: holds a sweep; {RESUME} goes on with it, {OVERWRITE} replaces it")
+
+
+def begin(config: DictConfig) -> Path:
+    """The folder of a sweep with this config, with Hydra's record of it."""
+    folder = Path(str(config.hydra.sweep.dir))
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(config, folder / SWEEP)
+    return folder
 
 
 def last(words: Sequence[str]) -> list[str]:

@@ -8,13 +8,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from fl_bench.errors import plain
 from fl_bench.storage import run_json
 from fl_bench.storage.folder import clear
 from fl_bench.studies.ending import sum_up
-from fl_bench.studies.sweep import SWEEP
+from fl_bench.studies.sweep import begin
 
 
 class Grid(Sweeper):
@@ -31,9 +31,7 @@ class Grid(Sweeper):
         """What the cells return; the first that has failed raises its error."""
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # here: looking for plugins loads it anew
 
-        folder = Path(str(self.given.hydra.sweep.dir))
-        folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.given, folder / SWEEP)
+        folder = begin(self.given)
         overrides = OverridesParser.create(self.context.config_loader).parse_overrides(arguments)
         (cells,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
         jobs = [[*arm, *cell] for arm in self.arms or [[]] for cell in cells]

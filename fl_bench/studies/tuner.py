@@ -7,11 +7,11 @@ from typing import Any, Literal
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from fl_bench.errors import ConfigError
 from fl_bench.studies.launcher import Parallel
-from fl_bench.studies.sweep import SWEEP
+from fl_bench.studies.sweep import begin
 
 KEPT = {"none": 1, "halving": 3, "median": 2}  # a rung keeps one in so many
 BETTER: dict[str | None, Literal["higher", "lower"] | None] = {None: None, "maximize": "higher", "minimize": "lower"}
@@ -60,8 +60,7 @@ class Tune(Sweeper):
         from fl_bench.studies.search import Search
 
         search = Search(self.wish, self.context.config_loader, self.given, self.launcher.launch, arguments)
-        search.folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.given, search.folder / SWEEP)
+        begin(self.given)
         if isinstance(self.launcher, Parallel):
             return dict(self.launcher.together(search.run, search.largest))
         return search.run()

@@ -3,23 +3,23 @@
 import gc
 import importlib
 import io
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import gettempdir
 from typing import Any
 from uuid import uuid4
 
 import ray
 
 from fl_bench.engines.cluster import connect
-from fl_bench.errors import SCRATCH, ConfigError, FlBenchError
+from fl_bench.errors import ConfigError, FlBenchError
 from fl_bench.machine import package
 from fl_bench.runs.begin import Start
 from fl_bench.runs.launch import launch
 from fl_bench.storage import files
+from fl_bench.storage.temporary import locked_folder, remove_left
 from fl_bench.studies.board import DONE, FAILED, Board
 from fl_bench.studies.cells import Cell
 
@@ -29,7 +29,6 @@ GRACE_SECONDS = 8.0  # for cells to make their files whole after Ctrl-C
 PRELOADED = ("fl_bench.runs.execute", "fl_bench.engines.inline_grid", "torchvision", "matplotlib.pyplot")
 SAYS = "fl-bench: "  # how the lines begin that people should see
 NOTE = "note: "
-ENVIRONMENT = ("MPLBACKEND", "OPENBLAS_NUM_THREADS")  # of a worker on another machine
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,7 @@ class Pool:
     def __init__(self, sweep: Path, parallel: int, address: str | None) -> None:
         self.parallel = parallel
         connect(address)
-        variables = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
-        self.task: Any = ray.remote(max_retries=0, runtime_env={"env_vars": variables} if address else {})(_run)
+        self.task: Any = ray.remote(max_retries=0)(_run)
         self.token = sweep / f".{uuid4().hex}"  # who sees this file shares the disk
         self.running: dict[Any, tuple[int, Cell]] = {}
         preload = ray.remote(num_cpus=1)(_preload)
@@ -172,8 +170,10 @@ def _run(
     tell: Callable[[str], None] = (lambda text: progress.tell.remote(number, text)) if progress else lambda text: None
     if token.exists():
         return _launch(cell, tell)
-    with TemporaryDirectory(prefix=SCRATCH) as name:
-        folder = Path(name)
+    remove_left(gettempdir())
+    with locked_folder(gettempdir()) as scratch:
+        folder = scratch / "run"
+        folder.mkdir()
         for file, content in there.items():
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             (folder / file).write_bytes(content)

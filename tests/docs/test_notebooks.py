@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, long
 
 nbformat = pytest.importorskip("nbformat")
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
@@ -25,7 +25,10 @@ SHOWN = {
 }
 
 
-@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
+RUN = [pytest.param(file, marks=long if file.stem == "comparison" else []) for file in NOTEBOOKS]  # six runs
+
+
+@pytest.mark.parametrize("file", RUN, ids=lambda file: file.stem)
 def test_a_notebook_runs(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     client = pytest.importorskip("nbclient")
     for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR"):

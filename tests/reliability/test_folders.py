@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import begin, digests, forked
+from conftest import begin, digests, forked, long
 
 from fl_bench import cli, commands
 from fl_bench.errors import ConfigError
@@ -77,7 +77,11 @@ def test_what_is_refused_leaves_a_run_as_it_is(
 
 @pytest.mark.parametrize(
     "words",
-    [("num_clients=41",), ("early_stop.metric=test_auc",), ("engine=simulation", "partition=natural")],
+    [
+        ("num_clients=41",),
+        ("early_stop.metric=test_auc",),
+        pytest.param(("engine=simulation", "partition=natural"), marks=long),
+    ],
     ids=["no such data", "no such metric, found late", "in a process of its own"],
 )
 def test_a_new_run_that_is_refused_leaves_its_folder_empty(tmp_path: Path, words: tuple[str, ...]) -> None:

@@ -218,6 +218,7 @@ def test_a_trial_that_is_promoted_has_the_bytes_of_a_run_never_stopped(here: Pat
             assert (here / arm / file).read_bytes() == (here / "t" / name / file).read_bytes(), file
 
 
+@long
 def test_a_tuning_that_is_stopped_goes_on_as_if_nothing_had_happened(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

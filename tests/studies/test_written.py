@@ -30,7 +30,9 @@ def test_text_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_a_sweep_of_real_runs(tmp_path: Path) -> None:
     words = ("strategy=fedavg,scaffold", "seed=0,1", "num_rounds=2", "engine=inline", "figures=false")
-    assert forked("-m", *words, f"hydra.sweep.dir={tmp_path / 'sweep'}", cwd=tmp_path).returncode == 0
+    assert (
+        forked("-m", "sweep.parallel=1", *words, f"hydra.sweep.dir={tmp_path / 'sweep'}", cwd=tmp_path).returncode == 0
+    )
     done = forked("compare", "sweep", "--metric", "test_loss", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert [line.split()[:2] for line in done.stdout.splitlines()[2:4]] == [["fedavg", "2"], ["scaffold", "2"]]
