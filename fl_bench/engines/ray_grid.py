@@ -1,4 +1,4 @@
-"""The Grid of the simulation: with `cluster_grid.py` the only place that imports Ray, or Flower's simulation runtime.
+"""The Grid of the simulation, and the only place that imports Flower's simulation runtime.
 
 The workers are the actors of Flower's simulation. Its own loop around them is not used: it hands out messages every
 0.1 s, sends each client's its own copy of the model, and fails for ever when a worker dies.

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from itertools import zip_longest
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import gettempdir
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from fl_bench.config.paths import MODEL
 from fl_bench.config.rules import require
 from fl_bench.engines.base import Engine
 from fl_bench.engines.resources import limit_gpus
-from fl_bench.errors import SCRATCH, ConfigError, no_exit, note, plain
+from fl_bench.errors import ConfigError, no_exit, note, plain
 from fl_bench.federation import flower_log
 from fl_bench.federation.local import Trainer
 from fl_bench.federation.rounds import Experiment, Round, Rounds
@@ -30,6 +30,7 @@ from fl_bench.runs.scratch import scratch_folder
 from fl_bench.storage import files, run_json
 from fl_bench.storage.checkpoint import Store
 from fl_bench.storage.states import ClientStates
+from fl_bench.storage.temporary import locked_folder
 from fl_bench.tasks.base import Task
 
 
@@ -77,8 +78,8 @@ def whole_model(cfg: DictConfig, folder: Path) -> nn.Module:
     Leaves torch's generator and threads as they are. Raises ConfigError where layers stay with the clients.
     """
     threads = torch.get_num_threads()
-    with TemporaryDirectory(prefix=SCRATCH) as scratch, torch.random.fork_rng():
-        trainer = prepare(cfg, build(cfg.task, Task), Path(scratch))
+    with locked_folder(gettempdir()) as scratch, torch.random.fork_rng():
+        trainer = prepare(cfg, build(cfg.task, Task), scratch)
         torch.set_num_threads(threads)
         if trainer.personal:
             names = ", ".join(sorted(trainer.personal))

@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from fl_bench import rng
 from fl_bench.errors import ConfigError, Damaged
 from fl_bench.storage import files
 
@@ -73,7 +73,7 @@ class Tuning:
         """Let an arm have `count` trials, where it has fewer; a point follows from the seed and the trials before."""
         trials, study = self.trials[arm], self.study(arm)
         while len(trials) < count:
-            drawn = np.random.default_rng((seed, len(trials))).integers(2**32)  # rng.py would import torch
+            drawn = rng.generator(seed, "trial", len(trials)).integers(2**32)
             study.sampler = optuna.samplers.TPESampler(seed=int(drawn))
             params = study.ask(self.space[arm]).params
             trials.append(Trial({key: _short(value, self.space[arm][key]) for key, value in params.items()}))
