@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import environment
+from conftest import environment, long
 
 from fl_bench.data.arrays import FederatedData, Lookup, Ragged, new_column
 
@@ -90,6 +90,7 @@ print(sorted(writers))
 """
 
 
+@long
 def test_a_full_temporary_folder_is_named(tmp_path: Path) -> None:
     if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
         pytest.skip("this system lets nobody mount a small disk")

@@ -25,10 +25,8 @@ SHOWN = {
 }
 
 
-RUN = [pytest.param(file, marks=long if file.stem == "comparison" else []) for file in NOTEBOOKS]  # six runs
-
-
-@pytest.mark.parametrize("file", RUN, ids=lambda file: file.stem)
+@long
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
 def test_a_notebook_runs(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     client = pytest.importorskip("nbclient")
     for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR"):

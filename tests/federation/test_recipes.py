@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Launch, compose, digests, forked, table
+from conftest import Launch, compose, digests, forked, long, table
 from safetensors.torch import load_file
 from torch import nn
 from torch.optim import lr_scheduler
@@ -127,6 +127,7 @@ def test_every_engine_has_the_same_rate(launch: Launch, quick_judge: None, words
     assert one != digests(launch(*words, "local.lr_warmup=0"))
 
 
+@long
 def test_with_more_rounds_the_schedule_stays_what_it_was(tmp_path: Path) -> None:
     words = (*SMALL, "engine=inline", "figures=false", "local.lr_schedule=cosine")
     for name, more in {"parts": ("num_rounds=3",), "whole": ("num_rounds=6", "local.lr_horizon=3")}.items():

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Launch, compose, digests, forked, table
+from conftest import Launch, compose, digests, forked, long, table
 
 from fl_bench.build import build
 from fl_bench.federation.local import Trainer
@@ -125,6 +125,7 @@ def test_with_strategies_of_every_kind_and_in_any_packing(launch: Launch, strate
     assert not any("unseen_adapted_accuracy" in row for row in table(one, "metrics"))
 
 
+@long
 def test_a_recipe_in_a_simulation_and_where_it_goes_on(launch: Launch, tmp_path: Path) -> None:
     words = (
         *SMALL, *UNSEEN, "task=images", "model=resnet8", "model.norm=group", "augment=flip_crop", "partition=dirichlet",

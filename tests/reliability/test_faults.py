@@ -381,6 +381,7 @@ def test_a_full_disk(tmp_path: Path, launch: Launch, engine: str, strategy: str,
     assert digests(tmp_path / "kept") == digests(launch(*words, "local.lr_horizon=40"))  # it follows num_rounds
 
 
+@long
 def test_a_folder_that_becomes_read_only(tmp_path: Path, launch: Launch) -> None:
     words = "num_rounds=80 data=synthetic data.num_samples=100"
     script = f"""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from conftest import TRACE_COLUMNS, compose, digests, forked, table
+from conftest import TRACE_COLUMNS, compose, digests, forked, long, table
 
 from fl_bench.config.schema import CONF
 from fl_bench.runs.begin import Start
@@ -59,6 +59,7 @@ def test_the_state_of_a_strategy_is_what_makes_the_difference(start: Run, monkey
     assert digests(parts)["model.safetensors"] != digests(whole)["model.safetensors"]
 
 
+@long
 def test_pictures_and_costs_go_on_too(start: Run, quick_judge: None) -> None:
     words = ("task=dcgan", "figures=true", "targets=[1,500]", "target_metric=test_judge_fd", "checkpoint.every=2",
              "evaluate.every=2")  # fmt: skip

@@ -75,6 +75,7 @@ def test_a_worker_that_is_killed_at_any_moment_makes_no_difference(
 
 
 @pytest.mark.parametrize("number", range(KILLS))
+@long
 def test_the_whole_group_is_killed_at_any_moment(tmp_path: Path, expected: dict[str, str], number: int) -> None:
     chance = random.Random(number)
     process = start(tmp_path)

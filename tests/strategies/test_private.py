@@ -8,7 +8,7 @@ from typing import Any
 import dp_accounting as dp
 import numpy as np
 import pytest
-from conftest import Launch, compose, forked, table
+from conftest import Launch, compose, forked, long, table
 from dp_accounting import rdp
 from serving import serve
 
@@ -224,6 +224,7 @@ def test_a_client_that_fails_counts_as_absent(launch: Launch, tmp_path: Path) ->
     assert all(row["aggregated"] == "1" for row in rows)
 
 
+@long
 def test_what_was_promised_stays_where_a_run_goes_on(tmp_path: Path) -> None:
     words = [*SMALL, "engine=inline", "figures=false", "strategy.target_epsilon=20", "hydra.run.dir=run"]
     assert forked(*words, cwd=tmp_path).returncode == 0
