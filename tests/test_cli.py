@@ -258,6 +258,7 @@ def test_a_wrong_key_beside_an_option_of_ones_own_is_explained_too(tmp_path: Pat
     assert result.stderr.splitlines() == ["fl-bench: local.lrr: unknown key; did you mean local.lr?"]
 
 
+@long
 def test_a_sweep_makes_a_folder_for_each_cell(tmp_path: Path) -> None:
     result = fl_bench(
         "-m", "engine=inline", "figures=false", "num_rounds=1", "partition=dirichlet", "partition.alpha=0.1,1.0",
@@ -288,7 +289,7 @@ def test_a_sweep_is_refused_before_its_first_run(words: Words, tmp_path: Path) -
     [
         ("inline", signal.SIGINT),
         pytest.param("inline", signal.SIGTERM, marks=long),
-        ("simulation", signal.SIGINT),
+        pytest.param("simulation", signal.SIGINT, marks=long),
         pytest.param("simulation", signal.SIGTERM, marks=long),
     ],
 )

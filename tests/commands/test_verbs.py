@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Launch, compose, fl_bench, forked
+from conftest import Launch, compose, fl_bench, forked, long
 from omegaconf import DictConfig, OmegaConf
 
 from fl_bench import cli, commands
@@ -207,6 +207,7 @@ def origin(folder: Path) -> tuple[dict[str, str | None], list[str]]:
     return {group: record["choices"][group] for group in CHOICES}, record["overrides"]
 
 
+@long
 def test_a_run_knows_the_options_and_words_it_came_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,7 +34,7 @@ def test_cells_side_by_side_are_the_runs_that_they_would_be_alone(tmp_path: Path
         assert digests(alone) == digests(sweep / f"num_clients=5,strategy={strategy}")
 
     before = {name: (sweep / name / "run.json").stat().st_mtime_ns for name in names}
-    result = fl_bench(*words, "num_clients=5,6", "resume=true", "sweep.parallel=1", cwd=tmp_path)
+    result = fl_bench(*words, "num_clients=5,6", "resume=true", cwd=tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
     assert {name: (sweep / name / "run.json").stat().st_mtime_ns for name in names} == before
     assert statuses(sweep) == dict.fromkeys(names | {name.replace("5", "6") for name in names}, "done")

@@ -245,6 +245,7 @@ def test_a_tuning_that_is_stopped_goes_on_as_if_nothing_had_happened(
     assert len(rows(here / "t" / "trials.csv")) == 6
 
 
+@long
 def test_the_best_of_each_arm_is_run_with_other_seeds(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("num_rounds=1", "strategy=fedavg,fedprox", "local.lr=0.1,0.2", "strategy.mu=interval(0.1,0.2)")
     assert tune(*words, "--trials", "1", "--final-seeds", "2", "--seeds", "7") == 0

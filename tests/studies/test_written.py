@@ -7,7 +7,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from conftest import forked
+from conftest import forked, long
 from made import make_run
 from test_compare import answer, make_study
 
@@ -28,6 +28,7 @@ def test_text_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert max(map(len, lines)) <= 100
 
 
+@long
 def test_a_sweep_of_real_runs(tmp_path: Path) -> None:
     words = ("strategy=fedavg,scaffold", "seed=0,1", "num_rounds=2", "engine=inline", "figures=false")
     assert (
