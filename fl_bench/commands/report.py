@@ -19,11 +19,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(given: argparse.Namespace) -> int:
     """Write report.html, study.csv, study.parquet and report/, and print their names."""
-    from fl_bench.studies.report import make  # pandas, SciPy and Matplotlib
-    from fl_bench.studies.study import load
+    from fl_bench.studies.study import load  # pandas
+
+    study = load(given.folders, given.by)
+    from fl_bench.studies.report import make  # SciPy and Matplotlib, once there is something to draw
 
     question = {name: getattr(given, name) for name in ("metric", "baseline", "at", "target")}
-    _, written = make(load(given.folders, given.by), given.folders, given.by, given.out, **question)
+    _, written = make(study, given.folders, given.by, given.out, **question)
     for file in written:
         print(plain(file))
     return 0

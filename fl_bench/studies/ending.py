@@ -7,12 +7,14 @@ from fl_bench.errors import FlBenchError, known, note, plain
 
 def sum_up(folder: Path) -> None:
     """Print the table of the runs below `folder`, and write their report there; a note says why there is none."""
-    from fl_bench.studies.report import make  # pandas, SciPy and Matplotlib: once all cells have ended
-    from fl_bench.studies.study import load
+    from fl_bench.studies.study import load  # pandas: once all cells have ended
     from fl_bench.studies.tables import text
 
     try:
-        answer, (page, *_) = make(load([folder]), [folder])
+        study = load([folder])
+        from fl_bench.studies.report import make  # SciPy and Matplotlib
+
+        answer, (page, *_) = make(study, [folder])
         print(plain(text(answer)))
         print(plain(page))
     except (FlBenchError, OSError) as error:  # its runs are whole all the same
