@@ -1,6 +1,7 @@
 """study=NAME: what is compared, and over what, as a yaml, which stands for the words of a sweep."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,15 @@ from fl_bench.errors import ConfigError
 
 STUDY, ARMS = "study=", "hydra.sweeper.arms="
 KEYS = ("words", "over", "arms")
+TUNING = "hydra/sweeper=tune"
 
 
 def with_study(words: Sequence[str], own: Path | None) -> list[str]:
     """The words with those of a study's yaml in place of study=NAME; words of the command line win over its own.
 
-    Raises ConfigError where there is no such study, or it is not as docs/comparing.md says.
+    A tuning searches for an arm what has several values there, and has seeds of its own. What the study goes over
+    besides seeds makes arms of their own, since the best values may be others there.
+    Raises ConfigError where there is no such study, or it is not as docs/sweeps.md says.
     """
     names = [word.removeprefix(STUDY) for word in words if word.startswith(STUDY)]
     if not names:
@@ -28,8 +32,18 @@ def with_study(words: Sequence[str], own: Path | None) -> list[str]:
     if len(names) > 1 or names[0] not in known:
         raise ConfigError(f"{STUDY}{','.join(names)}: must be one study; {nearest(names[0], known)}")
     rest = [word for word in words if not word.startswith(STUDY)]
-    said = {override.key_or_group for override in OverridesParser.create().parse_overrides(rest)}
+    overrides = OverridesParser.create().parse_overrides(rest)
+    said = {override.key_or_group for override in overrides}
     fixed, over, arms = _read(known[names[0]])
+    if TUNING in rest:
+        searched = {override.key_or_group for override in overrides if override.is_sweep_override()}
+        conditions = [key for key in over if key not in {"seed", *said}]
+        arms = [
+            {key: value for key, value in arm.items() if key not in searched} | dict(zip(conditions, chosen, strict=True))
+            for arm in arms
+            for chosen in product(*(over[key] for key in conditions))
+        ]
+        over = {}
     if twice := sorted(said & {key for arm in arms for key in arm}):
         raise ConfigError(
             f"{twice[0]}: is what the arms of {STUDY}{names[0]} differ in; leave it out, or change the arms"

@@ -53,7 +53,7 @@ class Search:
             raise ConfigError(f"{refused[0]}: {REFUSED[refused[0]]}")
         sources = {source.provider: source.path for source in given.hydra.runtime.config_sources}
         own = sources.get("command-line")
-        words = split(overrides, wish.per, Path(own) if own else None)
+        words = split(overrides, wish.per, Path(own) if own else None, wish.arms)
         self.fixed = [word for word in words.fixed if word.lower() != RESUME]
         configs = [loader.load_sweep_config(given, [*self.fixed, *arm]) for arm in words.arms.values()]
         self.arms = arms_of(words, configs)

@@ -45,11 +45,13 @@ class Words:
     space: Space
 
 
-def split(overrides: Sequence[Override], per: Sequence[str], own: Path | None) -> Words:
+def split(
+    overrides: Sequence[Override], per: Sequence[str], own: Path | None, together: Sequence[Sequence[str]] = ()
+) -> Words:
     """What the words of a tuning say.
 
-    Keys of `per` with several values make the arms, of which there is one for each combination. Other keys with
-    several values, and ranges and intervals, are searched. Raises ConfigError for a tag that is not `log`.
+    Keys of `per` with several values make the arms, of which there is one for each combination, with each list of
+    words in `together`. Other keys with several values, and ranges and intervals, are searched. Raises ConfigError for a tag that is not `log`.
     """
     fixed, arms, space = list[str](), list[list[str]](), dict[str, BaseDistribution]()
     beside = list[str]()  # what goes with each arm: keys of a group whose options are arms
@@ -63,7 +65,8 @@ def split(overrides: Sequence[Override], per: Sequence[str], own: Path | None) -
             arms.append([f"{key}={value}" for value in found])
         else:
             space[key] = distribution(override, own)
-    return Words(fixed, {",".join(words) or "all": [*words, *beside] for words in product(*arms)}, space)
+    found = [[*own, *words] for own in together or [[]] for words in product(*arms)]
+    return Words(fixed, {",".join(words) or "all": [*words, *beside] for words in found}, space)
 
 
 def distribution(override: Override, own: Path | None = None) -> BaseDistribution:

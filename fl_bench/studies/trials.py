@@ -3,11 +3,12 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from fl_bench import rng
@@ -70,13 +71,24 @@ class Tuning:
         return -value if self.better == "higher" else value
 
     def ask(self, arm: str, count: int, seed: int) -> None:
-        """Let an arm have `count` trials, where it has fewer; a point follows from the seed and the trials before."""
-        trials, study = self.trials[arm], self.study(arm)
+        """Let an arm have `count` trials, where it has fewer; a point follows from the seed and the trials before.
+
+        Where there are finitely many points none is tried twice: the next takes its place, and an arm whose points
+        have all been tried gets no more.
+        """
+        trials, study, space = self.trials[arm], self.study(arm), self.space[arm]
         while len(trials) < count:
             drawn = rng.generator(seed, "trial", len(trials)).integers(2**32)
             study.sampler = optuna.samplers.TPESampler(seed=int(drawn))
-            params = study.ask(self.space[arm]).params
-            trials.append(Trial({key: _short(value, self.space[arm][key]) for key, value in params.items()}))
+            proposed = {key: _short(value, space[key]) for key, value in study.ask(space).params.items()}
+            if choices := _finite(space):
+                tried = [trial.params for trial in trials]
+                points = (dict(zip(space, point, strict=True)) for point in product(*choices))
+                new = next((point for point in (proposed, *points) if point not in tried), None)
+                if new is None:
+                    break
+                proposed = new
+            trials.append(Trial(proposed))
 
     def study(self, arm: str) -> optuna.Study:
         """The finished trials of an arm as a study of Optuna's, in memory."""
@@ -117,6 +129,17 @@ def prune(tuning: Tuning, trials: Sequence[Trial], rounds: int, kept: int) -> No
     for trial in ranked[kept:]:
         if trial.state == RUNNING:
             trial.state = PRUNED
+
+
+def _finite(space: Mapping[str, BaseDistribution]) -> list[Sequence[Any]]:
+    """The values of each key, or nothing where a key has endlessly many."""
+    found: list[Sequence[Any]] = []
+    for drawn in space.values():
+        if isinstance(drawn, IntDistribution):
+            found.append(range(drawn.low, drawn.high + 1, drawn.step))
+        elif isinstance(drawn, CategoricalDistribution):
+            found.append(drawn.choices)
+    return found if len(found) == len(space) else []
 
 
 def _short(value: Any, drawn: BaseDistribution) -> Any:

@@ -30,6 +30,7 @@ class Wish:
     seeds: Sequence[int]
     prune: str
     per: Sequence[str]
+    arms: Sequence[Sequence[str]] = ()
 
     def __post_init__(self) -> None:
         numbers = [seed for seed in self.seeds if isinstance(seed, int) and seed >= 0]
