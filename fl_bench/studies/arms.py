@@ -38,12 +38,9 @@ def with_study(words: Sequence[str], own: Path | None) -> list[str]:
     if TUNING in rest:
         searched = {override.key_or_group for override in overrides if override.is_sweep_override()}
         conditions = [key for key in over if key not in {"seed", *said}]
-        arms = [
-            {key: value for key, value in arm.items() if key not in searched} | dict(zip(conditions, chosen, strict=True))
-            for arm in arms
-            for chosen in product(*(over[key] for key in conditions))
-        ]
-        over = {}
+        kept = [{key: value for key, value in arm.items() if key not in searched} for arm in arms]
+        places = [dict(zip(conditions, chosen, strict=True)) for chosen in product(*(over[key] for key in conditions))]
+        arms, over = [arm | place for arm in kept for place in places], {}
     if twice := sorted(said & {key for arm in arms for key in arm}):
         raise ConfigError(
             f"{twice[0]}: is what the arms of {STUDY}{names[0]} differ in; leave it out, or change the arms"
@@ -64,6 +61,11 @@ def arms_of(words: Sequence[str]) -> list[list[str]]:
     """The arms that are among these words, each a list of words."""
     values: list[Any] = [OverridesParser.create().parse_override(w).value() for w in words if w.startswith(ARMS)]
     return [[str(text) for text in arm] for value in values for arm in value]
+
+
+def keys_of(arms: Sequence[Sequence[str]]) -> list[str]:
+    """The keys that these arms name, each once: what makes an arm in their study."""
+    return list(dict.fromkeys(word.partition("=")[0].lstrip("+~") for arm in arms for word in arm))
 
 
 def _read(file: Path) -> tuple[Mapping[str, Any], Mapping[str, list[Any]], list[Mapping[str, Any]]]:

@@ -51,7 +51,8 @@ def split(
     """What the words of a tuning say.
 
     Keys of `per` with several values make the arms, of which there is one for each combination, with each list of
-    words in `together`. Other keys with several values, and ranges and intervals, are searched. Raises ConfigError for a tag that is not `log`.
+    words in `together`. Other keys with several values, and ranges and intervals, are searched. Raises ConfigError for
+    a tag that is not `log`.
     """
     fixed, arms, space = list[str](), list[list[str]](), dict[str, BaseDistribution]()
     beside = list[str]()  # what goes with each arm: keys of a group whose options are arms

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,7 +222,7 @@ def _labels(values: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     settings = [key for key in counts if key not in arms]
     short = _telling(values, arms) or ["strategy"]
     return pd.DataFrame({
-        "arm": _written(values, short),
+        "arm": _written(values, short, brief=True),
         "setting": _written(values, _telling(values, settings)),
         "also": _written(values, [key for key in arms if key not in short]),
     })  # fmt: skip
@@ -240,15 +241,23 @@ def _telling(values: pd.DataFrame, keys: Sequence[str]) -> list[str]:
     return chosen
 
 
-def _written(values: pd.DataFrame, keys: Sequence[str]) -> list[str]:
-    """For each run the values of these keys in a line; a strategy needs no key, and what a run has not no word."""
+def _written(values: pd.DataFrame, keys: Sequence[str], brief: bool = False) -> list[str]:
+    """For each run the values of these keys in a line, or, to be brief, of as many of the first as tell it from others.
+
+    A strategy needs no key, and what a run has not no word.
+    """
 
     def word(key: str, value: Any) -> str:
         text = value if isinstance(value, str) else json.dumps(value)
         return text if key == "strategy" else f"{key}={text}"
 
-    rows = values[list(keys)].itertuples(index=False, name=None)
-    return [" ".join(word(*pair) for pair in zip(keys, row, strict=True) if pair[1] is not None) for row in rows]
+    table = values[list(keys)].itertuples(index=False, name=None)
+    rows = [[word(*pair) for pair in zip(keys, row, strict=True) if pair[1] is not None] for row in table]
+    several = Counter(tuple(row[:n]) for row in set(map(tuple, rows)) for n in range(1, len(row) + 1))
+    lengths = [
+        next((n for n in range(1, len(row)) if brief and several[tuple(row[:n])] == 1), len(row)) for row in rows
+    ]
+    return [" ".join(row[:length]) for row, length in zip(rows, lengths, strict=True)]
 
 
 def _better(columns: Sequence[str], records: Sequence[Mapping[str, Any]]) -> dict[str, str]:

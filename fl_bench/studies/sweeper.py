@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from fl_bench.errors import plain
 from fl_bench.storage import run_json
 from fl_bench.storage.folder import clear
+from fl_bench.studies.arms import keys_of
 from fl_bench.studies.ending import sum_up
 from fl_bench.studies.sweep import begin
 
@@ -39,7 +40,7 @@ class Grid(Sweeper):
         if self.given.overwrite:
             _forget(folder, {str(returned.working_dir) for returned in ended})
         if len(jobs) > 1:
-            sum_up(folder)
+            sum_up(folder, keys_of(self.arms))
         print(plain(folder))
         return [returned.return_value for returned in ended]
 

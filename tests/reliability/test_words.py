@@ -53,7 +53,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(Simulation, "own_process", False)
     monkeypatch.setattr(Simulation, "workers", Inline.workers)
     monkeypatch.setattr("fl_bench.studies.launcher._parallel", lambda config, jobs: 1)  # nor do sweeps
-    monkeypatch.setattr("fl_bench.studies.sweeper.sum_up", lambda folder: None)
+    monkeypatch.setattr("fl_bench.studies.sweeper.sum_up", lambda folder, by: None)
     return tmp_path
 
 

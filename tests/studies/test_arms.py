@@ -29,6 +29,25 @@ def test_the_words_of_a_study(tmp_path: Path) -> None:
     assert arms_of(words) == [["strategy=scaffold", "local.lr=0.05"], ["strategy=fedavg", "targets=[0.5,0.6]"]]
 
 
+def test_a_tuning_has_the_arms_but_for_what_it_searches_and_seeds_of_its_own(tmp_path: Path) -> None:
+    words = with_study(["hydra/sweeper=tune", "study=mine", "local.lr=0.1,0.2"], study(tmp_path, TEXT))
+    assert words[:-1] == [
+        "task=cifar",
+        "figures=false",
+        "local.clip_norm=null",
+        "hydra/sweeper=tune",
+        "local.lr=0.1,0.2",
+    ]
+    assert arms_of(words) == [
+        ["strategy=scaffold", "partition.alpha=0.1"],
+        ["strategy=scaffold", "partition.alpha=1.0"],
+        ["strategy=fedavg", "targets=[0.5,0.6]", "partition.alpha=0.1"],
+        ["strategy=fedavg", "targets=[0.5,0.6]", "partition.alpha=1.0"],
+    ]
+    with pytest.raises(ConfigError, match="strategy: is what the arms of study=mine differ in"):
+        with_study(["hydra/sweeper=tune", "study=mine", "strategy=fedavg"], study(tmp_path, TEXT))
+
+
 def test_other_words_stay(tmp_path: Path) -> None:
     assert with_study(["seed=0,1"], None) == ["seed=0,1"]
 

@@ -72,6 +72,15 @@ def test_as_few_keys_as_tell_the_arms_apart(tmp_path: Path) -> None:
     assert runs["arm"].tolist() == ["weighting=examples", "weighting=uniform", "local.optimizer.name=SGD"]
 
 
+def test_an_arm_is_called_by_no_more_than_tells_it_from_the_others(tmp_path: Path) -> None:
+    arms = [("fedavg", "examples", 0), ("fedavg", "uniform", 0), ("scaffold", "examples", 0), ("fedprox", "uniform", 1)]
+    for strategy, weighting, seed in arms:
+        words = (f"strategy={strategy}", f"weighting={weighting}", f"seed={seed}")
+        make_run(tmp_path / f"{strategy}_{weighting}", [0.1], *words)
+    found = load([tmp_path]).runs["arm"]
+    assert set(found) == {"fedavg weighting=examples", "fedavg weighting=uniform", "scaffold", "fedprox"}
+
+
 def test_what_does_not_count(tmp_path: Path) -> None:
     def make(name: str, seed: int, **more: Any) -> Path:
         return make_run(tmp_path / "study" / name, [0.1, 0.2], f"seed={seed}", **more)

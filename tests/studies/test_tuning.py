@@ -87,6 +87,31 @@ def test_arms_are_the_values_of_some_keys_and_the_rest_is_searched() -> None:
     assert len(found.arms) == 4
 
 
+def test_arms_of_words_that_belong_together_cross_with_those_of_keys() -> None:
+    words, together = (
+        ["model=a,b", "local.lr=0.1,0.2"],
+        [["strategy=fedavg"], ["strategy=fedprox", "weighting=uniform"]],
+    )
+    found = split(OverridesParser.create().parse_overrides(words), ["model"], None, together)
+    assert list(found.arms.values()) == [
+        ["strategy=fedavg", "model=a"],
+        ["strategy=fedavg", "model=b"],
+        ["strategy=fedprox", "weighting=uniform", "model=a"],
+        ["strategy=fedprox", "weighting=uniform", "model=b"],
+    ]
+
+
+def test_no_point_of_a_finite_space_is_tried_twice_and_then_there_are_no_more() -> None:
+    space: dict[str, BaseDistribution] = {"a": CategoricalDistribution(["x", "y"]), "b": IntDistribution(1, 3)}
+    tuning = Tuning({}, {"arm": space}, "higher", trials={"arm": []})
+    for count in (2, 4, 20):  # in batches, as a search asks
+        tuning.ask("arm", count, seed=0)
+        for trial in tuning.trials["arm"]:
+            trial.state, trial.values = COMPLETE, {1: 0.5}
+    points = [(trial.params["a"], trial.params["b"]) for trial in tuning.trials["arm"]]
+    assert sorted(points) == [("x", 1), ("x", 2), ("x", 3), ("y", 1), ("y", 2), ("y", 3)]
+
+
 def test_an_arm_searches_the_keys_that_it_has() -> None:
     words = split(OverridesParser.create().parse_overrides(["s=a,b", "x=1,2", "s.mu=interval(0,1)"]), ["s"], None)
     plain, other = OmegaConf.create({"x": 0, "s": {}}), OmegaConf.create({"x": 0, "s": {"mu": 0.5}})

@@ -1,0 +1,183 @@
+"""Make docs/results.md and docs/communication.md from their templates in scripts/pages, with figures and reports.
+
+    make results        (or .venv/bin/python scripts/make_pages.py [FOLDER])
+
+A template names the studies of conf/study that it shows. They are run into the folder, by default outputs/pages, and go
+on there when they were interrupted; what is there already is not run again.
+"""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import jinja2
+import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from rich.filesize import decimal
+
+from fl_bench.studies import plots, report, statistics, tables
+from fl_bench.studies.arms import arms_of, keys_of, with_study
+from fl_bench.studies.compare import PAIR
+from fl_bench.studies.study import load
+from fl_bench.studies.values import values
+
+HERE = Path(__file__).resolve().parent.parent
+DOCS, TEMPLATES = HERE / "docs", HERE / "scripts" / "pages"
+LARGE = {**plots.STYLE, "font.size": 9, "axes.labelsize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8}
+ROUNDS = "rounds"  # what a claim is of, where it is of how many rounds are needed
+
+
+class Shown:
+    """A study of conf/study with the texts, figures and the report that a page has of it.
+
+    `metric` is the one of its table and curves, `baseline` the arm that the others are compared with.
+    """
+
+    def __init__(self, name: str, metric: str, baseline: str, folder: Path) -> None:
+        self.name, self.metric, self.baseline = name, metric, baseline
+        self.command = f"fl-bench -m study={name}"
+        run = [str(Path(sys.executable).with_name("fl-bench")), "-m", f"study={name}", "resume=true"]
+        subprocess.run([*run, f"hydra.sweep.dir={folder / name}"], check=True)
+        by = keys_of(arms_of(with_study([f"study={name}"], None)))
+        self.study = load([folder / name], by)
+        question = {"metric": metric, "baseline": baseline}
+        self.answer, (page, *_) = report.make(self.study, [folder / name], by, **question)
+        (DOCS / "reports").mkdir(exist_ok=True)
+        shutil.copyfile(page, DOCS / "reports" / f"{name}.html")
+
+    @property
+    def report(self) -> str:
+        return f"reports/{self.name}.html"
+
+    def compared(self) -> str:
+        """The tables of `fl-bench compare`, without their captions, which are the same for all studies."""
+        return tables.markdown(replace(self.answer, captions=[])).strip()
+
+    def means(self, metrics: Sequence[str], sums: Sequence[str] = ()) -> str:
+        """A row for each arm: the mean of metrics at the last round ± half of its interval, and of sums over rounds."""
+        runs, rounds = self.study.runs, self.study.rounds
+        ends = runs[["setting", "arm"]].assign(**{name: values(self.study, name, "final")[0] for name in metrics})
+        ends = ends.join(rounds.groupby("run")[list(sums)].sum())
+        groups = ends.groupby(["setting", "arm"], sort=False)
+        first = {name: next(iter(groups))[1][name].mean() for name in sums}
+        rows = []
+        for (setting, arm), group in groups:
+            numbers = [_interval(group[name]) for name in metrics]
+            numbers += [_sum(name, group[name].mean(), first[name]) for name in sums]
+            rows.append([f"{setting} {arm}".strip(), *numbers])
+        return _table(["", *(f"`{name}`" for name in metrics), *(f"`{name}`, all rounds" for name in sums)], rows)
+
+    def claims(self, claims: Sequence[tuple[str, str, str, str]]) -> str:
+        """A row for each (claim, arm, other arm, metric): whether the interval of paired differences excludes 0.
+
+        With "rounds" as the metric: how many rounds fewer the arm needs to come to where the other ends. One that does
+        not come there counts as if it did in the round after its last.
+        """
+        rows = []
+        for claim, arm, other, metric in claims:
+            better, worse = ("yes", "**no**, worse")
+            if metric == ROUNDS:
+                differences, compared = self._rounds_saved(arm, other), f"{arm}: rounds fewer to where {other} ends"
+            else:
+                differences, compared = self._differences(arm, other, metric), f"{arm} - {other}, `{metric}`"
+                if self.study.better.get(metric) == "lower":
+                    better, worse = worse, better
+            mean, half = statistics.interval(differences)
+            verdict = "not shown" if abs(mean) <= half else better if mean > 0 else worse
+            digits = 1 if metric == ROUNDS else 3
+            rows.append([claim, compared, f"{mean:+.{digits}f} ± {half:.{digits}f}", str(len(differences)), verdict])
+        return _table(["claim", "compared", "difference", "pairs", "holds"], rows)
+
+    def figure(self, axis: str = "round", log: bool = False) -> str:
+        """The curves of the metric, a panel for each setting, as Markdown that shows them; `log` is of the x axis."""
+        arms = list(dict.fromkeys(self.study.runs["arm"]))
+        labels = {"round": "round", "bytes": "traffic", "virtual_seconds": "virtual seconds"}
+        settings = list(self.study.runs.groupby("setting", sort=False))
+        with matplotlib.rc_context(LARGE):
+            figure = Figure(figsize=(4.2 * len(settings) + 3, 4), layout="constrained")
+            for axes, (setting, runs) in zip(
+                figure.subplots(1, len(settings), sharey=True, squeeze=False)[0], settings, strict=True
+            ):
+                rounds = self.study.rounds.merge(runs["arm"], left_on="run", right_index=True)
+                plots.curves(axes, rounds, self.metric, axis, labels[axis], arms)
+                axes.set_title(setting)
+                axes.grid(alpha=0.3, linewidth=0.4)
+                if log:
+                    axes.set_xscale("log")
+                elif axis == "round":
+                    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+            figure.savefig(DOCS / "images" / f"study-{self.name}.png", dpi=110, metadata={"Software": None})
+        text = f"{self.metric} over {labels[axis]}"
+        return f"![{text}](images/study-{self.name}.png)"
+
+    def rates(self, key: str = "local.lr") -> str:
+        """The values of a key by arm, as text."""
+        runs = self.study.runs.drop_duplicates("arm")
+        return ", ".join(f"{arm} {value:g}" for arm, value in zip(runs["arm"], runs[key], strict=True))
+
+    def _pairs(self, arm: str, other: str, metric: str) -> pd.DataFrame:
+        """The runs of two arms side by side: run, value, and the same of the other with _other."""
+        runs = self.study.runs.assign(value=values(self.study, metric, "final")[0], run=self.study.runs.index)
+        ours, theirs = (runs.loc[runs["arm"] == name, ["setting", *PAIR, "run", "value"]] for name in (arm, other))
+        if ours.empty or theirs.empty:
+            raise SystemExit(f"{self.name}: {arm} and {other}: must be among {', '.join(runs['arm'].unique())}")
+        return ours.merge(theirs, on=["setting", *PAIR], suffixes=("", "_other")).dropna(
+            subset=["value", "value_other"]
+        )
+
+    def _differences(self, arm: str, other: str, metric: str) -> list[float]:
+        pairs = self._pairs(arm, other, metric)
+        return list(pairs["value"] - pairs["value_other"])
+
+    def _rounds_saved(self, arm: str, other: str) -> list[float]:
+        curves = {
+            run: table.set_index("round")[self.metric].dropna() for run, table in self.study.rounds.groupby("run")
+        }
+        pairs = self._pairs(arm, other, self.metric).itertuples()
+        return [
+            _first(curves[pair.run_other], pair.value_other) - _first(curves[pair.run], pair.value_other)
+            for pair in pairs
+        ]
+
+
+def _first(curve: pd.Series, goal: float) -> float:
+    """The first round in which a curve is at the goal or above; the one after its last, where it never is."""
+    there = curve.index[curve >= goal]
+    return float(there[0] if len(there) else curve.index[-1] + 1)
+
+
+def _interval(numbers: pd.Series) -> str:
+    mean, half = statistics.interval(numbers.dropna())
+    return f"{mean:.3f} ± {half:.3f}" if numbers.notna().any() else ""
+
+
+def _sum(name: str, value: float, first: float) -> str:
+    """A sum with how many times the first arm's is larger, where it is not the same."""
+    text = decimal(int(value)) if name.startswith("bytes") else f"{value:,.0f}"
+    return text if value == first or not value or not first else f"{text} ({first / value:.3g}x less)"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def main() -> None:
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "outputs" / "pages"
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined, keep_trailing_newline=True,
+        trim_blocks=True, autoescape=False,
+    )  # fmt: skip
+    for file in sorted(TEMPLATES.glob("*.md")):
+        page = templates.get_template(file.name).render(study=lambda *names: Shown(*names, folder=folder))
+        (DOCS / file.name).write_text(page)
+
+
+if __name__ == "__main__":
+    main()
