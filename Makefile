@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all coverage docs bench results communication differences lint format clean
+.PHONY: help run test test-all coverage docs bench results differences lint format clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,11 +39,8 @@ docs: $(VENV)/.docs-ready ## build the site in site/, which is read without a ne
 bench: $(READY) ## measure speed and memory beside a bare loop and plain Flower, into benchmarks/results.md (half an hour)
 	$(BIN)/python benchmarks/bench.py
 
-communication: $(READY) ## make docs/communication.md anew: bytes, and clients that drop out (half an hour)
-	$(BIN)/python scripts/make_communication.py
-
-results: $(READY) ## make docs/results.md anew: what the papers claim, with three seeds (half an hour)
-	$(BIN)/python scripts/make_results.py
+results: $(READY) ## make docs/results.md and docs/communication.md anew from the studies in conf/study (an hour and a half)
+	$(BIN)/python scripts/make_pages.py
 
 differences: $(READY) ## make docs/flower-differences.md anew: stock Flower beside ours and the papers (a minute)
 	$(BIN)/python scripts/make_differences.py

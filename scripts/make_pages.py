@@ -19,6 +19,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from rich.filesize import decimal
+from sweeps import HERE, markdown
 
 from fl_bench.studies import plots, report, statistics, tables
 from fl_bench.studies.arms import arms_of, keys_of, with_study
@@ -26,7 +27,6 @@ from fl_bench.studies.compare import PAIR
 from fl_bench.studies.study import load
 from fl_bench.studies.values import values
 
-HERE = Path(__file__).resolve().parent.parent
 DOCS, TEMPLATES = HERE / "docs", HERE / "scripts" / "pages"
 LARGE = {**plots.STYLE, "font.size": 9, "axes.labelsize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8}
 ROUNDS = "rounds"  # what a claim is of, where it is of how many rounds are needed
@@ -70,7 +70,8 @@ class Shown:
             numbers = [_interval(group[name]) for name in metrics]
             numbers += [_sum(name, group[name].mean(), first[name]) for name in sums]
             rows.append([f"{setting} {arm}".strip(), *numbers])
-        return _table(["", *(f"`{name}`" for name in metrics), *(f"`{name}`, all rounds" for name in sums)], rows)
+        header = ["", *(f"`{name}`" for name in metrics), *(f"`{name}`, all rounds" for name in sums)]
+        return "\n".join(markdown(header, rows))
 
     def claims(self, claims: Sequence[tuple[str, str, str, str]]) -> str:
         """A row for each (claim, arm, other arm, metric): whether the interval of paired differences excludes 0.
@@ -91,7 +92,7 @@ class Shown:
             verdict = "not shown" if abs(mean) <= half else better if mean > 0 else worse
             digits = 1 if metric == ROUNDS else 3
             rows.append([claim, compared, f"{mean:+.{digits}f} ± {half:.{digits}f}", str(len(differences)), verdict])
-        return _table(["claim", "compared", "difference", "pairs", "holds"], rows)
+        return "\n".join(markdown(["claim", "compared", "difference", "pairs", "holds"], rows))
 
     def figure(self, axis: str = "round", log: bool = False) -> str:
         """The curves of the metric, a panel for each setting, as Markdown that shows them; `log` is of the x axis."""
@@ -161,11 +162,6 @@ def _sum(name: str, value: float, first: float) -> str:
     """A sum with how many times the first arm's is larger, where it is not the same."""
     text = decimal(int(value)) if name.startswith("bytes") else f"{value:,.0f}"
     return text if value == first or not value or not first else f"{text} ({first / value:.3g}x less)"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
 def main() -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from rich.progress import track
 
 HERE = Path(__file__).resolve().parent.parent
-SEEDS = (0, 1, 2)
 
 
 def run_all(sweeps: Sequence[tuple[str, Path]]) -> None:
@@ -29,10 +28,6 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[st
     """The lines of a table."""
     first, *others = (f"| {' | '.join(map(str, row))} |" for row in (header, *rows))
     return [first, "|---" * len(header) + "|", *others]
-
-
-def plus_minus(mean: float, deviation: float) -> str:
-    return f"{mean:.3f} ± {deviation:.3f}"
 
 
 def _sweep(words: str, folder: Path) -> None:
