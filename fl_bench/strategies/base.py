@@ -67,7 +67,8 @@ class LocalAlgorithm:
         `sizes` [num_clients] are the numbers of their training rows, `local` the node of the config.
         """
         plain = local["steps"] or local["epochs"] * -(-sizes // local["batch_size"])
-        return self.passes * (sizes > 0) * plain
+        steps: NDArray[np.int64] = self.passes * (sizes > 0) * plain
+        return steps
 
     def rows(self, partition: Partition, client: int) -> NDArray:
         """The training rows that a client's turn works on, int64 [N]; with `weighting=examples`, N is its weight."""
