@@ -8,23 +8,30 @@ from conftest import Launch, table
 from fl_bench.metrics import Metric
 from fl_bench.observers.costs import Costs
 
+SPENT = {"steps": 5, "bytes_down": 10, "bytes_up": 3}  # in a round
+
 
 def test_when_targets_were_first_reached() -> None:
     costs = Costs("test_accuracy", [0.5, 0.8, 0.95])
     costs.metric = Metric("accuracy", better="higher")
     accuracies = [0.1, 0.6, 0.4, None, 0.8, 0.9]
     for round, accuracy in enumerate(accuracies):
-        row = {"round": round} | ({"bytes_down": 10, "bytes_up": 3, "virtual_seconds": 2.0 * round} if round else {})
+        row = {"round": round} | (SPENT | {"virtual_seconds": 2.0 * round} if round else {})
         costs.add(row | ({} if accuracy is None else {"test_accuracy": accuracy}))
     reached = costs.record["targets"]
     assert {target: cost and cost["round"] for target, cost in reached.items()} == {"0.5": 1, "0.8": 4, "0.95": None}
-    assert (reached["0.8"]["bytes_down"], reached["0.8"]["bytes_up"], reached["0.8"]["virtual_seconds"]) == (
-        40,
-        12,
-        8.0,
+    assert reached["0.8"].pop("wall_seconds") >= 0
+    assert reached["0.8"] == {"round": 4, "steps": 20, "bytes_down": 40, "bytes_up": 12, "virtual_seconds": 8.0}
+    assert costs.record["total"] == {"steps": 25, "bytes_down": 50, "bytes_up": 15, "virtual_seconds": 10.0}
+
+
+def test_a_run_that_began_without_counting_steps_goes_on_without() -> None:
+    costs = Costs("test_accuracy", [])
+    costs.__setstate__(
+        {"total": {"bytes_down": 10, "bytes_up": 3, "virtual_seconds": 2.0}, "reached": {}, "elapsed": 1}
     )
-    assert reached["0.8"]["wall_seconds"] >= 0
-    assert costs.record["total"] == {"bytes_down": 50, "bytes_up": 15, "virtual_seconds": 10.0}
+    costs.add({"round": 2, "virtual_seconds": 4.0} | SPENT)
+    assert costs.record["total"] == {"bytes_down": 20, "bytes_up": 6, "virtual_seconds": 4.0}
 
 
 def test_of_a_loss_less_is_better() -> None:

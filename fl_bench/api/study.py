@@ -59,7 +59,7 @@ class Study(study.Study):
     def plot(self, metric: str | None = None, over: str = "round") -> "Figure":
         """The metric's mean over the runs of each arm, with its 95 % interval, a panel for each setting.
 
-        Over the columns round, bytes (both ways, so far), virtual_seconds or wall_seconds.
+        Over the columns round, steps (of all clients, so far), bytes (both ways), virtual_seconds or wall_seconds.
         """
         from fl_bench.api.plot import plot
 

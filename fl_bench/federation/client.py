@@ -115,7 +115,7 @@ class _Training:
             else:
                 trained = trainer.train(client, round, self.received, self.config, without_memory(before))
         weight = trainer.weight(trained.num_examples)
-        numbers = trained.metrics, trained.num_examples, weight, trained.reply
+        numbers = trained.metrics, trained.num_examples, weight, trained.reply, trained.steps
         loss = trained.metrics["loss"].value
         state = trained.state | memory_of(before)
         arrived = channel.arrives_up(client, round, self.start, self.received, trained.payload, state, loss)

@@ -80,13 +80,14 @@ class Answer:
     num_examples: int = 0
     weight: int = 0  # of its model in the mean
     reply: Mapping[str, float] = field(default_factory=dict)  # numbers of the algorithm for the server half
+    steps: int = 0  # that it took in its turn; unknown, and so 0, of one that failed
     bytes_up: int = 0
     why: str | None = None  # it failed
     message: Message | None = None
 
     def to_json(self) -> dict[str, Any]:
         metrics = {name: _to_json(metric) for name, metric in self.metrics.items()}
-        numbers = {"num_examples": self.num_examples, "weight": self.weight, "bytes_up": self.bytes_up}
+        numbers = {name: getattr(self, name) for name in ("num_examples", "weight", "steps", "bytes_up")}
         known = {"metrics": metrics, "reply": dict(self.reply), "why": self.why}
         return {"client": self.client, "status": self.status} | numbers | known
 

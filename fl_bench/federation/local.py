@@ -48,6 +48,7 @@ class Trained:
     num_examples: int
     metrics: dict[str, Mean]
     reply: dict[str, float]
+    steps: int
     state: State  # to be kept by the client
 
     def checked(self) -> "Trained":
@@ -154,6 +155,7 @@ class Trainer:
             len(rows),
             merge(steps),
             turn.reply,
+            turn.steps,
             {name: tensor.detach().cpu().clone() for name, tensor in kept.items()},
         ).checked()
 

@@ -12,6 +12,7 @@ from fl_bench.metrics import FUNCTIONS, WRITTEN, Metric, Summand, merge, values
 from fl_bench.network.schedule import Plan
 
 Row = dict[str, Any]  # of a table, by column
+COSTS = ("steps", "bytes_down", "bytes_up")  # columns that add up over clients
 
 
 def trained(answer: Answer, plan: Plan, bytes_down: int) -> Row:
@@ -21,7 +22,7 @@ def trained(answer: Answer, plan: Plan, bytes_down: int) -> Row:
         row["num_examples"] = answer.num_examples
         row |= {f"train_{name}": mean.value for name, mean in answer.metrics.items()}
         row |= {f"train_{name}": value for name, value in answer.reply.items()}
-    row |= {"bytes_down": bytes_down, "bytes_up": answer.bytes_up}
+    row |= {"steps": answer.steps, "bytes_down": bytes_down, "bytes_up": answer.bytes_up}
     seconds = plan.seconds[answer.client]
     row["virtual_seconds"] = seconds if math.isfinite(seconds) else None  # None: never
     return row | ({"why": answer.why} if answer.why is not None else {})
@@ -33,10 +34,10 @@ ADAPTED = {"": "unseen_adapted_"}  # where they do something with the model befo
 
 
 def evaluated(answers: Iterable[Answer], round: int, trained: Iterable[Row], columns: Mapping[str, str]) -> list[Row]:
-    """The rows of those who have `trained`, with what their evaluation says; and of others, at no cost in bytes."""
+    """The rows of those who have `trained`, with what their evaluation says; and of others, at no cost."""
     by_client = {row["client"]: row for row in trained}
     for answer in answers:
-        alone = {"round": round, "client": answer.client, "status": answer.status.value, "bytes_down": 0, "bytes_up": 0}
+        alone = {"round": round, "client": answer.client, "status": answer.status.value} | dict.fromkeys(COSTS, 0)
         row = by_client.get(answer.client, alone)
         by_client[answer.client] = row | of_evaluation(answer, row.get("why"), columns)
     return [by_client[client] for client in sorted(by_client)]
@@ -64,7 +65,7 @@ def training(
     for status in (Status.OK, Status.FAILED, Status.DROPPED, Status.WITHHELD):
         row[f"clients_{status}"] = statuses.count(status)
     rows = list(rows)
-    row |= {name: sum(row[name] for row in rows) for name in ("bytes_down", "bytes_up")}
+    row |= {name: sum(row[name] for row in rows) for name in COSTS}
     return row | {name: extra[name] for name in columns if extra is not None}
 
 

@@ -130,7 +130,7 @@ def train_together(
     trained = {}
     for k, client in enumerate(clients):
         state = {name: tensor[k].clone() for name, tensor in kept.items()}
-        trained[client] = Trained(payloads[k], sizes[client], merge(by_client[k]), {}, state)
+        trained[client] = Trained(payloads[k], sizes[client], merge(by_client[k]), {}, int(turns.steps[k]), state)
     return trained
 
 

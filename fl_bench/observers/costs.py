@@ -15,12 +15,12 @@ class Costs:
     def __init__(self, column: str, targets: Sequence[float]) -> None:
         self.column = column
         self.metric: Metric | None = None  # what the column is of, once the task is there
-        self.total: dict[str, float] = {"bytes_down": 0, "bytes_up": 0, "virtual_seconds": 0.0}
+        self.total: dict[str, float] = {"steps": 0, "bytes_down": 0, "bytes_up": 0, "virtual_seconds": 0.0}
         self.reached: dict[str, dict[str, float] | None] = {str(target): None for target in targets}
         self._start = time.perf_counter()
 
     def add(self, row: Mapping[str, Any]) -> None:
-        for name in ("bytes_down", "bytes_up"):
+        for name in self.total.keys() - {"virtual_seconds"}:  # of a run that began before steps were counted: bytes
             self.total[name] += row.get(name, 0)
         self.total["virtual_seconds"] = row.get("virtual_seconds", 0.0)
         if self.metric is None or self.column not in row:

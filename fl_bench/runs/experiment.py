@@ -59,11 +59,9 @@ def all_there(strategy: Strategy) -> Strategy:
     return strategy
 
 
-def _steps(cfg: DictConfig, trainer: Trainer) -> NDArray[np.int64]:
-    """How many steps each client takes in a round [num_clients], where its algorithm has it train as usual."""
-    sizes, local = trainer.partition.train_sizes, cfg.local
-    steps: NDArray[np.int64] = (sizes > 0) * (local.steps or local.epochs * -(-sizes // local.batch_size))
-    return steps
+def _steps(trainer: Trainer) -> NDArray[np.int64]:
+    """How many steps each client's turn is planned to take [num_clients]."""
+    return trainer.algorithm.steps(trainer.partition.train_sizes, trainer.local)
 
 
 def make_schedule(cfg: DictConfig, trainer: Trainer) -> Schedule:
@@ -71,7 +69,7 @@ def make_schedule(cfg: DictConfig, trainer: Trainer) -> Schedule:
         cfg.network,
         Network,
         seed=cfg.seed,
-        steps=_steps(cfg, trainer),
+        steps=_steps(trainer),
         bytes_down=trainer.channel.bytes_down,
         bytes_up=trainer.channel.bytes_up,
     )
@@ -91,7 +89,7 @@ def make_fleet(experiment: Experiment, grid: Grid, together: int = 1) -> Fleet:
     states, each = experiment.states, cfg.strategy.needs_each_client
     job = Job(str(experiment.data), str(states.folder), states.run, each, together)
     others = (0, len(trainer.unseen.ends))  # who are only evaluated
-    loads = Loads(np.pad(trainer.weights, others), np.pad(_steps(cfg, trainer), others))
+    loads = Loads(np.pad(trainer.weights, others), np.pad(_steps(trainer), others))
     return Fleet(grid, job, trainer.layout, loads, cfg.engine.packing)
 
 

@@ -26,6 +26,7 @@ ORDER = (
     "unseen_",
     "clients_",
     "aggregated",
+    "steps",
     "bytes_",
 )
 

@@ -16,6 +16,8 @@ PERSONAL, ALPHA = "personal", "alpha"
 class Mixture(LocalAlgorithm):
     """`alpha`: where it begins; with `adaptive` it takes a gradient step at the first batch of each round."""
 
+    passes = 2
+
     def __init__(self, alpha: float, adaptive: bool) -> None:
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha={alpha}: must be from 0 to 1")

@@ -1,7 +1,9 @@
 """What client halves are made of: by itself plain local training."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
@@ -21,12 +23,17 @@ class LocalAlgorithm:
         Nothing.
 
     May override:
-        Before the run `suit` and `private`. In a turn, in this order: `rows`, `begin`, `train` (or only
+        Before the run `suit`, `private` and `steps`. In a turn, in this order: `rows`, `begin`, `train` (or only
         `training_step`, or only `correct`), `finish`. Before a client is evaluated: `personalize`. And the class
         attributes below.
 
     With `engine.vectorize` a turn may be that of K clients: vectors [P] are then [K, P]. A class that sets
     `stacks = True` in its own body is written for both; all others train one client at a time.
+
+    A class whose turns take more steps than plain training says so by `passes`, or by `steps` where it is no constant
+    factor: the virtual clock plans with it. A step is a forward and backward pass over one batch, in pieces or not:
+    a call of `turn.step` or `turn.gradient`. To look at data without a gradient is none, though two such looks, as
+    MOON takes at each batch, cost nearly as much. The column `steps` has what was done.
 
     Examples:
         Clients that send half of their update:
@@ -39,6 +46,7 @@ class LocalAlgorithm:
     """
 
     stacks = True  # whether its moments can be those of many clients at once; each class says so for itself
+    passes: int = 1  # steps for each step of plain training
     bounded = False  # whether what is sent keeps a bound that a lossy compression would break
     extras: Sequence[str] = ()  # names of vectors [P] that travel beside the model, there and back; at first zero
 
@@ -52,6 +60,15 @@ class LocalAlgorithm:
         `fl_bench.strategies.layers.last_layers`.
         """
         return set()
+
+    def steps(self, sizes: NDArray[np.int64], local: Mapping[str, Any]) -> NDArray[np.int64]:
+        """Before a run: how many steps the clock plans for a turn of each client, int64 [num_clients].
+
+        `sizes` [num_clients] are the numbers of their training rows, `local` the node of the config.
+        """
+        plain = local["steps"] or local["epochs"] * -(-sizes // local["batch_size"])
+        steps: NDArray[np.int64] = self.passes * (sizes > 0) * plain
+        return steps
 
     def rows(self, partition: Partition, client: int) -> NDArray:
         """The training rows that a client's turn works on, int64 [N]; with `weighting=examples`, N is its weight."""

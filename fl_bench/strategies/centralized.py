@@ -4,7 +4,7 @@ One turn a round, on the training rows of all clients, with as many local epochs
 steps as all of them together. The data that clients hold out stays held out, so that `evaluate.clients` compares.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,10 @@ class Central(FedAvg):
 
 
 class Everything(LocalAlgorithm):
+    def steps(self, sizes: NDArray[np.int64], local: Mapping[str, Any]) -> NDArray[np.int64]:
+        everybody = np.full_like(sizes, sizes.sum())
+        return super().steps(everybody, local) * (len(sizes) if local["steps"] else 1)
+
     def rows(self, partition: Partition, client: int) -> NDArray:
         self.num_clients = len(partition.ends)
         return np.concatenate([partition.train_rows(k) for k in range(self.num_clients)])

@@ -14,6 +14,8 @@ PERSONAL = "personal"
 class Ditto(LocalAlgorithm):
     """`lam`: lambda; 0 is training alone, and the larger it is, the nearer to the global model."""
 
+    passes = 2
+
     def __init__(self, lam: float) -> None:
         if not 0 <= lam < float("inf"):
             raise ValueError(f"lambda={lam}: must be a number from 0")

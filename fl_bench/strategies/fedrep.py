@@ -19,6 +19,7 @@ class Alternating(LocalAlgorithm):
         if head_passes < 0:
             raise ValueError(f"head_passes={head_passes}: must be 0 or more")
         self.personal_layers, self.head_passes = personal_layers, head_passes
+        self.passes = head_passes + 1
 
     def private(self, model: nn.Module) -> set[str]:
         return last_layers(model, self.personal_layers)

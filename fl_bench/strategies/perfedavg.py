@@ -31,6 +31,7 @@ class Meta(LocalAlgorithm):
         if delta <= 0:
             raise ValueError(f"delta={delta}: must be a positive number")
         self.alpha, self.order, self.delta = alpha, order, delta
+        self.passes = 4 if order == "hessian_free" else 2
 
     def suit(self, task: Task) -> None:
         need_one_loss(self, task)

@@ -23,6 +23,7 @@ class MoreauEnvelope(LocalAlgorithm):
         if not 0 < rate <= 1:
             raise ValueError(f"rate={rate}: must be above 0 and at most 1")
         self.lam, self.inner_steps, self.rate = lam, inner_steps, rate
+        self.passes = inner_steps
 
     def begin(self, turn: Turn) -> None:
         turn.work.local = turn.start.clone()  # w

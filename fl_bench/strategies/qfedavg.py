@@ -5,7 +5,7 @@ model and L the Lipschitz constant of the gradients, w moves by
 sum of F^q L (w' - w) / sum of (q F^(q - 1) L^2 |w' - w|^2 + L F^q).
 
 Flower's has for F the mean loss of the local steps, which falls the more the longer clients train, and for L 1 / lr
-whatever the optimiser. Here each client first looks at all of its data; the virtual clock does not see that.
+whatever the optimiser. Here each client first looks at all of its data; the clock and `steps` do not see that.
 """
 
 from collections.abc import Mapping

@@ -41,7 +41,7 @@ class Turn:
     work: SimpleNamespace = field(default_factory=SimpleNamespace)  # the algorithm's own values; gone after the turn
 
     def __post_init__(self) -> None:
-        self.steps: Any = 0  # [K, 1] where K clients take their turns at once
+        self.steps: Any = 0  # taken so far; [K, 1] where K clients take their turns at once
         self._streams: dict[str, Iterator[Batch]] = {}
 
     @cached_property
@@ -98,7 +98,8 @@ class Turn:
                 part.copy_(target)
 
     def gradient(self, batch: Batch) -> Tensor:
-        """The gradient [P] of the task's loss where the model is now; `grad` stays as it is."""
+        """The gradient [P] of the task's loss where the model is now, a step of the turn; `grad` stays as it is."""
+        self.steps += 1
         trained = {name: p for name, p in self._named.items() if p.requires_grad}
         with self._precision():
             loss, _ = self.task.objective(self.model, batch)

@@ -25,6 +25,7 @@ WIDTHS = (720, 480, 320, 200, 120)  # of these pictures, in pixels: the first wi
 DRAWN = ("round_*.png", "predictions.png", "sentences.png", "confusion.png")  # in figures/: the first that is there
 AXES = {
     "round": "round",
+    "steps": "steps of all clients",
     "bytes": "bytes both ways",
     "virtual_seconds": "seconds of the virtual clock",
     "wall_seconds": "seconds of this machine",

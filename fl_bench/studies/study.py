@@ -54,10 +54,11 @@ class Study:
 
     runs: a row for each run that counts: folder, seed, arm (what is compared, by a label), setting (the conditions;
         "" where there is one), also (keys of the arm that its label leaves out), data_digest, partition_digest, best
-        (the round that is best by validation, NaN where there is none), rounds (the number of the last), bytes (both
-        ways), virtual_seconds, wall_seconds (of the rounds), and a column for each key that a run names
-        ("strategy", "partition.alpha"), None where the run has no such key.
-    rounds: a row for each round of each run: run (the index in `runs`), the columns of metrics.csv, and bytes,
+        (the round that is best by validation, NaN where there is none), rounds (the number of the last), steps (of all
+        clients, NaN where a round has not counted them), bytes (both ways), virtual_seconds, wall_seconds (of the
+        rounds), and a column for each key that a run names ("strategy", "partition.alpha"), None where the run has no
+        such key.
+    rounds: a row for each round of each run: run (the index in `runs`), the columns of metrics.csv, and steps, bytes,
         virtual_seconds and wall_seconds up to its end.
     better: "higher" or "lower" for each metric's column, as far as the runs say.
     skipped: the other runs.
@@ -130,6 +131,8 @@ def _rounds(folder: Path) -> pd.DataFrame:
     try:
         table, timing = (pd.read_csv(folder / name) for name in ("metrics.csv", "timing.csv"))
         costs = table.reindex(columns=["bytes_down", "bytes_up"]).fillna(0).sum(axis=1).cumsum()
+        counted = table.reindex(columns=["steps"])["steps"].where(table["round"] > 0, 0)
+        steps = counted.cumsum(skipna=False)  # older versions did not count them: unknown from there on
         seconds = timing.set_index("round").filter(like="_seconds").sum(axis=1).cumsum()
         wall, virtual = (
             table["round"].map(seconds),
@@ -139,7 +142,7 @@ def _rounds(folder: Path) -> pd.DataFrame:
         raise Damaged(f"is damaged: metrics.csv or timing.csv cannot be read: {error}") from None
     if table.empty:
         raise Damaged("is damaged: metrics.csv has no round")
-    return table.assign(bytes=costs, virtual_seconds=virtual, wall_seconds=wall)
+    return table.assign(steps=steps, bytes=costs, virtual_seconds=virtual, wall_seconds=wall)
 
 
 def _row(folder: str, record: Mapping[str, Any], table: pd.DataFrame) -> dict[str, Any]:
@@ -151,6 +154,7 @@ def _row(folder: str, record: Mapping[str, Any], table: pd.DataFrame) -> dict[st
         "partition_digest": digests.get("partition"),
         "best": (record.get("best") or {}).get("round", float("nan")),
         "rounds": int(last["round"]),
+        "steps": float(last["steps"]),
         "bytes": int(last["bytes"]),
         "virtual_seconds": float(last["virtual_seconds"]),
         "wall_seconds": float(last["wall_seconds"]),

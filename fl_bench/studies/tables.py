@@ -55,6 +55,7 @@ def tables_of(comparison: Comparison) -> list[Table]:
             "target": lambda row: number(row.target, ""),
             "reached": lambda row: NONE if math.isnan(row.target) else f"{row.reached} of {row.runs}",
             "rounds": lambda row: _reached(row.rounds_to, lambda value: f"{value:g}"),
+            "steps": lambda row: _reached(row.steps_to, lambda value: f"{value:.0f}"),
             "bytes": lambda row: _reached(row.bytes_to, lambda value: decimal(int(value))),
             "virtual s": lambda row: _reached(row.virtual_seconds_to, lambda value: f"{value:.1f}") if virtual else "",
             "all bytes": lambda row: decimal(int(row.bytes)),

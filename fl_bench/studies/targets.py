@@ -9,9 +9,9 @@ import pandas as pd
 from fl_bench.studies.statistics import EQUAL
 from fl_bench.studies.study import Study
 
-COSTS = {"round": "rounds_to", "bytes": "bytes_to", "virtual_seconds": "virtual_seconds_to"}
+COSTS = {"round": "rounds_to", "steps": "steps_to", "bytes": "bytes_to", "virtual_seconds": "virtual_seconds_to"}
 ARM = ["setting", "arm", "also"]
-WHOLE = ("bytes", "virtual_seconds", "wall_seconds")
+WHOLE = ("steps", "bytes", "virtual_seconds", "wall_seconds")
 Targets = Mapping[str, Sequence[float]]  # by setting
 
 
@@ -37,9 +37,10 @@ _MEDIANS = " Costs up to it are medians over runs, in which a run that never rea
 def costs_of(study: Study, counted: pd.DataFrame, metric: str, better: str | None, targets: Targets) -> pd.DataFrame:
     """A row for each setting, arm and target.
 
-    setting, arm, also, runs, target, reached (by how many runs), rounds_to, bytes_to and virtual_seconds_to (medians,
-    infinite where the middle run never reaches it), and bytes, virtual_seconds and wall_seconds of whole runs (means).
-    Without a direction of the metric, or a baseline in the setting, target is NaN.
+    setting, arm, also, runs, target, reached (by how many runs), rounds_to, steps_to, bytes_to and virtual_seconds_to
+    (medians, infinite where the middle run never reaches it), and steps, bytes, virtual_seconds and wall_seconds of
+    whole runs (means). Steps are NaN where those of a run are unknown. Without a direction of the metric, or a baseline
+    in the setting, target is NaN.
     """
     rows = []
     tables = dict(iter(study.rounds.groupby("run")))
@@ -48,11 +49,11 @@ def costs_of(study: Study, counted: pd.DataFrame, metric: str, better: str | Non
     )
     for (setting, arm, also), runs in arms:
         row = {"setting": setting, "arm": arm, "also": also, "runs": len(runs)}
-        row |= {name: float(runs[name].mean()) for name in WHOLE}
+        row |= {name: float(runs[name].mean(skipna=False)) for name in WHOLE}
         for target in targets.get(str(setting), [np.nan]) if better else [np.nan]:
             first = pd.DataFrame([_first(tables[run], metric, better, target) for run in runs.index])
             reached = int(np.isfinite(first["round"]).sum())
-            middle = {COSTS[name]: float(first[name].median()) for name in COSTS}
+            middle = {COSTS[name]: float(first[name].median(skipna=False)) for name in COSTS}
             rows.append(row | {"target": target, "reached": reached} | middle)
     return pd.DataFrame(rows)
 

@@ -32,7 +32,7 @@ def test_a_report_to_the_bit() -> None:
     InlineGrid()
     third = Mean(1 / 3, 3)
     answers = [
-        Answer(0, Status.OK, {"loss": third}, 12, 1, {"alpha": 0.1}, bytes_up=40),
+        Answer(0, Status.OK, {"loss": third}, 12, 1, {"alpha": 0.1}, steps=4, bytes_up=40),
         Answer(1, Status.FAILED, why='it said "no'),
         Answer(2, Status.WITHHELD, {"loss": Mean(math.inf, 1)}, 3, bytes_up=1),
     ]

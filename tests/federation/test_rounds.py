@@ -102,7 +102,7 @@ def test_the_tables_are_as_promised(launch: Launch) -> None:
         "client_accuracy_worst_decile", "client_accuracy_best_decile",
         "client_accuracy_min",
         "clients_sampled", "clients_ok", "clients_failed", "clients_dropped", "clients_withheld",
-        "aggregated", "bytes_down", "bytes_up", "virtual_seconds",
+        "aggregated", "steps", "bytes_down", "bytes_up", "virtual_seconds",
     ]  # fmt: skip
     assert [row["round"] for row in metrics] == list("01234")
     assert [bool(row["test_loss"]) for row in metrics] == [True, False, False, True, True]

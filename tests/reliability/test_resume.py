@@ -2,8 +2,9 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import TRACE_COLUMNS, compose, digests, forked, long, table
@@ -12,6 +13,7 @@ from fl_bench.config.schema import CONF
 from fl_bench.runs.begin import Start
 from fl_bench.runs.execute import execute
 from fl_bench.storage.checkpoint import Store
+from fl_bench.storage.tables import Tables
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.turn import Turn
 
@@ -124,6 +126,26 @@ def test_a_column_that_came_after_the_checkpoint_goes_and_comes_again(
     start("parts", "num_rounds=4", resume=True)
     assert "why" in table(parts, "clients")[0]
     assert digests(parts) == digests(whole)
+
+
+def test_a_run_that_began_without_a_column_goes_on_with_it(start: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one of an older version, which counted no steps."""
+    whole, _ = start("whole", "num_rounds=4")
+    write = Tables.write
+
+    def without(self: Tables, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        write(self, name, [{key: value for key, value in row.items() if key != "steps"} for row in rows])
+
+    with monkeypatch.context() as older:
+        older.setattr(Tables, "write", without)
+        start("parts", "num_rounds=2")
+    parts, code = start("parts", "num_rounds=4", resume=True)
+    assert code == 0
+    assert [row.pop("steps") for row in table(parts, "metrics")] == ["", "", "", "5", "5"]
+    for name in ("metrics", "clients"):
+        assert [row | {"steps": ""} for row in table(parts, name)] == [
+            row | {"steps": ""} for row in table(whole, name)
+        ]
 
 
 REFUSED = [

@@ -9,6 +9,7 @@ from made import make_run
 from fl_bench.errors import ConfigError
 from fl_bench.studies.compare import Comparison, compare
 from fl_bench.studies.study import load
+from fl_bench.studies.tables import text
 
 ACCURACIES = {"fedavg": [0.70, 0.60, 0.50], "scaffold": [0.73, 0.61, 0.55]}  # by seed; differences 0.03, 0.01, 0.05
 
@@ -49,11 +50,26 @@ def test_costs_up_to_where_the_baseline_ends(tmp_path: Path) -> None:
     base, row = found.costs.itertuples()
     assert base.target == pytest.approx(0.6)
     # fedavg's 0.70 gets there in round 1, 0.60 in round 2, 0.50 never; scaffold's in 1, 2 and never.
-    assert (base.reached, base.rounds_to, base.bytes_to, base.virtual_seconds_to) == (2, 2, 400, 1.0)
-    assert (row.reached, row.rounds_to, row.bytes, row.wall_seconds) == (2, 2, 400, 30)
+    assert (base.reached, base.rounds_to, base.steps_to, base.bytes_to, base.virtual_seconds_to) == (2, 2, 24, 400, 1.0)
+    assert (row.reached, row.rounds_to, row.steps, row.bytes, row.wall_seconds) == (2, 2, 24, 400, 30)
     high = answer(tmp_path, target=0.72).costs
     assert high["reached"].tolist() == [0, 1]
     assert high["rounds_to"].tolist() == [math.inf, math.inf]
+
+
+def test_steps_to_a_target_are_empty_where_a_run_did_not_count_them(tmp_path: Path) -> None:
+    for seed in range(3):
+        for strategy, steps in {"fedavg": 12, "ditto": 24, "apfl": 24 if seed else ""}.items():
+            make_run(tmp_path / f"{strategy}{seed}", [0.1, 0.6], f"strategy={strategy}", f"seed={seed}", steps=steps)
+    found = answer(tmp_path, None, "fedavg", target=0.5)  # type: ignore[arg-type]
+    assert dict(zip(found.costs["arm"], found.costs["steps_to"].fillna(-1), strict=True)) == {
+        "fedavg": 12, "ditto": 24, "apfl": -1,
+    }  # fmt: skip
+    costs = text(found).splitlines()[6:]
+    assert [costs[0].split()[:5], costs[2].split()[:7]] == [
+        ["arm", "target", "reached", "rounds", "steps"], ["fedavg", "0.5000", "3", "of", "3", "1", "12"],
+    ]  # fmt: skip
+    assert {line.split()[0]: line.split()[6] for line in costs[2:5]} == {"fedavg": "12", "ditto": "24", "apfl": "-"}
 
 
 def test_targets_of_the_config(tmp_path: Path) -> None:

@@ -110,6 +110,8 @@ def curves_switch_metric_axis_and_what_is_shown_of_seeds(study: Path, page: Page
     assert page.js(label) == "test_accuracy over round"
     choose(page, "axis", "bytes")
     assert page.js(label) == "test_accuracy over bytes both ways"
+    choose(page, "axis", "steps")
+    assert page.js(label) == "test_accuracy over steps of all clients"
     choose(page, "axis", "wall_seconds")
     assert page.js("document.querySelector('#curves svg').textContent").count("30 s") == 1
     choose(page, "band", "runs")
@@ -216,8 +218,8 @@ def test_long_runs_are_thinned_and_the_last_round_stays(tmp_path: Path, monkeypa
     study = load([make_run(tmp_path / "run", [i / 100 for i in range(101)])])
     monkeypatch.setattr(drawn, "NUMBERS", 100)
     found = drawn.curves(study, "test_accuracy", pd.Series([1.0]), ["fedavg"], [""])
-    assert found["thinned"] == "Every 6th measured round; study.csv has all."
-    assert found["runs"][0]["x"]["round"] == [*range(0, 97, 6), 100]
+    assert found["thinned"] == "Every 7th measured round; study.csv has all."
+    assert found["runs"][0]["x"]["round"] == [*range(0, 99, 7), 100]
 
 
 def test_out_must_be_a_folder(study: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,9 +1,11 @@
 """What a study reads from the folders of runs."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from conftest import Launch
 from made import make_run
@@ -27,11 +29,27 @@ def test_what_the_rounds_cost(tmp_path: Path) -> None:
     study = load([tmp_path])
     assert study.rounds["test_accuracy"].tolist() == [0.1, 0.5, 0.7]
     assert study.rounds["bytes"].tolist() == [0, 200, 400]
+    assert study.rounds["steps"].tolist() == [0, 12, 24]
     assert study.rounds["wall_seconds"].tolist() == [10, 20, 30]
     run = study.runs.iloc[0]
-    assert (run["rounds"], run["bytes"], run["virtual_seconds"], run["wall_seconds"]) == (2, 400, 1.0, 30)
+    assert (run["rounds"], run["steps"], run["bytes"], run["virtual_seconds"], run["wall_seconds"]) == (
+        2, 24, 400, 1.0, 30,
+    )  # fmt: skip
     assert (run["arm"], run["setting"], run["also"]) == ("fedavg", "", "")
     assert dict(study.better) == {"test_accuracy": "higher"}
+
+
+def test_steps_are_unknown_from_where_a_run_did_not_count_them(tmp_path: Path) -> None:
+    older = make_run(tmp_path / "a", [0.1, 0.5, 0.7, 0.8])
+    table = pd.read_csv(older / "metrics.csv")
+    for name, steps in {"without": None, "later": ["", "", 12, 12]}.items():
+        folder = make_run(tmp_path / name, [0.1, 0.5, 0.7, 0.8], "strategy=fedprox", f"seed={len(name)}")
+        changed = table.drop(columns="steps") if steps is None else table.assign(steps=steps)
+        changed.to_csv(folder / "metrics.csv", index=False)
+        run_json.save(folder, run_json.read(folder) | {"files": run_json.seals(folder)})
+        study = load([folder])
+        assert study.rounds["steps"].isna().tolist() == [False, True, True, True]
+        assert math.isnan(study.runs.iloc[0]["steps"])
 
 
 def test_arms_and_settings(tmp_path: Path) -> None:
