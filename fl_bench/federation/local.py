@@ -150,14 +150,8 @@ class Trainer:
         extras = [turn.extras[name] for name in self.algorithm.extras]
         end = torch.cat([turn.parameters, *extras]) if extras else turn.parameters
         kept = {PRIVATE + name: tensor for name, tensor in self.private.items()} | turn.state
-        return Trained(
-            end.cpu().numpy(),
-            len(rows),
-            merge(steps),
-            turn.reply,
-            turn.steps,
-            {name: tensor.detach().cpu().clone() for name, tensor in kept.items()},
-        ).checked()
+        state = {name: tensor.detach().cpu().clone() for name, tensor in kept.items()}
+        return Trained(end.cpu().numpy(), len(rows), merge(steps), turn.reply, turn.steps, state).checked()
 
     def evaluate_client(
         self, client: int, round: int, payload: Vector, config: Mapping[str, Any], state: State
