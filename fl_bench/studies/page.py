@@ -38,7 +38,7 @@ def page(study: Study, answer: Comparison, values: pd.Series, command: str) -> s
     root = os.path.commonpath(list(map(os.path.dirname, folders)))
 
     def below(text: str) -> str:  # folders as seen from the one that all runs are in
-        return text.replace(f"{root}{os.sep}", "")
+        return text.replace(f"{root}{os.sep}", "") if root else text
 
     skipped = tuple(f"{run.folder}: " for run in study.skipped)  # which have a list of their own
     partitions, left_out = drawn.partitions(study, settings)
@@ -51,6 +51,7 @@ def page(study: Study, answer: Comparison, values: pd.Series, command: str) -> s
         style=style,
         script=script,
         title=f"{answer.metric} of {_list(arms)}",
+        heading=f"{'How good' if answer.uncompared else 'Which is better'}, and at what cost?",
         about=_about(study, arms, settings),
         tables=_answer(answer, arms),
         captions=answer.captions,

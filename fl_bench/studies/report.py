@@ -12,7 +12,7 @@ import pandas as pd
 from fl_bench.errors import ConfigError
 from fl_bench.storage import files
 from fl_bench.studies import plots, tables
-from fl_bench.studies.compare import Comparison, compare
+from fl_bench.studies.compare import Comparison, summary
 from fl_bench.studies.page import page
 from fl_bench.studies.study import Study
 from fl_bench.studies.values import values as values_of
@@ -23,7 +23,7 @@ PAPER = "report"  # the folder of figures and tables
 def make(
     study: Study, folders: Sequence[Path], by: Sequence[str] = (), out: Path | None = None, **question: Any
 ) -> tuple[Comparison, list[Path]]:
-    """Compare the runs below the folders, from which `study` was loaded with `by`, and write the report of it into
+    """Sum up the runs below the folders, from which `study` was loaded with `by`, and write the report of it into
     `out`, or the first of them; returns the answer and what was written, the page first.
 
     `question` is that of `compare`: metric, baseline, at and target. Raises ConfigError where it has no answer.
@@ -31,7 +31,7 @@ def make(
     place = out or folders[0]
     if place.exists() and not place.is_dir():
         raise ConfigError(f"--out {place}: must be a folder")
-    answer = compare(study, **question)
+    answer = summary(study, **question)
     numbers, _ = values_of(study, answer.metric, question.get("at", "final"))
     said = {**question, "out": out, "by": ",".join(by) or None}
     options = [word for name, value in said.items() if value is not None for word in (f"--{name}", value)]

@@ -38,8 +38,7 @@ class Grid(Sweeper):
         ended = self.launch(jobs, initial_job_idx=0)
         if self.given.overwrite:
             _forget(folder, {str(returned.working_dir) for returned in ended})
-        if len(jobs) > 1:
-            sum_up(folder)
+        sum_up(folder)
         print(plain(folder))
         return [returned.return_value for returned in ended]
 

@@ -39,7 +39,7 @@ def tables_of(comparison: Comparison) -> list[Table]:
     found = [
         _table(differences, {
             "arm": lambda row: row.arm,
-            "n": lambda row: str(row.runs if row.arm == comparison.baseline else row.pairs),
+            "n": lambda row: str(row.pairs or row.runs),
             "mean": lambda row: _with_half(number, row.mean, row.half),
             "difference": lambda row: _with_half(number, row.difference, row.difference_half, "+"),
             "p": lambda row: _p(row.p),
