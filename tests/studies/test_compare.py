@@ -148,7 +148,8 @@ def test_one_arm_has_means_and_costs_and_nothing_that_compares(tmp_path: Path) -
     make_study(tmp_path)
     found = summary(load([tmp_path / f"fedavg{seed}" for seed in range(3)]))
     (row,) = found.differences.itertuples()
-    assert (row.arm, row.runs, row.mean) == ("fedavg", 3, pytest.approx(0.6))
+    assert (row.arm, row.runs) == ("fedavg", 3)
+    assert row.mean == pytest.approx(0.6)
     assert row.half == pytest.approx(4.302653 * 0.1 / 3**0.5)
     assert found.across.empty
     means, costs = tables.tables_of(found)
