@@ -19,9 +19,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(given: argparse.Namespace) -> int:
     """Write report.html, study.csv, study.parquet and report/, and print their names."""
-    from fl_bench.studies.study import load  # pandas
+    from fl_bench.studies.study import load_finals  # pandas
 
-    study = load(given.folders, given.by)
+    study = load_finals(given.folders, given.by)
     from fl_bench.studies.report import make  # SciPy and Matplotlib, once there is something to draw
 
     question = {name: getattr(given, name) for name in ("metric", "baseline", "at", "target")}

@@ -18,10 +18,10 @@ from fl_bench.config.schema import CONF
 from fl_bench.config.words import beside_options, readable
 from fl_bench.errors import ConfigError
 from fl_bench.studies.arms import arms_word
-from fl_bench.studies.sweep import RESUME, SWEEP_DIR, SWEEPS, last
+from fl_bench.studies.ending import sum_up
+from fl_bench.studies.sweep import FINAL, RESUME, SWEEP_DIR, SWEEPS, last
 
 BEST, STAMP = "best.yaml", "%Y-%m-%d_%H-%M-%S-%f"
-FINAL = "final"  # the folder of the runs with the best values
 # What each flag says of a key of conf/hydra/sweeper/tune.yaml, which has the defaults.
 FLAGS = {
     "trials": "how many, for each arm",
@@ -57,9 +57,12 @@ def command(given: argparse.Namespace) -> int:
     if not any(word.startswith(SWEEP_DIR) for word in words):
         words += last(beside_options(words)) or [f"{SWEEP_DIR}{SWEEPS / datetime.now().strftime(STAMP)}"]
     code = call("run", ["-m", *own, "hydra/sweeper=tune", *words])
-    if code or not given.final_seeds:
+    if code:
         return code
     (folder,) = (Path(word.removeprefix(SWEEP_DIR)) for word in words if word.startswith(SWEEP_DIR))
+    if not given.final_seeds:
+        sum_up(folder)
+        return 0
     best: Any = OmegaConf.to_container(OmegaConf.load(folder / BEST))
     seeds = f"seed={','.join(map(str, range(given.final_seeds)))}"
     arms = arms_word(list(best["arms"].values()))

@@ -32,6 +32,7 @@ class Comparison:
         low, high (the interquartile mean and its interval), difference, p (signed ranks), p_holm.
     captions: what the numbers are, a sentence each.
     notes: what is left out, and what the numbers cannot say.
+    uncompared: why no arm is compared with another; "" where one is.
     """
 
     metric: str
@@ -41,6 +42,7 @@ class Comparison:
     across: pd.DataFrame
     captions: Sequence[str]
     notes: Sequence[str]
+    uncompared: str
 
 
 def compare(
@@ -52,6 +54,16 @@ def compare(
     first; without a target those of the config, else the mean at which the baseline ends.
     Raises ConfigError where one of them is not there, or nothing can be compared.
     """
+    found = summary(study, metric, baseline, at, target)
+    if found.uncompared:
+        raise ConfigError(found.uncompared)
+    return found
+
+
+def summary(
+    study: Study, metric: str | None = None, baseline: str | None = None, at: str = "final", target: float | None = None
+) -> Comparison:
+    """What `compare` says, or what arms are by themselves where nothing can be compared, such as one arm only."""
     baseline, metric = _baseline(study, baseline), metric_named(study, metric)
     better = study.better.get(metric)
     value, clause = values(study, metric, at)
@@ -59,27 +71,23 @@ def compare(
     first = runs.sort_values("arm", key=lambda arm: arm != baseline, kind="stable")  # the others stay in their order
     counted = first[first["value"].notna()]
     differences = pd.DataFrame(_rows(counted, baseline, better))
-    if not differences["pairs"].any():
-        raise ConfigError(_nothing_to_compare(counted, baseline, metric))
     differences["p_holm"] = statistics.holm(differences["p"])
     differences["verdict"] = [_verdict(row, baseline, better) for row in differences.itertuples()]
-    across, said_across = _across(counted, baseline)
+    why = "" if differences["pairs"].any() else _nothing_to_compare(study, counted, baseline, metric)
+    across, said_across = (pd.DataFrame(), []) if why else _across(counted, baseline)
     targets, said_targets = targets_of(study, counted, metric, baseline, target)
     costs = costs_of(study, counted, metric, better, targets)
     captions = [*_captions(metric, better, clause, baseline, differences), *said_across]
+    notes = [f"nothing is compared: {why}"] if why else []
     return Comparison(
         metric, baseline, differences, costs, across,
-        [*captions, *([said_targets] if better else [])],
-        list(_notes(study, runs, baseline, differences, metric)),
+        [*captions, *([said_targets] if costs["target"].notna().any() else [])],
+        [*notes, *_notes(study, runs, baseline, differences, metric)], why,
     )  # fmt: skip
 
 
 def _baseline(study: Study, name: str | None) -> str:
     arms = study.runs["arm"].unique().tolist()
-    if len(arms) < 2:
-        number = study.runs["setting"].nunique()
-        where = f"{number} settings" if number > 1 else "one setting"
-        raise ConfigError(f"there is only one arm, {arms[0]}, in {where}; --by KEY names other keys that make arms")
     if name is not None and name not in arms:
         raise ConfigError(f"--baseline {name}: is no arm of these runs; {nearest(name, arms)}")
     return str(name or next(iter(study.runs.loc[study.runs["strategy"] == "fedavg", "arm"]), arms[0]))
@@ -154,9 +162,12 @@ def _across(counted: pd.DataFrame, baseline: str) -> tuple[pd.DataFrame, list[st
 def _captions(metric: str, better: str | None, clause: str, baseline: str, differences: pd.DataFrame) -> list[str]:
     number, least = int(differences["pairs"].gt(0).sum()), statistics.seeds_to_show(ALPHA)
     way = f" ({better} is better)" if better else ""
+    what = f"{metric}{way} {clause}: the mean over runs ± its 95 % Student interval."
+    if not number:
+        return [what]
     return [
-        f"{metric}{way} {clause}: the mean over runs ± its 95 % Student interval. Differences are from {baseline}, "
-        "in pairs of the same seed and partition; each interval is of one comparison alone.",
+        f"{what} Differences are from {baseline}, in pairs of the same seed and partition; each interval is of one "
+        "comparison alone.",
         f"p: paired t test. Holm: the same, corrected for the number of comparisons here, {number}; the verdict goes "
         f"by it, at {ALPHA}. flips: exact sign flips, which need {least} pairs to come below {ALPHA}.",
         f"won: the share of pairs that are {'better' if better else 'higher'}, ties half. d_z: the mean difference in "
@@ -190,7 +201,11 @@ def _notes(study: Study, runs: pd.DataFrame, baseline: str, differences: pd.Data
         yield f"{skipped.folder}: left out: {skipped.why}"
 
 
-def _nothing_to_compare(counted: pd.DataFrame, baseline: str, metric: str) -> str:
+def _nothing_to_compare(study: Study, counted: pd.DataFrame, baseline: str, metric: str) -> str:
+    if study.runs["arm"].nunique() == 1:
+        number = study.runs["setting"].nunique()
+        where = f"{number} settings" if number > 1 else "one setting"
+        return f"there is only one arm, {baseline}, in {where}; --by KEY names other keys that make arms"
     arms = counted["arm"].unique().tolist()
     if len(arms) == 1 or baseline not in arms:
         return (

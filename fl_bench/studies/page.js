@@ -58,7 +58,7 @@ function panels(id) { // all are there before the first is measured
   });
 }
 
-function chart({figure, title}, {x, y, across, up, kind = ""}) {
+function chart({figure, title}, {x, y, across, up, kind = "", marks = null}) {
   const width = Math.max(figure.clientWidth, 260), height = Math.round(Math.min(340, width * 0.68));
   const left = 58, right = width - 12, top = 10, bottom = height - 42;
   const svg = make("svg", {viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": `${up} over ${across}${title ? ", " + title : ""}`}, figure);
@@ -68,9 +68,9 @@ function chart({figure, title}, {x, y, across, up, kind = ""}) {
     make("line", {x1: left, x2: right, y1: Y(value), y2: Y(value), stroke: "#e6e6e6"}, svg);
     make("text", {x: left - 7, y: Y(value) + 4, "text-anchor": "end"}, svg, number(value));
   }
-  for (const value of ticks(x, width / 110, kind)) {
+  for (const [value, text] of marks || ticks(x, width / 110, kind).map(value => [value, number(value, kind)])) {
     make("line", {x1: X(value), x2: X(value), y1: bottom, y2: bottom + 4, stroke: "#8c8c8c"}, svg);
-    make("text", {x: X(value), y: bottom + 18, "text-anchor": "middle"}, svg, number(value, kind));
+    make("text", {x: X(value), y: bottom + 18, "text-anchor": "middle"}, svg, text);
   }
   make("line", {x1: left, x2: right, y1: bottom, y2: bottom, stroke: "#8c8c8c"}, svg);
   make("text", {x: (left + right) / 2, y: height - 6, "text-anchor": "middle"}, svg, across);
@@ -218,6 +218,46 @@ function drawPartitions() {
   });
 }
 
+/* Tunings: the best so far by trial, and the metric by each key */
+function drawTunings() {
+  data.tunings?.forEach((tuning, index) => {
+    const into = document.querySelectorAll(".tuning")[index];
+    into.replaceChildren();
+    const panel = title => { const figure = make("figure", {}, into); make("h3", {}, figure, title); return {figure, title}; };
+    const first = panel("best so far"), others = tuning.keys.map(key => panel(key.name)); // all are there before the first is measured
+    drawBest(first, tuning);
+    others.forEach((panel, i) => drawKey(panel, tuning.keys[i], tuning.metric));
+  });
+}
+
+function drawBest(panel, tuning) {
+  const curves = tuning.curves.filter(({arm}) => !state.hidden.has(arm));
+  const x = [1, Math.max(2, ...curves.map(curve => curve.best.length))];
+  const y = span(curves.flatMap(curve => [...curve.best, curve.default]).filter(value => value !== null));
+  const {svg, X, Y} = chart(panel, {x, y, across: "trial", up: tuning.metric});
+  for (const {arm, best, default: plain} of curves) {
+    const steps = best.flatMap((value, i) => value === null ? [] : i && best[i - 1] !== null ? [[i + 1, best[i - 1]], [i + 1, value]] : [[i + 1, value]]);
+    line(svg, steps, X, Y, arm);
+    if (steps.length === 1) mark(svg, X(steps[0][0]), Y(steps[0][1]), arm, 4);
+    if (plain !== null) make("title", {}, line(svg, [[x[0], plain], [x[1], plain]], X, Y, arm, 1, 0.45), `${data.arms[arm]} by default: ${number(plain)}`);
+  }
+}
+
+function drawKey(panel, {name, log, range, choices, points}, metric) {
+  const place = value => log ? Math.log10(value) : value, known = points.filter(([arm]) => !state.hidden.has(arm));
+  const x = choices.length ? [-0.5, choices.length - 0.5] : span(range.map(place));
+  const decades = Array.from({length: 40}, (_, i) => i - 20).flatMap(power => [1, 2, 5].map(factor => factor * 10 ** power));
+  const inside = decades.filter(value => place(value) >= x[0] && place(value) <= x[1]), round = inside.filter(value => Number.isInteger(+Math.log10(value).toFixed(9)));
+  const marks = choices.length ? choices.map((text, i) => [i, text]) : log ? (round.length > 2 ? round : inside.length > 1 ? inside : range).map(value => [place(value), number(value)]) : null;
+  const y = span(points.map(([, , value]) => value).filter(value => value !== null));
+  const {svg, X, Y, bottom} = chart(panel, {x, y, across: name, up: metric, marks});
+  for (const [arm, value, metric] of known) {
+    const said = `${data.arms[arm]}: ${choices.length ? choices[value] : number(value)}`;
+    if (metric === null) make("title", {}, make("line", {x1: X(place(value)), x2: X(place(value)), y1: bottom - 8, y2: bottom, stroke: colour(arm), "stroke-opacity": 0.6}, svg), `${said}, not run to the end`);
+    else make("title", {}, mark(svg, X(place(value)), Y(metric), arm, 4, 0.75), `${said} gives ${number(metric)}`);
+  }
+}
+
 /* Controls */
 function swatch(parent, arm) {
   const svg = make("svg", {width: 26, height: 12, viewBox: "0 0 26 12", "aria-hidden": "true"});
@@ -232,7 +272,10 @@ function choose(id, options, draw) {
   byId(id).addEventListener("change", () => { state[id] = byId(id).value; draw(); });
 }
 
-function draw() { drawCurves(); drawPareto(); drawClients(); }
+function draw() {
+  if (data.runs.length) { drawCurves(); drawPareto(); drawClients(); }
+  drawTunings();
+}
 
 function toggle(button, arm) {
   if (!state.hidden.delete(arm)) state.hidden.add(arm);
@@ -260,9 +303,11 @@ function sort(table, column) {
   body.append(...rows.map(({row}) => row));
 }
 
-choose("metric", Object.fromEntries(data.metrics.map(name => [name, name])), draw);
-choose("axis", data.axes, drawCurves);
-choose("band", BANDS, drawCurves);
+if (data.runs.length) {
+  choose("metric", Object.fromEntries(data.metrics.map(name => [name, name])), draw);
+  choose("axis", data.axes, drawCurves);
+  choose("band", BANDS, drawCurves);
+}
 data.arms.forEach((name, arm) => {
   const button = make("button", {type: "button", "aria-pressed": "true"}, byId("legend"));
   swatch(button, arm);
@@ -274,12 +319,11 @@ for (const table of document.querySelectorAll(".wide > table"))
     cell.firstElementChild.addEventListener("click", () => sort(table, column));
     if (cell.textContent === "arm") for (const row of table.tBodies[0].rows) swatch(row.cells[column], +row.dataset.arm);
   });
+const start = () => { draw(); if (data.runs.length) drawPartitions(); };
 let width = document.body.clientWidth;
 addEventListener("resize", () => {
   if (document.body.clientWidth === width) return;
   width = document.body.clientWidth;
-  draw();
-  drawPartitions();
+  start();
 });
-draw();
-drawPartitions();
+start();

@@ -6,8 +6,9 @@ import json
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 import pandas as pd
@@ -20,49 +21,100 @@ from fl_bench.storage import run_json
 from fl_bench.studies import drawn
 from fl_bench.studies.compare import Comparison
 from fl_bench.studies.study import Study
-from fl_bench.studies.tables import tables_of
+from fl_bench.studies.tables import Table, tables_of
+
+if TYPE_CHECKING:
+    from fl_bench.studies.trials import Tuning
 
 HERE = Path(__file__).parent
-TEXTS = ("setting", "arm", "verdict", "folder", "changes")  # columns that are aligned to the left, and sorted as words
+NO_FINAL = "No final run counts yet: the same tuning with resume=true --final-seeds N makes them."
+TEXTS = ("setting", "arm", "verdict", "folder", "changes")  # columns to the left, sorted as words
 
 
-def page(study: Study, answer: Comparison, values: pd.Series, command: str) -> str:
-    """The HTML of a study and its answer, with the value of each run; `command` is what made it.
+@dataclass(frozen=True)
+class Findings:
+    """Runs, what is said of them, and the value of each of them that this is said of."""
+
+    study: Study
+    answer: Comparison
+    values: pd.Series
+
+
+def page(found: Findings | None, tunings: Mapping[Path, "Tuning"], command: str) -> str:
+    """The HTML of runs, if there are any, and of the tunings in these folders; `command` is what made it.
 
     Equal runs give equal bytes. Raises Damaged where a table or a picture of a run cannot be read.
     """
-    arms, settings = (list(dict.fromkeys(study.runs[name])) for name in ("arm", "setting"))
     style, script = (Markup((HERE / name).read_text()) for name in ("page.css", "page.js"))
-    records = [run_json.read_run(Path(folder)) for folder in study.runs["folder"]]
-    folders = [*study.runs["folder"], *(run.folder for run in study.skipped)]
-    root = os.path.commonpath(list(map(os.path.dirname, folders)))
-
-    def below(text: str) -> str:  # folders as seen from the one that all runs are in
-        return text.replace(f"{root}{os.sep}", "")
-
-    skipped = tuple(f"{run.folder}: " for run in study.skipped)  # which have a list of their own
-    partitions, left_out = drawn.partitions(study, settings)
-    data = drawn.curves(study, answer.metric, values, arms, settings) | {"partitions": partitions}
-    runs = study.runs.assign(value=values, folder=study.runs["folder"].map(below), changes=_changes(records))
+    of_runs, data = _of_runs(found, command) if found else ({"commands": command}, {"arms": [], "runs": []})
+    sections = _tunings(found, tunings, data) if tunings else []
+    if not found:
+        of_runs |= {"title": f"Tuning of {_list(data['arms'])}", "about": NO_FINAL}
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     return environment.from_string((HERE / "page.html").read_text()).render(
         policy="default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
         f"style-src {_digest(style)}; script-src {_digest(script)}",
         style=style,
         script=script,
-        title=f"{answer.metric} of {_list(arms)}",
-        about=_about(study, arms, settings),
-        tables=_answer(answer, arms),
-        captions=answer.captions,
-        notes=[below(note) for note in answer.notes if not note.startswith(skipped)],
-        runs=_runs(runs, answer.metric, arms),
-        left_out=left_out,
-        pictures=drawn.pictures(study, arms),
-        skipped=[(below(run.folder), below(run.why)) for run in study.skipped],
-        versions=_list(sorted({_version(record) for record in records})),
-        commands="\n".join([*(f"fl-bench {shlex.join(record['overrides'])}" for record in records), command]),
+        has_runs=found is not None,
+        tunings=sections,
         data=Markup(json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")),
+        **of_runs,
     )
+
+
+def _of_runs(found: Findings, command: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What page.html shows of the runs, and what page.js draws."""
+    study, answer, values = found.study, found.answer, found.values
+    arms, settings = (list(dict.fromkeys(study.runs[name])) for name in ("arm", "setting"))
+    records = [run_json.read_run(Path(folder)) for folder in study.runs["folder"]]
+    folders = [*study.runs["folder"], *(run.folder for run in study.skipped)]
+    root = os.path.commonpath(list(map(os.path.dirname, folders)))
+
+    def below(text: str) -> str:  # folders as seen from the one that all runs are in
+        return text.replace(f"{root}{os.sep}", "") if root else text
+
+    skipped = tuple(f"{run.folder}: " for run in study.skipped)  # which have a list of their own
+    partitions, left_out = drawn.partitions(study, settings)
+    runs = study.runs.assign(value=values, folder=study.runs["folder"].map(below), changes=_changes(records))
+    shown = {
+        "title": f"{answer.metric} of {_list(arms)}",
+        "heading": f"{'How good' if answer.uncompared else 'Which is better'}, and at what cost?",
+        "about": _about(study, arms, settings),
+        "tables": _answer(answer, arms),
+        "captions": answer.captions,
+        "notes": [below(note) for note in answer.notes if not note.startswith(skipped)],
+        "runs": _runs(runs, answer.metric, arms),
+        "left_out": left_out,
+        "pictures": drawn.pictures(study, arms),
+        "skipped": [(below(run.folder), below(run.why)) for run in study.skipped],
+        "versions": _list(sorted({_version(record) for record in records})),
+        "commands": "\n".join([*(f"fl-bench {shlex.join(record['overrides'])}" for record in records), command]),
+    }
+    return shown, drawn.curves(study, answer.metric, values, arms, settings) | {"partitions": partitions}
+
+
+def _tunings(found: Findings | None, tunings: Mapping[Path, "Tuning"], data: dict[str, Any]) -> list[dict[str, Any]]:
+    """What page.html shows of each tuning; what page.js draws of it, and new arms, are added to `data`."""
+    from fl_bench.studies import tuned, tuned_page  # Optuna
+
+    runs = found.study.runs if found else pd.DataFrame({"arm": [], "folder": []})
+    overrides = [run_json.read_run(Path(folder))["overrides"] for folder in runs["folder"]]
+    data["tunings"], sections = [], []
+    for folder, tuning in tunings.items():
+        names = tuned_page.names(tuning, list(runs["arm"]), overrides)
+        arms = data["arms"] = list(dict.fromkeys([*data["arms"], *names.values()]))
+        data["tunings"].append(tuned_page.data(tuning, {label: arms.index(name) for label, name in names.items()}))
+        tables = (tuned_page.best(tuning, names), tuned_page.importance(tuning, names))
+        best, importance = (table and _plain(table, arms) for table in tables)
+        sections.append({
+            "heading": "Tuning" if len(tunings) == 1 else f"Tuning {folder.name}",
+            "best": best,
+            "importance": importance,
+            "commands": "\n".join(tuned.best(tuning).get("command", [])),
+            "captions": [*tuned_page.captions(tuning), *([tuned_page.IMPORTANCE] if importance else [])],
+        })  # fmt: skip
+    return sections
 
 
 def _digest(text: str) -> str:
@@ -82,7 +134,8 @@ def _about(study: Study, arms: Sequence[str], settings: Sequence[str]) -> str:
         "settings": len(settings),
     }
     text = ", ".join(f"{number} {name.removesuffix('s') if number == 1 else name}" for name, number in counts.items())
-    skipped = f" {len(study.skipped)} more do not count, see below." if study.skipped else ""
+    number = len(study.skipped)
+    skipped = f" {number} more {'does' if number == 1 else 'do'} not count, see below." if number else ""
     return f"{', '.join(sorted(set(study.runs['task'])))}: {text}.{skipped}"
 
 
@@ -111,6 +164,12 @@ def _changes(records: Sequence[Mapping[str, Any]]) -> list[str]:
         words.pop("seed", None)
         found.append(", ".join(f"{key}={shown(now)}" for key, now in words.items()))
     return found
+
+
+def _plain(table: Table, arms: Sequence[str]) -> dict[str, Any]:
+    """A table without headings, whose first column is the arm."""
+    ((_, rows),) = table.parts
+    return _table(table.header, rows, [row[0] for row in rows], arms)
 
 
 def _answer(answer: Comparison, arms: Sequence[str]) -> list[dict[str, Any]]:

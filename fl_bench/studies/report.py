@@ -5,61 +5,76 @@ import shlex
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from fl_bench.errors import ConfigError
 from fl_bench.storage import files
 from fl_bench.studies import plots, tables
-from fl_bench.studies.compare import Comparison, compare
-from fl_bench.studies.page import page
+from fl_bench.studies.compare import Comparison, summary
+from fl_bench.studies.page import Findings, page
 from fl_bench.studies.study import Study
+from fl_bench.studies.sweep import TUNING
 from fl_bench.studies.values import values as values_of
+
+if TYPE_CHECKING:
+    from fl_bench.studies.trials import Tuning
 
 PAPER = "report"  # the folder of figures and tables
 
 
 def make(
-    study: Study, folders: Sequence[Path], by: Sequence[str] = (), out: Path | None = None, **question: Any
-) -> tuple[Comparison, list[Path]]:
-    """Compare the runs below the folders, from which `study` was loaded with `by`, and write the report of it into
-    `out`, or the first of them; returns the answer and what was written, the page first.
+    study: Study | None, folders: Sequence[Path], by: Sequence[str] = (), out: Path | None = None, **question: Any
+) -> tuple[Comparison | None, list[Path]]:
+    """Sum up the runs below the folders, from which `study` was loaded with `by`, and the tunings that folders are;
+    write the report into `out`, or the first folder. Returns the answer, None without a study, and what was written,
+    the page first: report.html, study.csv, study.parquet, and in report/ tables and figures.
 
     `question` is that of `compare`: metric, baseline, at and target. Raises ConfigError where it has no answer.
     """
     place = out or folders[0]
     if place.exists() and not place.is_dir():
         raise ConfigError(f"--out {place}: must be a folder")
-    answer = compare(study, **question)
-    numbers, _ = values_of(study, answer.metric, question.get("at", "final"))
+    found = None
+    if study:
+        answer = summary(study, **question)
+        numbers, _ = values_of(study, answer.metric, question.get("at", "final"))
+        found = Findings(study, answer, numbers)
     said = {**question, "out": out, "by": ",".join(by) or None}
     options = [word for name, value in said.items() if value is not None for word in (f"--{name}", value)]
     again = shlex.join(["fl-bench", "report", *map(str, [*folders, *options])])
-    return answer, write(study, answer, numbers, place, again)
+    tunings = _tunings(folders)
+    contents: dict[str, str | bytes] = {"report.html": page(found, tunings, again)}
+    if tunings:
+        from fl_bench.studies.tuned_page import papers
+
+        contents |= {f"{PAPER}/{name}": text for name, text in papers(list(tunings.values())).items()}
+    if found:
+        table = tidy(found.study)
+        parquet = BytesIO()
+        table.to_parquet(parquet, index=False)
+        contents |= {
+            "study.csv": table.to_csv(index=False, lineterminator="\n"),
+            "study.parquet": parquet.getvalue(),
+            f"{PAPER}/table.md": tables.markdown(found.answer),
+            f"{PAPER}/table.tex": tables.latex(found.answer),
+        }
+    (place / PAPER).mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        files.write(place / name, content if isinstance(content, bytes) else content.encode(errors="backslashreplace"))
+    figures = plots.draw(found.study, found.answer.metric, found.values, place / PAPER) if found else []
+    return found.answer if found else None, [*(place / name for name in contents), *figures]
 
 
-def write(study: Study, answer: Comparison, values: pd.Series, out: Path, command: str) -> list[Path]:
-    """Write report.html, study.csv, study.parquet, and into report/ figures and tables; return what was written.
+def _tunings(folders: Sequence[Path]) -> dict[Path, "Tuning"]:
+    """Of these folders those that are tunings."""
+    there = [folder for folder in folders if (folder / TUNING).is_file()]
+    if not there:
+        return {}
+    from fl_bench.studies.trials import Tuning  # Optuna
 
-    `values` has the number of each run that is compared, and `command`, what made it,
-    stands in the page.
-    """
-    paper = out / PAPER
-    paper.mkdir(parents=True, exist_ok=True)
-    table = tidy(study)
-    parquet = BytesIO()
-    table.to_parquet(parquet, index=False)
-    contents = {
-        out / "report.html": page(study, answer, values, command).encode(errors="backslashreplace"),
-        out / "study.csv": table.to_csv(index=False, lineterminator="\n").encode(errors="backslashreplace"),
-        out / "study.parquet": parquet.getvalue(),
-        paper / "table.md": tables.markdown(answer).encode(errors="backslashreplace"),
-        paper / "table.tex": tables.latex(answer).encode(errors="backslashreplace"),
-    }
-    for file, content in contents.items():
-        files.write(file, content)
-    return [*contents, *plots.draw(study, answer.metric, values, paper)]
+    return {folder: Tuning.load(folder) for folder in there}
 
 
 def tidy(study: Study) -> pd.DataFrame:

@@ -17,8 +17,8 @@ from fl_bench.metrics import Metric, metric_of
 from fl_bench.storage import run_json
 from fl_bench.studies.launcher import CellFailed
 from fl_bench.studies.space import Arm, arms_of, split
-from fl_bench.studies.sweep import EXCLUDED, RESUME
-from fl_bench.studies.trials import COMPLETE, FAILED, NAME, RUNNING, Tuning, prune
+from fl_bench.studies.sweep import EXCLUDED, RESUME, TUNING
+from fl_bench.studies.trials import COMPLETE, FAILED, RUNNING, Tuning, prune
 from fl_bench.studies.tuned import shown, write
 from fl_bench.studies.tuner import BETTER, KEPT, Wish
 
@@ -98,7 +98,7 @@ class Search:
         of |= {"space": {arm: {key: str(drawn) for key, drawn in keys.items()} for arm, keys in space.items()}}
         of |= {"rounds": self.rounds, "seeds": list(self.wish.seeds)}
         of |= {name: getattr(self.wish, name) for name in ("metric", "direction", "prune", "batch")}
-        if not (self.folder / NAME).is_file():
+        if not (self.folder / TUNING).is_file():
             return Tuning(of, space, BETTER[self.wish.direction], trials={arm: [] for arm in space})
         tuning = Tuning.load(self.folder)
         for key, (before, now) in apart(tuning.of, of).items():

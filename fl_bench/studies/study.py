@@ -20,6 +20,7 @@ from fl_bench.errors import ConfigError, Damaged, FlBenchError
 from fl_bench.metrics import Metric, metric_of
 from fl_bench.storage import run_json
 from fl_bench.storage.folder import FOLDERS
+from fl_bench.studies.sweep import FINAL, TUNING
 
 # Keys, each with all that is below it. The first make neither an arm nor a setting.
 IGNORED = (
@@ -70,10 +71,24 @@ class Study:
     skipped: Sequence[Skipped]
 
 
+class NoRuns(ConfigError):
+    """There is no run that counts."""
+
+
+def load_finals(folders: Sequence[Path], by: Sequence[str] = ()) -> Study | None:
+    """What `load` says; None where there is a tuning, and no run of its best that counts."""
+    try:
+        return load(folders, by)
+    except NoRuns:
+        if any((folder / TUNING).is_file() for folder in folders):
+            return None
+        raise
+
+
 def load(folders: Sequence[Path], by: Sequence[str] = ()) -> Study:
     """All finished runs below the folders; `by` names the keys that make an arm, instead of all that are no setting.
 
-    Raises ConfigError where a folder is not there, no run below counts, or no run has such a key.
+    Raises ConfigError where a folder is not there or no run has such a key, NoRuns where no run below counts.
     """
     skipped, records, tables = [], {}, []
     for folder in _runs(folders):
@@ -87,7 +102,7 @@ def load(folders: Sequence[Path], by: Sequence[str] = ()) -> Study:
             tables.append(table)
     if not records:
         first = f"none of {len(skipped)} counts; the first: {skipped[0].why}" if skipped else "no run.json is there"
-        raise ConfigError(f"{' '.join(map(str, folders))}: there is no finished run below: {first}")
+        raise NoRuns(f"{' '.join(map(str, folders))}: there is no finished run below: {first}")
     rows = [_row(folder, record, table) for (folder, record), table in zip(records.items(), tables, strict=True)]
     values = _values(list(records.values()))
     twice = _repeated(records, values[[key for key in map(str, values) if _is_of(key, by) or not _is_of(key, IGNORED)]])
@@ -100,14 +115,19 @@ def load(folders: Sequence[Path], by: Sequence[str] = ()) -> Study:
 
 
 def _runs(folders: Sequence[Path]) -> Iterator[Path]:
-    """The folders below that have a run.json, each once, in the order of the numbers in their names."""
+    """The folders of runs and tunings below, each once, in the order of the numbers in their names.
+
+    Of a tuning only those of its final runs: trials are what it chose from.
+    """
     found: dict[Path, Path] = {}
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"{folder}: there is no such folder")
         for path, below, names in os.walk(folder):
             below[:] = sorted({*below} - {*FOLDERS}, key=_by_number)
-            if run_json.NAME in names:
+            if TUNING in names:
+                below[:] = [name for name in below if name == FINAL]
+            if {run_json.NAME, TUNING} & {*names}:
                 found.setdefault(Path(path).resolve(), Path(path))
     yield from found.values()
 
@@ -118,6 +138,8 @@ def _by_number(name: str) -> list[str]:
 
 def _finished(folder: Path) -> dict[str, Any]:
     """The record of a run; an error that says why it does not count, where it is not done or not what it was."""
+    if (folder / TUNING).is_file():
+        raise ConfigError(f"the trials of a tuning; its runs that count are in {FINAL}/")
     record = run_json.read_run(folder)
     if record["status"] != "done":
         raise ConfigError(": ".join(filter(None, (record["status"], record.get("error")))))

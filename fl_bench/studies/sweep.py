@@ -17,6 +17,7 @@ RESUME, OVERWRITE, SWEEP_DIR = "resume=true", "overwrite=true", "hydra.sweep.dir
 EXCLUDED = "hydra.job.config.override_dirname.exclude_keys="
 HOW = "sweep."  # how words begin that say how a sweep is run
 SWEEPS, SWEEP = Path("outputs/multirun"), "multirun.yaml"
+TUNING, FINAL = "trials.json", "final"  # in the folder of a tuning: what it knows, and the runs of the best
 
 
 def again(words: Sequence[str], config_dir: str | None) -> str:

@@ -39,8 +39,7 @@ class Grid(Sweeper):
         ended = self.launch(jobs, initial_job_idx=0)
         if self.given.overwrite:
             _forget(folder, {str(returned.working_dir) for returned in ended})
-        if len(jobs) > 1:
-            sum_up(folder, keys_of(self.arms))
+        sum_up(folder, keys_of(self.arms))
         print(plain(folder))
         return [returned.return_value for returned in ended]
 

@@ -35,11 +35,11 @@ def tables_of(comparison: Comparison) -> list[Table]:
     """The differences, what they have cost, and the table over settings where there is one."""
     differences, costs, across = comparison.differences, comparison.costs, comparison.across
     virtual = costs["virtual_seconds"].any()
-    number = _numbers(differences["mean"])
+    number = numbers(differences["mean"])
     found = [
         _table(differences, {
             "arm": lambda row: row.arm,
-            "n": lambda row: str(row.runs if row.arm == comparison.baseline else row.pairs),
+            "n": lambda row: str(row.pairs or row.runs),
             "mean": lambda row: _with_half(number, row.mean, row.half),
             "difference": lambda row: _with_half(number, row.difference, row.difference_half, "+"),
             "p": lambda row: _p(row.p),
@@ -86,7 +86,7 @@ def _table(frame: pd.DataFrame, columns: dict[str, Callable[[Any], str]]) -> Tab
     return Table([names[i] for i in keep], [(name, [[row[i] for i in keep] for row in rows]) for name, rows in parts])
 
 
-def _numbers(values: pd.Series) -> Callable[[float, str], str]:
+def numbers(values: pd.Series) -> Callable[[float, str], str]:
     """Writes numbers like these: with four digits of the largest, or NONE."""
     digits = max(0, 3 - math.floor(math.log10(largest))) if (largest := values.abs().max()) else 4
     return lambda value, sign: NONE if math.isnan(value) else f"{value:{sign}.{digits}f}"
@@ -138,12 +138,17 @@ def _text(table: Table, width: int) -> Iterator[str]:
 
 
 def markdown(comparison: Comparison) -> str:
+    notes = [f"Note: {note}" for note in comparison.notes]
+    return as_markdown(tables_of(comparison), [*comparison.captions, *notes])
+
+
+def as_markdown(tables: Sequence[Table], captions: Sequence[str]) -> str:
     """Tables that GitHub shows, and the captions."""
-    return "\n".join([*_markdown(comparison), *(f"{_cell(line)}\n" for line in _said(comparison))])
+    return "\n".join([*_markdown(tables), *(f"{_cell(line)}\n" for line in captions)])
 
 
-def _markdown(comparison: Comparison) -> Iterator[str]:
-    for table in tables_of(comparison):
+def _markdown(tables: Sequence[Table]) -> Iterator[str]:
+    for table in tables:
         yield _row(table.header)
         yield _row(["---", *["---:"] * (len(table.header) - 1)])
         for heading, rows in table.parts:
@@ -162,11 +167,14 @@ def _cell(words: str) -> str:
 
 
 def latex(comparison: Comparison) -> str:
+    return as_latex(tables_of(comparison), comparison.captions, comparison.notes)
+
+
+def as_latex(tables: Sequence[Table], captions: Sequence[str], notes: Sequence[str] = ()) -> str:
     r"""A table* environment for each table, for a document with \usepackage{booktabs}; notes are comments."""
-    captions = " ".join(map(_tex, comparison.captions))
-    lines = [line for table in tables_of(comparison) for line in _latex(table)]
-    lines.insert(2, rf"\caption{{{captions}}}")
-    return "\n".join([*(f"% {plain(note)}".replace("\n", " ") for note in comparison.notes), *lines, ""])
+    lines = [line for table in tables for line in _latex(table)]
+    lines.insert(2, rf"\caption{{{' '.join(map(_tex, captions))}}}")
+    return "\n".join([*(f"% {plain(note)}".replace("\n", " ") for note in notes), *lines, ""])
 
 
 def _latex(table: Table) -> Iterator[str]:
@@ -199,10 +207,6 @@ def csv(comparison: Comparison) -> str:
     """Both tables as one, a line for each setting, arm and target, in unrounded numbers."""
     shared = ["setting", "arm", "also", "runs"]
     return comparison.differences.merge(comparison.costs, on=shared).to_csv(index=False, lineterminator="\n")
-
-
-def _said(comparison: Comparison) -> list[str]:
-    return [*comparison.captions, *(f"Note: {note}" for note in comparison.notes)]
 
 
 FORMATS: dict[str, Callable[[Comparison], str]] = {"text": text, "markdown": markdown, "latex": latex, "csv": csv}

@@ -14,8 +14,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from fl_bench import rng
 from fl_bench.errors import ConfigError, Damaged
 from fl_bench.storage import files
+from fl_bench.studies.sweep import TUNING
 
-NAME = "trials.json"
 RUNNING, COMPLETE, PRUNED, FAILED = "running", "complete", "pruned", "failed"
 # Optuna forgets what has failed; what is stopped before its first value it takes for the worst.
 STATES = {COMPLETE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, FAILED: TrialState.PRUNED}
@@ -104,15 +104,15 @@ class Tuning:
         }
         trials = {arm: [asdict(trial) for trial in found] for arm, found in self.trials.items()}
         record = {name: getattr(self, name) for name in ("of", "better", "defaults")}
-        files.write(folder / NAME, f"{json.dumps(record | {'space': space, 'trials': trials}, indent=1)}\n".encode())
+        files.write(folder / TUNING, f"{json.dumps(record | {'space': space, 'trials': trials}, indent=1)}\n".encode())
 
     @classmethod
     def load(cls, folder: Path) -> "Tuning":
         """The tuning in a folder; ConfigError where there is none, Damaged where it cannot be read."""
-        if not (folder / NAME).is_file():
-            raise ConfigError(f"{folder}: is not the folder of a tuning: it has no {NAME}")
+        if not (folder / TUNING).is_file():
+            raise ConfigError(f"{folder}: is not the folder of a tuning: it has no {TUNING}")
         try:
-            found = json.loads((folder / NAME).read_text())
+            found = json.loads((folder / TUNING).read_text())
             space = {
                 arm: {key: optuna.distributions.json_to_distribution(text) for key, text in keys.items()}
                 for arm, keys in found.pop("space").items()
@@ -120,7 +120,7 @@ class Tuning:
             trials = {arm: list(map(_trial, entries)) for arm, entries in found.pop("trials").items()}
             return cls(**found, space=space, trials=trials)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise Damaged(f"{folder / NAME}: is damaged: {' '.join(str(error).split())}") from error
+            raise Damaged(f"{folder / TUNING}: is damaged: {' '.join(str(error).split())}") from error
 
 
 def prune(tuning: Tuning, trials: Sequence[Trial], rounds: int, kept: int) -> None:

@@ -55,7 +55,7 @@ def words(tuning: Tuning, arm: str) -> list[str]:
 
 def curve(tuning: Tuning) -> pd.DataFrame:
     """The best value so far by arm and trial, empty until one is complete: columns arm, trial, best."""
-    table = trials(tuning)[["arm", "trial", "value"]]
+    table = trials(tuning)[["arm", "trial", "value"]].astype({"value": float})
     so_far = table.groupby("arm")["value"].transform("cummax" if tuning.better == "higher" else "cummin")
     return table.assign(best=so_far.groupby(table["arm"]).ffill()).drop(columns="value")
 

@@ -33,11 +33,14 @@ NOTE = "note: "
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a cell has ended: its exit code, what it said, and its files by their names where no disk is shared."""
+    """How a cell has ended: its exit code, what it said; where no disk is shared, its new files by their names too, and
+    the names of those that have gone.
+    """
 
     code: int
     said: Sequence[str]
     files: Mapping[str, bytes] = field(default_factory=dict)
+    gone: Sequence[str] = ()
     died: bool = False  # the worker, and the cell with it
 
 
@@ -58,7 +61,7 @@ class Pool:
     """The workers of a sweep, of which each runs one cell at a time; a context, after which nothing of Ray is left."""
 
     def __init__(self, sweep: Path, parallel: int, address: str | None) -> None:
-        self.parallel = parallel
+        self.parallel, self.is_cluster = parallel, address is not None
         connect(address)
         self.task: Any = ray.remote(max_retries=0)(_run)
         self.token = sweep / f".{uuid4().hex}"  # who sees this file shares the disk
@@ -124,7 +127,7 @@ class Pool:
         if gpus == "auto":  # all cells share those that there are
             gpus = min(1.0, ray.cluster_resources().get("GPU", 0) / self.parallel)
         task = self.task.options(num_cpus=resources.num_cpus, num_gpus=gpus)
-        there = {} if cell.start is Start.NEW else _contents(cell.folder)
+        there = _contents(cell.folder) if self.is_cluster and cell.start is not Start.NEW else {}
         return task.remote(cell, self.token, there, progress, number, package())
 
 
@@ -144,6 +147,8 @@ def _end(number: int, cell: Cell, outcome: Outcome, board: Board) -> None:
     for name, content in outcome.files.items():
         (cell.folder / name).parent.mkdir(parents=True, exist_ok=True)
         files.write(cell.folder / name, content)
+    for name in outcome.gone:
+        (cell.folder / name).unlink(missing_ok=True)
     ours = [line.removeprefix(SAYS) for line in outcome.said if line.startswith(SAYS)]
     for line in ours:
         if line.startswith(NOTE):
@@ -178,7 +183,9 @@ def _run(
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             (folder / file).write_bytes(content)
         outcome = _launch(replace(cell, folder=folder), tell)
-        return replace(outcome, files=_contents(folder))
+        now = _contents(folder)
+        new = {name: content for name, content in now.items() if there.get(name) != content}
+        return replace(outcome, files=new, gone=[name for name in there if name not in now])
 
 
 def _launch(cell: Cell, tell: Callable[[str], None]) -> Outcome:

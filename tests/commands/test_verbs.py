@@ -225,7 +225,7 @@ def test_a_run_knows_the_options_and_words_it_came_from(
     later = ["num_rounds=2", "engine.client_resources.num_cpus=1", "engine=inline", "checkpoint.every=0"]
     assert origin(again) == (CHOICES, [*kept, *later])
     said(capsys, "-m", "sweep.parallel=1", *words, "seed=0,1")
-    cells = sorted(tmp_path.glob("outputs/multirun/*/*/"))
+    cells = sorted(file.parent for file in tmp_path.glob("outputs/multirun/*/*/run.json"))
     assert [choices for choices, _ in map(origin, cells)] == [CHOICES, CHOICES]
     assert [(found[0], found[-1]) for _, found in map(origin, cells)] == [(words[0], f"seed={n}") for n in (0, 1)]
     said(capsys, "-m", "sweep.parallel=1", *words, "seed=0,1", "resume=true")

@@ -68,9 +68,17 @@ class Node:
         self.process.kill()
         self.process.wait()
 
+    def file_of_a_cell(self, name: str) -> Path:
+        """A file of a cell that runs here, in a temporary folder, since the sweep's is not seen; when it is there."""
+        deadline = time.monotonic() + 100
+        while not (found := list(self.folder.glob(f"fl-bench-*/run/{name}"))):
+            assert time.monotonic() < deadline, self.left()
+            time.sleep(0.01)
+        return found[0]
+
     def left(self) -> set[str]:
-        """What is in its /tmp beside Ray's own."""
-        return {file.name for file in self.folder.iterdir()} - {"home", "ray", "ray.txt"}
+        """What is in its /tmp beside Ray's and torch's own."""
+        return {file.name for file in self.folder.iterdir()} - {"home", "ray", "ray.txt", "torchinductor_root"}
 
 
 class Cluster:
@@ -99,7 +107,7 @@ class Cluster:
     def begin(self, *words: str) -> "subprocess.Popen[str]":
         enter = ["nsenter", f"--target={child(self.first.process.pid)}", "--mount", "--pid"]
         where = [*enter, "sh", "-c", 'cd /tmp && exec "$0" "$@"']
-        engine = ("engine=simulation", f"engine.ray.address={self.address}")
+        engine = (*["engine=simulation"] * ("-m" not in words), f"engine.ray.address={self.address}")
         with (self.first.folder / "output.txt").open("w") as output:
             return subprocess.Popen(
                 [*where, COMMAND, *words, *engine], env=environment(), text=True, stdout=output, stderr=output,
@@ -186,6 +194,59 @@ def test_a_machine_that_goes_down_is_done_without(cluster: Cluster, expected: di
         cluster.second = cluster.start_second()
     cluster.finish(*WORDS, "hydra.run.dir=run/again", "num_rounds=1")
     assert not cluster.second.left()  # neither that of the run which the machine has not survived
+
+
+SWEEP = (
+    "-m", *(word for word in WORDS if not word.startswith(("strategy=", "num_rounds=", "hydra."))), "seed=0,1",
+    "strategy=fedavg,scaffold", "hydra.sweep.dir=run", "local.lr_schedule=cosine", "local.lr_horizon=16",
+)  # fmt: skip
+
+
+def cells(sweep: Path) -> dict[str, dict[str, str]]:
+    return {file.parent.name: digests(file.parent) for file in sweep.glob("*/run.json")}
+
+
+@pytest.fixture(scope="module")
+def sweep_alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    folder = tmp_path_factory.mktemp("sweep")
+    result = forked(*SWEEP, "num_rounds=8", "engine=inline", "sweep.parallel=1", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return cells(folder / "run")
+
+
+@long
+@apart
+def test_cells_run_on_both_machines_and_their_files_come_and_go(
+    cluster: Cluster, sweep_alone: dict[str, dict[str, str]]
+) -> None:
+    for words in (("num_rounds=4",), ("num_rounds=8", "resume=true")):
+        process = cluster.begin(*SWEEP, *words, "sweep.parallel=2")
+        cluster.second.file_of_a_cell("run.json")
+        assert process.wait(timeout=200) == 0, cluster.said
+    found = cells(cluster.run)
+    assert len(found) == 4
+    assert found == sweep_alone
+    assert {file.name for file in cluster.run.glob("*/checkpoint/*")} == {"7.safetensors", "8.safetensors"}
+    assert (cluster.run / "report.html").exists()
+    assert not cluster.second.left()
+
+
+@long
+@apart
+def test_the_cell_of_a_machine_that_goes_down_begins_again_once(
+    cluster: Cluster, sweep_alone: dict[str, dict[str, str]]
+) -> None:
+    process = cluster.begin(*SWEEP, "num_rounds=8", "sweep.parallel=2")
+    wait_for("\n3,", cluster.second.file_of_a_cell("metrics.csv"))
+    cluster.second.kill()
+    try:
+        assert process.wait(timeout=200) == 0, cluster.said
+        assert cluster.said.count("its worker has died") == 1
+        assert cells(cluster.run) == sweep_alone
+    finally:
+        cluster.second = cluster.start_second()
+    cluster.finish(*WORDS, "hydra.run.dir=run/again", "num_rounds=1")
+    assert not cluster.second.left()
 
 
 @long

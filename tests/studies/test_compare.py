@@ -7,7 +7,8 @@ import pytest
 from made import make_run
 
 from fl_bench.errors import ConfigError
-from fl_bench.studies.compare import Comparison, compare
+from fl_bench.studies import tables
+from fl_bench.studies.compare import Comparison, compare, summary
 from fl_bench.studies.study import load
 from fl_bench.studies.tables import text
 
@@ -157,6 +158,31 @@ def test_a_metric_of_no_known_direction(tmp_path: Path) -> None:
     assert found.differences["verdict"].tolist() == ["", "higher"]
     assert found.costs["target"].isna().all()
     assert "do not say which way" in found.notes[0]
+
+
+def test_one_arm_has_means_and_costs_and_nothing_that_compares(tmp_path: Path) -> None:
+    make_study(tmp_path)
+    found = summary(load([tmp_path / f"fedavg{seed}" for seed in range(3)]))
+    (row,) = found.differences.itertuples()
+    assert (row.arm, row.runs) == ("fedavg", 3)
+    assert row.mean == pytest.approx(0.6)
+    assert row.half == pytest.approx(4.302653 * 0.1 / 3**0.5)
+    assert found.across.empty
+    means, costs = tables.tables_of(found)
+    assert (means.header, means.parts) == (["arm", "n", "mean"], [("", [["fedavg", "3", "0.6000 ± 0.2484"]])])
+    assert costs.header == ["arm", "target", "reached", "rounds", "bytes", "virtual s", "all bytes", "wall s"]
+    assert found.captions[0] == (
+        "test_accuracy (higher is better) at the last round: the mean over runs ± its 95 % Student interval."
+    )
+    assert not any(word in caption for caption in found.captions for word in ("p:", "Differences", "won"))
+    assert found.notes == [f"nothing is compared: {found.uncompared}"]
+
+
+def test_arms_of_which_no_runs_are_pairs_are_summed_up_too(tmp_path: Path) -> None:
+    make_study(tmp_path)
+    found = summary(load([tmp_path / "fedavg0", tmp_path / "scaffold1"]))
+    assert tables.tables_of(found)[0].parts == [("", [["fedavg", "1", "0.7000"], ["scaffold", "1", "0.6100"]])]
+    assert found.notes[0].startswith("nothing is compared: no run of another arm has a pair with the baseline fedavg")
 
 
 def test_what_cannot_be_compared(tmp_path: Path) -> None:

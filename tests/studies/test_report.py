@@ -222,6 +222,18 @@ def test_long_runs_are_thinned_and_the_last_round_stays(tmp_path: Path, monkeypa
     assert found["runs"][0]["x"]["round"] == [*range(0, 99, 7), 100]
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_seeds_of_one_arm_have_a_report(tmp_path: Path, count: int) -> None:
+    for seed, curve in enumerate(CURVES["fedavg"][:count]):
+        make_run(tmp_path / f"{seed}", curve, "strategy=fedavg", f"seed={seed}")
+    assert cli.dispatch(["report", str(tmp_path)]) == 0
+    text = (tmp_path / "report.html").read_text()
+    assert "How good, and at what cost?" in text
+    assert "nothing is compared: there is only one arm, fedavg" in text
+    assert "p: paired t test" not in text
+    assert "| arm | n | mean |" in (tmp_path / "report" / "table.md").read_text()
+
+
 def test_out_must_be_a_folder(study: Path, capfd: pytest.CaptureFixture[str]) -> None:
     from fl_bench.errors import ConfigError
 

@@ -211,6 +211,7 @@ def test_an_arm_of_which_all_trials_fail_has_no_best() -> None:
     tuning = made(Trial({"local.lr": 0.1}, {}, FAILED))
     assert tuned.best(tuning).empty
     assert tuned.importance(tuning).empty
+    assert tuned.curve(tuning)["best"].isna().all()
     assert tuned.shown(tuning) == ""
 
 
@@ -282,6 +283,11 @@ def test_the_best_of_each_arm_is_run_with_other_seeds(here: Path, capsys: pytest
         ("fedavg", 0), ("fedavg", 1), ("fedprox", 0), ("fedprox", 1),
     ]  # fmt: skip
     said = capsys.readouterr().out
+    assert said.count("report.html") == 1
+    page = (here / "t" / "report.html").read_text()
+    assert "<h2>Tuning</h2>" in page
+    assert "fl-bench report t</pre>" in page
+    assert not (here / "t" / "final" / "report.html").exists()
     assert "fl-bench data=synthetic" in said
     assert f"strategy=fedprox local.lr={table[1]['local.lr']} strategy.mu={table[1]['strategy.mu']} seed=0" in said
 
@@ -317,6 +323,7 @@ def test_what_cannot_be_tuned_is_refused(
 def test_a_folder_has_one_tuning(here: Path) -> None:
     words = ("num_rounds=1", "strategy=fedavg")
     assert tune(*words, "local.lr=0.1,0.2", "--trials", "1") == 0
+    assert "No final run counts yet" in (here / "t" / "report.html").read_text()
     with pytest.raises(ConfigError, match=r"hydra.sweep.dir=t: holds a sweep; resume=true goes on"):
         tune(*words, "local.lr=0.1,0.2", "--trials", "1")
     with pytest.raises(ConfigError, match=r"hydra.sweep.dir=t: has a tuning with space"):
