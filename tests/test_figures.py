@@ -108,6 +108,13 @@ def test_each_figure_is_written_twice_with_the_name_of_its_run(tmp_path: Path, d
     assert {file.name for file in (run / "figures").iterdir()} == {"mine.pdf", "round_0001.pdf"}
 
 
+def test_a_figure_is_drawn_once_for_each_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw, drawings = Figure.draw, []
+    monkeypatch.setattr(Figure, "draw", lambda self, renderer: (drawings.append(self), draw(self, renderer)))
+    make_run(tmp_path / "run", NOBODY, "0,best,3\n", 1, NAMES)
+    assert len(drawings) == len(list((tmp_path / "run" / "figures").iterdir())) == 6
+
+
 def test_equal_runs_have_equal_bytes(tmp_path: Path) -> None:
     contents = []
     for _ in range(2):

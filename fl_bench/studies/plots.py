@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from scipy import stats
 
+from fl_bench.results.figures import place
 from fl_bench.studies.study import Study
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")  # Okabe and Ito; as in page.js
@@ -22,6 +23,7 @@ STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42, "axes.linewidth": 0.6, "lines.linewidth": 1.2,
 }  # fmt: skip
 COLUMN = (3.3, 2.2)  # inches
+DPI = 300
 UNITS = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 
 
@@ -126,7 +128,8 @@ def _save(figure: Figure, axes: Axes, folder: Path, name: str) -> Iterator[Path]
     axes.legend(frameon=False, handlelength=2.2, borderaxespad=0.2)
     for text in figure.findobj(Text):
         text.set_parse_math(False)  # a dollar in a name is a dollar
+    place(figure, DPI)
     for kind, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
         file = folder / f"{name}.{kind}"
-        figure.savefig(file, dpi=300, metadata=metadata)
+        figure.savefig(file, dpi=DPI, metadata=metadata)
         yield file
