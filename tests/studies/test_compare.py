@@ -170,7 +170,7 @@ def test_one_arm_has_means_and_costs_and_nothing_that_compares(tmp_path: Path) -
     assert found.across.empty
     means, costs = tables.tables_of(found)
     assert (means.header, means.parts) == (["arm", "n", "mean"], [("", [["fedavg", "3", "0.6000 ± 0.2484"]])])
-    assert costs.header == ["arm", "target", "reached", "rounds", "bytes", "virtual s", "all bytes", "wall s"]
+    assert costs.header == ["arm", "target", "reached", "rounds", "steps", "bytes", "virtual s", "all bytes", "wall s"]
     assert found.captions[0] == (
         "test_accuracy (higher is better) at the last round: the mean over runs ± its 95 % Student interval."
     )
