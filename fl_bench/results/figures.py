@@ -115,7 +115,7 @@ def _client_losses(clients: pd.DataFrame, folder: Path) -> None:
     table = clients.dropna(subset="train_loss").pivot(index="round", columns="client", values="train_loss")
     if table.shape[1] <= MANY_CLIENTS:
         for client in table:
-            table[client].dropna().plot(ax=axes, label=f"client {client}", linewidth=1, alpha=0.8)
+            table[client].dropna().plot(ax=axes, label=f"client {client}", linewidth=1, alpha=0.8, marker=".")
         axes.legend(fontsize="x-small", ncols=2 + table.shape[1] // 20)
     else:
         low, middle, high = (table.quantile(q, axis=1) for q in (0.1, 0.5, 0.9))
