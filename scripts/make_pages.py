@@ -1,11 +1,12 @@
 """Make docs/results.md and docs/communication.md from their templates in scripts/pages, with figures and reports.
 
-    make results        (or .venv/bin/python scripts/make_pages.py [FOLDER])
+    make results        (or .venv/bin/python scripts/make_pages.py [FOLDER] [--as-it-is])
 
 A template names the studies of conf/study that it shows. They are run into the folder, by default outputs/pages, and go
-on there when they were interrupted; what is there already is not run again.
+on there when they were interrupted; what is there already is not run again. --as-it-is: nothing is run.
 """
 
+import argparse
 import shutil
 import subprocess
 import sys
@@ -38,11 +39,12 @@ class Shown:
     `metric` is the one of its table and curves, `baseline` the arm that the others are compared with.
     """
 
-    def __init__(self, name: str, metric: str, baseline: str, folder: Path) -> None:
+    def __init__(self, name: str, metric: str, baseline: str, folder: Path, as_it_is: bool) -> None:
         self.name, self.metric, self.baseline = name, metric, baseline
         self.command = f"fl-bench -m study={name}"
         run = [str(Path(sys.executable).with_name("fl-bench")), "-m", f"study={name}", "resume=true"]
-        subprocess.run([*run, f"hydra.sweep.dir={folder / name}"], check=True)
+        if not as_it_is:
+            subprocess.run([*run, f"hydra.sweep.dir={folder / name}"], check=True)
         by = keys_of(arms_of(with_study([f"study={name}"], None)))
         self.study = load([folder / name], by)
         question = {"metric": metric, "baseline": baseline}
@@ -165,13 +167,16 @@ def _sum(name: str, value: float, first: float) -> str:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "outputs" / "pages"
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", nargs="?", type=Path, default=HERE / "outputs" / "pages")
+    parser.add_argument("--as-it-is", action="store_true")
+    given = vars(parser.parse_args())
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined, keep_trailing_newline=True,
         trim_blocks=True, autoescape=False,
     )  # fmt: skip
     for file in sorted(TEMPLATES.glob("*.md")):
-        page = templates.get_template(file.name).render(study=lambda *names: Shown(*names, folder=folder))
+        page = templates.get_template(file.name).render(study=lambda *names: Shown(*names, **given))
         (DOCS / file.name).write_text(page)
 
 
