@@ -184,12 +184,16 @@ def _row(folder: str, record: Mapping[str, Any], table: pd.DataFrame) -> dict[st
 
 
 def _values(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """A column for each key that a run names: the strategy first, then the groups."""
+    """A column for each key that a run names: the strategy first, then the groups; rates and the like, which may have
+    been tuned for each arm, last."""
     named = {key for record in records for key in Origin.of(record).named} - {"seed"}
     configs = [flat(record["config"]) for record in records]
     known = {*GROUPS, *(key for config in configs for key in config)}
     whole = {key for key in named - known if any(other.startswith(f"{key}.") for other in known)}  # as local.optimizer
-    keys = sorted({*ALWAYS, *(named & known), *whole}, key=lambda key: (key != "strategy", key not in GROUPS, key))
+    keys = sorted(
+        {*ALWAYS, *(named & known), *whole},
+        key=lambda key: (key != "strategy", key not in GROUPS, _is_of(key, ["local"]), key),
+    )
     rows = [
         [_group(record, key) if key in GROUPS else _plain(_at(record["config"], key)) for key in keys]
         for record in records
@@ -247,6 +251,8 @@ def _labels(values: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     arms = [key for key in vary if _is_of(key, by)] or [key for key in counts if not (by or _is_setting(key))]
     settings = [key for key in counts if key not in arms]
     short = _telling(values, arms) or ["strategy"]
+    if values[short].isna().all(axis=1).any():  # a run that has none of these keys would have no name
+        short = arms
     return pd.DataFrame({
         "arm": _written(values, short, brief=True),
         "setting": _written(values, _telling(values, settings)),

@@ -91,9 +91,14 @@ def test_as_few_keys_as_tell_the_arms_apart(tmp_path: Path) -> None:
 
 
 def test_an_arm_is_called_by_no_more_than_tells_it_from_the_others(tmp_path: Path) -> None:
-    arms = [("fedavg", "examples", 0), ("fedavg", "uniform", 0), ("scaffold", "examples", 0), ("fedprox", "uniform", 1)]
-    for strategy, weighting, seed in arms:
-        words = (f"strategy={strategy}", f"weighting={weighting}", f"seed={seed}")
+    arms = [
+        ("fedavg", "examples", 0.1),
+        ("fedavg", "uniform", 0.2),
+        ("scaffold", "examples", 0.1),
+        ("fedprox", "uniform", 0.3),
+    ]
+    for strategy, weighting, rate in arms:  # the rates would tell them apart too, but were tuned
+        words = (f"strategy={strategy}", f"weighting={weighting}", f"local.lr={rate}")
         make_run(tmp_path / f"{strategy}_{weighting}", [0.1], *words)
     found = load([tmp_path]).runs["arm"]
     assert set(found) == {"fedavg weighting=examples", "fedavg weighting=uniform", "scaffold", "fedprox"}
