@@ -39,6 +39,9 @@ class Trouble(IntEnum):
     WORKER_DIED = 1003
     WORKER_OUT_OF_MEMORY = 1004
     DISK = 1005
+    REFUSED = 1006  # by a site, which says why
+    UNKNOWN = 1007  # to a site that has begun anew: it must be greeted again
+    AWAY = 1008  # a site does not answer: its clients have dropped out
 
 
 @dataclass(frozen=True)
@@ -81,13 +84,14 @@ class Answer:
     weight: int = 0  # of its model in the mean
     reply: Mapping[str, float] = field(default_factory=dict)  # numbers of the algorithm for the server half
     bytes_up: int = 0
+    keeps: bool = False  # whether it has kept a state after this turn
     why: str | None = None  # it failed
     message: Message | None = None
 
     def to_json(self) -> dict[str, Any]:
         metrics = {name: _to_json(metric) for name, metric in self.metrics.items()}
         numbers = {"num_examples": self.num_examples, "weight": self.weight, "bytes_up": self.bytes_up}
-        known = {"metrics": metrics, "reply": dict(self.reply), "why": self.why}
+        known = {"metrics": metrics, "reply": dict(self.reply), "keeps": self.keeps, "why": self.why}
         return {"client": self.client, "status": self.status} | numbers | known
 
     @classmethod
