@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 from flwr.cli.build import build_fab_from_files
-from flwr.common.constant import SubStatus
+from flwr.common.constant import ErrorCode, SubStatus
 from flwr.common.serde import fab_to_proto, run_from_proto
 from flwr.proto.control_pb2 import RegisterNodeRequest, StartRunRequest, StopRunRequest
 from flwr.proto.node_pb2 import NodeInfo
@@ -44,6 +44,12 @@ serverapp = "fl_bench.deployment:none"
 clientapp = "fl_bench.deployment:none"
 """
 READY_SECONDS = 60  # for a link to listen
+LOST = (  # codes of the link's own errors: a site is not there, or its answer is not
+    ErrorCode.MESSAGE_UNAVAILABLE,
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
+    ErrorCode.NODE_UNAVAILABLE,
+    ErrorCode.CLIENT_APP_CRASHED,
+)
 CLAIM = "/flwr.proto.Runtime/AcquireTask"
 
 

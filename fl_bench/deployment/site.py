@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from omegaconf import DictConfig, OmegaConf
 
 from fl_bench.config import trust
@@ -116,13 +116,13 @@ class Site:
         session = self._sessions[message.metadata.run_id]
         states = self._settled(content)
         if kind == WORK:
-            job = Job.of(message)
+            message.content = content
             content = RecordDict({name: record for name, record in content.items() if name not in (KEPT, RECORD)})
-            message.content = job.beside(content, folder=str(session.folder), states=str(states))
+            message.content = Job.of(message).beside(content, folder=str(session.folder), states=str(states))
             reply = app(message, Context(message.metadata.run_id, 0, {}, RecordDict(), {}))
             if reply.has_error():
                 return reply
-            made = travelling(reply.content)
+            made = reply.content
         else:
             made = RecordDict()
         return Message(seal(made, self._keys.key, {**facts, "kind": ANSWER}), reply_to=message)
@@ -184,15 +184,3 @@ class Site:
     @property
     def _work(self) -> Path:
         return self._root / "work"
-
-
-def travelling(content: RecordDict) -> RecordDict:
-    """The same content with arrays that can travel: a `Buffer` cannot, as it is no class of Flower's."""
-    return RecordDict(
-        {
-            name: ArrayRecord({key: Array(contents(array)) for key, array in record.items()})
-            if isinstance(record, ArrayRecord)
-            else record
-            for name, record in content.items()
-        }
-    )

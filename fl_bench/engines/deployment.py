@@ -49,16 +49,18 @@ class Deployment(Engine):
     @contextmanager
     def workers(self, scratch: Path) -> Iterator[Connect]:
         from fl_bench.deployment import keys
+        from fl_bench.deployment.roster import Roster
         from fl_bench.deployment.runtime_api import run_at
         from fl_bench.engines.site_grid import Patience, SiteGrid
 
-        known = keys.of_driver(Path(str(self.certs)))
+        known, patience = keys.of_driver(Path(str(self.certs))), Patience(self.wait_s, self.round_timeout_s)
+        grids: list[SiteGrid] = []
         with run_at(str(self.link), known.ca, known.claim) as line:
-            grid = SiteGrid(line, known, self._states, Patience(self.wait_s, self.round_timeout_s))
 
             def connect() -> SiteGrid:
-                grid.gather(self.sites, scratch / "data")
-                return grid
+                grids.append(SiteGrid(line, Roster(line, known, scratch / "data"), self.sites, self._states, patience))
+                return grids[0]
 
             yield connect
-            grid.settle()
+            for grid in grids:
+                grid.settle()
