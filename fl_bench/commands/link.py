@@ -4,10 +4,10 @@ fl-bench link --certs keys/link --database link.db
 """
 
 import argparse
-import signal
 import socket
 from pathlib import Path
 
+from fl_bench.commands._common import end_in_order
 from fl_bench.errors import ConfigError, plain
 
 HOST, PORT = "127.0.0.1", 8000
@@ -27,8 +27,7 @@ def command(given: argparse.Namespace) -> int:
 
     nodes = keys.nodes_of_link(given.certs)
     _refuse_taken(given.host, given.port)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    end_in_order()
 
     from fl_bench.deployment.link import serve  # Flower's server side: a second
 

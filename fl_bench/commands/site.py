@@ -6,12 +6,12 @@ fl-bench site --link fl.example.org:8000 --name hospital1 --certs hospital1 --da
 import argparse
 import fcntl
 import os
-import signal
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+from fl_bench.commands._common import end_in_order
 from fl_bench.errors import ConfigError, note, plain
 
 
@@ -27,8 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(given: argparse.Namespace) -> NoReturn:
     """Until Ctrl-C or SIGTERM."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)  # the link is told
+    end_in_order()
     from fl_bench.deployment import keys
     from fl_bench.deployment.fleet_api import Line, Lost
     from fl_bench.deployment.site import Site  # torch

@@ -67,6 +67,8 @@ def make(folder: Path, sites: Sequence[str], hosts: Sequence[str] = ()) -> None:
 
     The link's certificate is for HOSTS and for these `hosts`. Raises ConfigError where a site has its keys already.
     """
+    if folder.exists() and not (folder / CA_KEY).exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder}: is neither empty nor has {CA_KEY}; choose another")
     for name in sites:
         if not NAME.fullmatch(name):
             raise ConfigError(f"--sites {name}: a name has letters, digits, - and _, and begins with none of the last")

@@ -51,6 +51,7 @@ class Roster:
         trainer, held = trainer_in(data), Held.open(data)
         _refuse_unfit(trainer)
         self._line, self._keys, self._num_clients = line, keys, held.num_clients
+        self.size = trainer.layout.size  # of what travels
         self._ours = Welcome.of(trainer, held.holdings())
         self._greeting = RecordDict({GREETING: ConfigRecord({"config": (data / CONFIG).read_text()})})
         if (data / INIT).exists():

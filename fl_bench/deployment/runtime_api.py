@@ -27,11 +27,14 @@ from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.supercore.fab import Fab
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
+from flwr.supercore.retry import exponential
+from flwr.supercore.retry.retry_invoker import RetryState
+from flwr.supercore.run import RunNotRunningException
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 
-from fl_bench.errors import RunError
+from fl_bench.errors import RunError, note
 
 APP = b"""[project]
 name = "fl-bench-run"
@@ -43,7 +46,8 @@ publisher = "fl-bench"
 serverapp = "fl_bench.deployment:none"
 clientapp = "fl_bench.deployment:none"
 """
-READY_SECONDS = 60  # for a link to listen
+READY_SECONDS, END_SECONDS = 60, 5  # for a link to listen, to hear of the end of a run
+LONGEST_SECONDS, TOLD_AFTER = 2, 4  # between two tries to reach it again; tries
 LOST = (  # codes of the link's own errors: a site is not there, or its answer is not
     ErrorCode.MESSAGE_UNAVAILABLE,
     ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
@@ -54,7 +58,30 @@ CLAIM = "/flwr.proto.Runtime/AcquireTask"
 
 
 class LinkGrid(HttpGrid):
-    """Flower's Grid over the link. Its `send_and_receive` sleeps 3 s at a time; who uses this pushes and pulls."""
+    """Flower's Grid over the link, for which it waits while the link is away. Its `send_and_receive` sleeps 3 s at a
+    time: who uses this pushes and pulls.
+    """
+
+    def __init__(self, address: str, ca: bytes, token: str) -> None:
+        super().__init__(address, insecure=False, root_certificates=ca, token=token)
+        invoker = self._retry_invoker
+        invoker.wait_gen_factory = lambda: exponential(max_delay=LONGEST_SECONDS)
+        before = invoker.on_backoff
+
+        def told(state: RetryState) -> None:
+            if state.tries == TOLD_AFTER:
+                note(f"engine.link={address}: does not answer; trying until it does")
+            if before is not None:
+                before(state)
+
+        invoker.on_backoff = told
+
+    def finish(self, status: str, why: str) -> None:
+        """Tell the link how the run has ended, unless it has been away for too long."""
+        self._retry_invoker.max_time = END_SECONDS
+        with suppress(httpx.HTTPError, RunNotRunningException):  # it may have been ended there
+            self._runtime_client.PushTaskOutput(PushTaskOutputRequest(sub_status=status, details=why))
+        self.close()
 
     def present(self) -> list[NodeInfo]:
         """The sites that are there, with their public keys and when each has come."""
@@ -81,7 +108,7 @@ def run_at(address: str, ca: bytes, claim: bytes) -> Iterator[LinkGrid]:
         if taken.task.run_id != started.run_id:
             control.StopRun(StopRunRequest(run_id=started.run_id))
             raise RunError(f"engine.link={address}: another run was waiting there, and is given up; begin again")
-    grid = LinkGrid(address, insecure=False, root_certificates=ca, token=taken.token)
+    grid = LinkGrid(address, ca, taken.token)
     beats = HeartbeatSender(make_task_heartbeat_fn_http(grid._runtime_client))
     status, why = SubStatus.FAILED, ""
     try:
@@ -100,10 +127,9 @@ def run_at(address: str, ca: bytes, claim: bytes) -> Iterator[LinkGrid]:
         why = str(error)
         raise
     finally:
-        with suppress(httpx.HTTPError):  # it may have been stopped there
+        if beats.is_running:
             beats.stop()
-            grid._runtime_client.PushTaskOutput(PushTaskOutputRequest(sub_status=status, details=why))
-        grid.close()
+        grid.finish(status, why)
 
 
 def superlink(words: Sequence[str]) -> None:

@@ -39,7 +39,7 @@ def seal(content: RecordDict, key: Ed25519PrivateKey, facts: Facts) -> RecordDic
     pieces: list[NDArray] = []
     for name, record in content.items():
         if isinstance(record, ArrayRecord):
-            arrays = {entry: np.ascontiguousarray(contents(array)) for entry, array in record.items()}
+            arrays = {entry: contents(array) for entry, array in record.items()}
             records.append([name, ARRAYS, [[entry, array.dtype.str, array.shape] for entry, array in arrays.items()]])
             pieces += arrays.values()
         else:

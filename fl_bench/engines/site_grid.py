@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
@@ -21,13 +22,14 @@ from fl_bench.deployment.runtime_api import LOST, LinkGrid
 from fl_bench.deployment.signing import Unproven
 from fl_bench.errors import note
 from fl_bench.federation.client import app
-from fl_bench.federation.exchange import Job, Trouble
+from fl_bench.federation.exchange import TOTAL, Job, Report, Trouble
 from fl_bench.federation.fleet import Homes, collect
 from fl_bench.storage.states import StatesElsewhere
 
 HERE = 0  # the node of the server itself, which has the test set
 SETTLE_SECONDS = 10  # for the sites to delete what nobody needs any more
 TRIES = 3  # to send a message that the link loses
+SHARE, LONGEST_SECONDS = 0.05, 0.5  # of the time that is waited already, until the link is asked again; at most
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,8 @@ class SiteGrid(Grid):
                 found.append(_given_up(item, why))
                 del self._waiting[name]
         if not found:
-            time.sleep(POLL_SECONDS)
+            waited = time.monotonic() - min((item.begun for item in waiting.values()), default=time.monotonic())
+            time.sleep(min(LONGEST_SECONDS, max(POLL_SECONDS, waited * SHARE)))
         return found
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
@@ -156,10 +159,11 @@ class SiteGrid(Grid):
         site = item.site
         if not reply.has_error():
             try:
-                return Message(site.talk.answer(reply, item.facts), reply_to=item.message)
+                answer = Message(site.talk.answer(reply, item.facts), reply_to=item.message)
+                why = _wrong(answer, Job.of(item.message), self._roster.size)
             except Unproven as error:
-                why = f"at {site.talk.name} has sent what is not its own: {error}"
-                return Message(Error(Trouble.REFUSED, why), reply_to=item.message)
+                why = str(error)
+            return _given_up(item, f"its answer is refused: {why}") if why else answer
         code, why = reply.error.code, str(reply.error.reason)
         if code == Trouble.DISK:
             return _given_up(item, why)
@@ -181,6 +185,25 @@ class SiteGrid(Grid):
 
     def _kept(self, clients: Iterable[int]) -> Mapping[str, Any]:
         return {"folder": self._states.place, "rounds": {c: self._states.needed(c) for c in clients}}
+
+
+def _wrong(answer: Message, job: Job, size: int) -> str:
+    """What is wrong with a site's report on a job, with models of this `size`; empty where it may count."""
+    try:
+        report = Report.of(answer)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return f"it cannot be read: {error!r}"
+    numbers = [*(a.weight for a in report.answers), report.weight]
+    each = {name: model for name, model in report.models.items() if name != TOTAL}
+    wrong = (
+        ("it is on clients that were not asked", {a.client for a in report.answers} != set(job.clients)),
+        ("it has a model of a client that was not asked", not each.keys() <= {str(client) for client in job.clients}),
+        ("a model has another shape", any(model.shape != (size,) for model in report.models.values())),
+        ("a sum is not of integers", TOTAL in report.models and report.models[TOTAL].dtype != np.int64),
+        ("a model is not of finite numbers", any(not np.isfinite(model).all() for model in each.values())),
+        ("a weight is more than all", any(not 0 <= number <= job.weight_bound for number in numbers)),
+    )
+    return next((text for text, is_so in wrong if is_so), "")
 
 
 def _given_up(item: Waiting, why: str) -> Message:
