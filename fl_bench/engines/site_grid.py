@@ -191,18 +191,18 @@ def _wrong(answer: Message, job: Job, size: int) -> str:
     """What is wrong with a site's report on a job, with models of this `size`; empty where it may count."""
     try:
         report = Report.of(answer)
+        models, known = report.models.values(), {TOTAL, *map(str, job.clients)}
+        numbers = [report.weight, *(a.weight for a in report.answers)]
+        wrong = (
+            ("it is on clients that were not asked", {a.client for a in report.answers} != set(job.clients)),
+            ("it has a model of a client that was not asked", not report.models.keys() <= known),
+            ("a model has another shape", any(model.shape != (size,) for model in models)),
+            ("a model is of other numbers", any(model.dtype not in (np.int64, np.float32) for model in models)),
+            ("a model is not of finite numbers", any(not np.isfinite(model).all() for model in models)),
+            ("a weight is more than all", any(not 0 <= number <= job.weight_bound for number in numbers)),
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         return f"it cannot be read: {error!r}"
-    numbers = [*(a.weight for a in report.answers), report.weight]
-    each = {name: model for name, model in report.models.items() if name != TOTAL}
-    wrong = (
-        ("it is on clients that were not asked", {a.client for a in report.answers} != set(job.clients)),
-        ("it has a model of a client that was not asked", not each.keys() <= {str(client) for client in job.clients}),
-        ("a model has another shape", any(model.shape != (size,) for model in report.models.values())),
-        ("a sum is not of integers", TOTAL in report.models and report.models[TOTAL].dtype != np.int64),
-        ("a model is not of finite numbers", any(not np.isfinite(model).all() for model in each.values())),
-        ("a weight is more than all", any(not 0 <= number <= job.weight_bound for number in numbers)),
-    )
     return next((text for text, is_so in wrong if is_so), "")
 
 
