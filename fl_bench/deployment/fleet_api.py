@@ -141,8 +141,10 @@ class Line:
                 self._asking(self._client.ConfirmMessageReceived), self._node, run
             )(name)
             message = inflate_object_from_contents(name, parts)
-        except (ObjectPullError, httpx.HTTPStatusError, ValueError) as error:
-            note(f"a message cannot be read, and is left out: {error}")
+        except ObjectPullError as error:  # who has sent it sends it again to a site that has come anew
+            raise Lost from error
+        except (httpx.HTTPStatusError, ValueError) as error:
+            note(f"a message is left out: its run is over, or it cannot be read: {_reason(error)}")
             return None
         assert isinstance(message, Message)
         message.metadata.__dict__["_message_id"] = name

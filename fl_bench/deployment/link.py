@@ -39,10 +39,11 @@ def serve(
 
     threading.Thread(target=let_in, daemon=True).start()
     try:
-        superlink(words)
+        superlink(words)  # it returns when a signal has ended it
     except KeyboardInterrupt:
-        if not trouble:
-            raise
+        pass
     except SystemExit as end:
         raise RunError(f"the link has ended with {end.code}; FL_BENCH_DEBUG=1 shows its log") from end
-    raise RunError(f"the link could not start: {trouble[0]}" if trouble else "the link has ended")
+    if trouble:
+        raise RunError(f"the link could not let its sites in: {trouble[0]}") from trouble[0]
+    raise KeyboardInterrupt

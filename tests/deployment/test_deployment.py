@@ -13,10 +13,22 @@ from pathlib import Path
 
 import forks
 import pytest
-from conftest import FORKS, digests, environment, forked
+from conftest import FORKS, HORIZON, compose, digests, environment, long
+
+from fl_bench.deployment import keys
+from fl_bench.runs.execute import execute
+from fl_bench.runs.share import share_out
 
 NAMES = ("site1", "site2", "site3")
-WORDS = ("task=mnist", "num_clients=4", "num_rounds=3", "strategy=scaffold", "evaluate.clients=true", "figures=false")
+WORDS = (
+    "task=mnist",
+    "num_clients=4",
+    "num_rounds=3",
+    "strategy=scaffold",
+    "evaluate.clients=true",
+    "figures=false",
+    HORIZON,
+)
 PATIENCE_SECONDS = 60
 
 
@@ -108,9 +120,12 @@ def deployed(tmp_path: Path, whole: Path) -> Iterator[Deployment]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with keys, a run of engine=inline, and what its clients hold by site."""
     folder = tmp_path_factory.mktemp("whole")
-    for words in ((*WORDS, "engine=inline", "hydra.run.dir=inline"), ("certs", "keys"), ("share", "inline", "shares")):
-        result = forked(*words, cwd=folder)
-        assert result.returncode == 0, result.stderr
+    for name in ("inline", "scratch"):
+        (folder / name).mkdir()
+    assert execute(compose(*WORDS), folder / "inline", folder / "scratch") == 0
+    keys.make(folder / "keys", NAMES)
+    share_out(compose(*WORDS), folder / "shares", NAMES)
+    shutil.rmtree(folder / "scratch")
     return folder
 
 
@@ -127,3 +142,28 @@ def test_a_deployment_writes_what_one_process_writes_though_a_site_is_killed(dep
     deployed.start_site("site1")
     deployed.wait("site1", "site1: at")
     assert deployed.kill("link", signal.SIGTERM) == 130
+
+
+@long
+def test_a_link_that_is_killed_and_a_driver_that_is_stopped_lose_nothing(deployed: Deployment) -> None:
+    deployed.start("driver", *deployed.words("run"))
+    deployed.wait("driver", "round 1/3")
+    deployed.kill("link")
+    deployed.start_link()
+    deployed.wait("driver", "round 2/3")
+    assert deployed.kill("driver", signal.SIGINT) == 130
+    deployed.start("driver", "resume", "run")
+    deployed.processes["driver"].join(PATIENCE_SECONDS)
+    assert deployed.processes["driver"].exitcode == 0, deployed.said("driver")
+    assert deployed.digests("run") == digests(deployed.folder / "inline")
+
+
+@long
+def test_a_site_that_does_not_know_the_link_says_so(deployed: Deployment) -> None:
+    keys.make(deployed.folder / "other", ["site1"])
+    folders = ("--certs", "other/sites/site1", "--data", "shares/site1", "--root", "root/odd")
+    deployed.start("odd", "site", "--link", deployed.link, "--name", "site1", *folders)
+    odd = deployed.processes.pop("odd")
+    odd.join(PATIENCE_SECONDS)
+    assert odd.exitcode == 2
+    assert "certificate verify failed" in deployed.said("odd")
