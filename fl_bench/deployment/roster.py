@@ -24,7 +24,7 @@ from fl_bench.federation.local import CONFIG, Trainer, trainer_in
 from fl_bench.storage.buffers import to_record
 from fl_bench.strategies.base import LocalAlgorithm
 
-POLL_SECONDS, LOOK_SECONDS = 0.05, 0.5  # from one question to the link to the next: for answers, for who is there
+POLL_SECONDS, LOOK_SECONDS = 0.05, 1.0  # from one question to the link to the next: for answers, for who is there
 GREETING_SECONDS = 60  # for a site that is there to open its data and make the model
 
 
@@ -81,7 +81,7 @@ class Roster:
             for client in site.welcome.clients if site.welcome else ():
                 if owners[client] != -1:
                     raise ConfigError(
-                        f"{site.talk.name}: has client {client}, as {sites[owners[client]].talk.name} has"
+                        f"{site.talk.name}: has client {client}, as {sites[int(owners[client])].talk.name} has"
                     )
                 owners[client] = place
         if lacking := [client for client in sorted(self._ours.clients) if owners[client] == -1]:

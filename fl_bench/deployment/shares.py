@@ -65,7 +65,9 @@ def share(source: Path, folder: Path, clients: Sequence[int]) -> None:
         if not path.name.startswith(NOT_THEIRS):
             copy: Any = shutil.copytree if path.is_dir() else shutil.copyfile
             copy(path, folder / path.name)
-    parts, rows, first = [], [np.empty(0, np.int64)], 0
+    parts: list[Partition] = []
+    rows: list[Ints] = [np.empty(0, np.int64)]
+    first = 0
     for part in held.parts:
         mine = np.isin(np.arange(first, first + len(part.ends)), clients)
         sizes, trained = np.diff(part.starts) * mine, part.train_sizes * mine

@@ -158,7 +158,7 @@ class Fleet:
     def _workers(self, clients: Sequence[int]) -> list[int]:
         """The worker that takes the turn of each of these clients."""
         if self.homes is not None:
-            return self.homes.owners[list(clients)].tolist()
+            return [int(self.homes.owners[client]) for client in clients]
         if not self.packing:
             return [k % len(self._nodes) for k in range(len(clients))]
         loads = [(0, worker) for worker in range(len(self._nodes))]
