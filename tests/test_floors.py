@@ -15,6 +15,7 @@ FLOORS = [
     ["studies"],
     ["runs"],
     ["engines", "observers"],
+    ["deployment"],
     ["federation"],
     ["strategies"],
     ["compression", "network", "tasks"],

@@ -1,6 +1,7 @@
 """What several verbs share."""
 
 import argparse
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,13 @@ def folder(word: str) -> Path:
     if path.is_dir():
         check_links(path)
     return path
+
+
+def end_in_order() -> None:
+    """From now on Ctrl-C and SIGTERM raise KeyboardInterrupt, where they are not ignored: there is much to tidy up."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.default_int_handler)
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:

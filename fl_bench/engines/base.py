@@ -15,6 +15,8 @@ from fl_bench.machine import address_space, num_cpus
 if TYPE_CHECKING:
     from flwr.serverapp import Grid
 
+    from fl_bench.storage.states import ClientStates
+
 Connect = Callable[[], "Grid"]
 MOST_THREADS = 256
 RESOURCES = ("num_cpus", "num_gpus")
@@ -79,6 +81,10 @@ class Engine(ABC):
         folder = scratch / "data"
         folder.mkdir()
         return folder
+
+    def states(self, register: "ClientStates") -> "ClientStates":
+        """Where the server looks for what clients keep: in its own files, as given, unless the engine knows better."""
+        return register
 
     @abstractmethod
     def workers(self, scratch: Path) -> AbstractContextManager[Connect]:

@@ -120,15 +120,16 @@ class _Training:
         state = trained.state | memory_of(before)
         arrived = channel.arrives_up(client, round, self.start, self.received, trained.payload, state, loss)
         if arrived is None:  # nothing has happened, but for what the codec remembers
-            self.states.write(client, round, without_memory(before) | memory_of(state))
-            return Answer(client, Status.WITHHELD, *numbers, bytes_up=WITHHELD_BYTES)
+            state = without_memory(before) | memory_of(state)
+            self.states.write(client, round, state)
+            return Answer(client, Status.WITHHELD, *numbers, bytes_up=WITHHELD_BYTES, keeps=bool(state))
         self.states.write(client, round, state)
         if self.job.each:
             check_size(arrived, self.start)
             self.models[str(client)] = arrived.copy()
         else:
             self.total = self.exact.add(self.total, Update(arrived, weight))
-        return Answer(client, Status.OK, *numbers, bytes_up=channel.bytes_up)
+        return Answer(client, Status.OK, *numbers, bytes_up=channel.bytes_up, keeps=bool(state))
 
 
 @app.evaluate()

@@ -39,6 +39,9 @@ class Trouble(IntEnum):
     WORKER_DIED = 1003
     WORKER_OUT_OF_MEMORY = 1004
     DISK = 1005
+    REFUSED = 1006  # by a site, which says why
+    UNKNOWN = 1007  # to a site that has begun anew: it must be greeted again
+    AWAY = 1008  # a site does not answer: its clients have dropped out
 
 
 @dataclass(frozen=True)
@@ -82,13 +85,14 @@ class Answer:
     reply: Mapping[str, float] = field(default_factory=dict)  # numbers of the algorithm for the server half
     steps: int = 0  # that it took in its turn; unknown, and so 0, of one that failed
     bytes_up: int = 0
+    keeps: bool = False  # whether it has kept a state after this turn
     why: str | None = None  # it failed
     message: Message | None = None
 
     def to_json(self) -> dict[str, Any]:
         metrics = {name: _to_json(metric) for name, metric in self.metrics.items()}
         numbers = {name: getattr(self, name) for name in ("num_examples", "weight", "steps", "bytes_up")}
-        known = {"metrics": metrics, "reply": dict(self.reply), "why": self.why}
+        known = {"metrics": metrics, "reply": dict(self.reply), "keeps": self.keeps, "why": self.why}
         return {"client": self.client, "status": self.status} | numbers | known
 
     @classmethod

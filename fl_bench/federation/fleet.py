@@ -44,13 +44,24 @@ class Loads:
     steps: NDArray[np.int64]  # in a turn: its share of a worker's time
 
 
+@dataclass(frozen=True)
+class Homes:
+    """Where clients are whose turn not every node can take."""
+
+    owners: NDArray[np.int64]  # of each client the place of its node among those of the grid [num_clients]
+    tester: int  # the node that has the test set
+
+
 class Fleet:
     """The clients of one experiment behind the nodes of Flower's `grid`; `job` is what all of their work shares."""
 
-    def __init__(self, grid: Grid, job: Job, layout: Layout, loads: Loads, packing: bool) -> None:
+    def __init__(
+        self, grid: Grid, job: Job, layout: Layout, loads: Loads, packing: bool, homes: Homes | None = None
+    ) -> None:
         self.grid = grid
         self.layout = layout
         self.loads = loads
+        self.homes = homes  # None: every node can take every client's turn
         self.packing = packing  # one message a worker, not one a client
         self.worker_peak_mb = 0  # the most memory that any worker has had
         self._job = job
@@ -66,7 +77,7 @@ class Fleet:
         bound = max(1, int(self.loads.weights[answering].sum()))
         job = replace(self._job, round=plan.round, weight_bound=bound)
         found = self._ask([by_client[client] for client in answering], job)
-        while (crowded := _without_room(report for _, report in found)) and len(self._nodes) > 1:
+        while self.homes is None and len(self._nodes) > 1 and (crowded := _without_room(r for _, r in found)):
             self._use_fewer_nodes(plan.round)
             found += self._ask([by_client[client] for client in crowded], job)
         answers = self._merge(found, by_client)
@@ -75,8 +86,9 @@ class Fleet:
     def test(self, round: int, payload: Vector, batches: Sequence[int]) -> dict[str, Summand]:
         """The metrics of a model on these batches of the server's own rows, which the workers share."""
         content = RecordDict({"arrays": self.layout.to_record(payload)})
-        job, count = replace(self._job, round=round), len(self._nodes)
-        shares = {node: tuple(batches[index::count]) for index, node in enumerate(self._nodes)}
+        nodes = self._nodes if self.homes is None else [self.homes.tester]
+        job, count = replace(self._job, round=round), len(nodes)
+        shares = {node: tuple(batches[index::count]) for index, node in enumerate(nodes)}
         messages = [
             Message(job.beside(content, batches=share), node, MessageType.QUERY)
             for node, share in shares.items()
@@ -110,6 +122,8 @@ class Fleet:
         found = []
         for reply in collect(self.grid, packs):
             pack = packs[reply.metadata.reply_to_message_id]
+            if reply.has_error() and reply.error.code == Trouble.AWAY:
+                continue
             names = ", ".join(str(message.metadata.dst_node_id) for message in pack.messages)
             report = self._report(reply, f"clients {names}", job.round)
             if report.together is not None and report.together < self._job.together:
@@ -120,6 +134,7 @@ class Fleet:
 
     def _pack(self, messages: Sequence[Message], weight_bound: int) -> list[Pack]:
         """Split the messages over the workers: the heaviest client goes first, to the worker with the least to do.
+        A client that has a home goes there.
 
         Only messages with the very same content object can share one of ours.
         """
@@ -128,18 +143,30 @@ class Fleet:
             if id(message.content) not in means:
                 arrays = next(iter(message.content.array_records.values()))
                 means[id(message.content)] = ExactMean(self.layout.from_record(arrays), weight_bound)
+        workers = self._workers([message.metadata.dst_node_id for message in messages])
         if not self.packing:
-            count = len(self._nodes)
-            return [Pack(k % count, [message], means[id(message.content)]) for k, message in enumerate(messages)]
-        loads = [(0, worker) for worker in range(len(self._nodes))]
+            return [
+                Pack(w, [message], means[id(message.content)]) for message, w in zip(messages, workers, strict=True)
+            ]
         packs: dict[tuple[int, int], Pack] = {}
-        costs = {id(message): self.loads.steps[message.metadata.dst_node_id] for message in messages}
-        for message in sorted(messages, key=lambda message: -costs[id(message)]):
-            load, worker = heapq.heappop(loads)
+        placed = zip(messages, workers, strict=True)
+        for message, worker in sorted(placed, key=lambda pair: -self.loads.steps[pair[0].metadata.dst_node_id]):
             key = id(message.content), worker
             packs.setdefault(key, Pack(worker, [], means[key[0]])).messages.append(message)
-            heapq.heappush(loads, (load + costs[id(message)], worker))
         return list(packs.values())
+
+    def _workers(self, clients: Sequence[int]) -> list[int]:
+        """The worker that takes the turn of each of these clients."""
+        if self.homes is not None:
+            return [int(self.homes.owners[client]) for client in clients]
+        if not self.packing:
+            return [k % len(self._nodes) for k in range(len(clients))]
+        loads = [(0, worker) for worker in range(len(self._nodes))]
+        found: dict[int, int] = {}
+        for client in sorted(clients, key=lambda client: -self.loads.steps[client]):
+            load, found[client] = heapq.heappop(loads)
+            heapq.heappush(loads, (load + self.loads.steps[client], found[client]))
+        return [found[client] for client in clients]
 
     def _merge(self, found: Iterable[tuple[Pack, Report]], originals: Mapping[int, Message]) -> dict[int, Answer]:
         """The answers by client, with the messages that the strategy is given for them."""

@@ -206,7 +206,7 @@ class Rounds:
         Where no model was made, those who answered stay as they were: nothing came of their work.
         """
         answered, withheld = with_status(Status.OK, answers), with_status(Status.WITHHELD, answers)
-        moved_on = [answer.client for answer in withheld + (answered if made_a_model else [])]
+        moved_on = [a.client for a in withheld + (answered if made_a_model else []) if a.keeps]
         self.experiment.states.commit(plan.round, moved_on, plan.asked)
         losses = {answer.client: answer.metrics["loss"].value for answer in answered}
         self.experiment.schedule.learn(plan.round, losses)

@@ -68,6 +68,8 @@ def execute(
     store, journal = Store(folder, cfg.checkpoint.every, identity(cfg)), Journal(folder, cfg, origin)
     begun = begin is Start.NEW
     try:
+        engine = engine or build(cfg.engine, Engine)
+        store.states = engine.states(store.states)
         start = store.restore(cfg, origin) if begin is Start.RESUME else None
         if start is not None:
             start.put_back({journal.keeps: journal})
@@ -92,7 +94,6 @@ def execute(
             tracking = Tracking(tracker, folder, store.tables.rows("metrics"))
             return [*_observers(made, store, start, journal, tell), Heartbeat(arm), tracking]
 
-        engine = engine or build(cfg.engine, Engine)
         made, journal.record["stopped_early"] = run(cfg, engine, scratch, store, start, observe)
         if not made.trainer.private:  # there is a whole model
             made.trainer.task.tables(made.trainer.flat.model, made.trainer.data, folder)

@@ -90,7 +90,7 @@ def make_fleet(experiment: Experiment, grid: Grid, together: int = 1) -> Fleet:
     job = Job(str(experiment.data), str(states.folder), states.run, each, together)
     others = (0, len(trainer.unseen.ends))  # who are only evaluated
     loads = Loads(np.pad(trainer.weights, others), np.pad(_steps(trainer), others))
-    return Fleet(grid, job, trainer.layout, loads, cfg.engine.packing)
+    return Fleet(grid, job, trainer.layout, loads, cfg.engine.packing, getattr(grid, "homes", None))
 
 
 def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:

@@ -8,7 +8,8 @@ Each file says whose state it is: of which client, after which round, of which r
 refused.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+import secrets
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fl_bench.errors import Damaged
+from fl_bench.errors import ConfigError, Damaged
 from fl_bench.storage.folder import OURS, is_number
 from fl_bench.storage.sealed import seal, unseal
 
@@ -89,10 +90,21 @@ class ClientStates:
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         """Take these checkpoints' versions for the newest. Raises Damaged where something is not there."""
-        self.pinned = [dict(table.reshape(-1, 2).tolist()) for table in state["versions"]]
-        self.versions = dict(self.pinned[-1])
+        self._know(state)
         for client, version in self.versions.items():
             self._unseal(client, version)
+
+    def needed(self, client: int) -> list[int]:
+        """The rounds after which this client's states are still needed, rising: the newest, and for checkpoints."""
+        return sorted({known[client] for known in (self.versions, *self.pinned) if client in known})
+
+    def keep(self, client: int, needed: Sequence[int]) -> None:
+        """Leave of a client's states those after the rounds that are `needed`. Raises Damaged: the last is gone."""
+        if needed and not self._file(client, needed[-1]).exists():
+            raise Damaged(f"{self._file(client, needed[-1])}: is not there, and its client goes on from it")
+        for file in (self.folder / str(client)).glob("*.safetensors"):
+            if is_number(file.stem) and int(file.stem) not in needed:
+                file.unlink()
 
     def settle(self) -> None:
         """Leave no state but what the checkpoints need."""
@@ -100,6 +112,10 @@ class ClientStates:
         for file in self.folder.glob("*/*.safetensors*"):
             if file not in needed and OURS.fullmatch(f"state/{file.parent.name}/{file.name}"):
                 file.unlink()
+
+    def _know(self, state: Mapping[str, Any]) -> None:
+        self.pinned = [dict(table.reshape(-1, 2).tolist()) for table in state["versions"]]
+        self.versions = dict(self.pinned[-1])
 
     def _unseal(self, client: int, round: int) -> State:
         state, facts = unseal(self._file(client, round))
@@ -118,3 +134,30 @@ class ClientStates:
         files = (self.folder / str(client)).glob("*.safetensors")
         rounds = [int(file.stem) for file in files if is_number(file.stem)]
         return max((round for round in rounds if round < before), default=None)
+
+
+class StatesElsewhere(ClientStates):
+    """The server's register of states that lie where their clients are, who delete them when they are told."""
+
+    def __init__(self, folder: Path, run: str = "") -> None:
+        super().__init__(folder, run)
+        self.place = secrets.token_hex(16)  # the name by which the sites know this run again
+
+    def commit(self, round: int, trained: Collection[int], drawn: Collection[int]) -> None:
+        self.versions |= dict.fromkeys(trained, round)
+
+    def pin(self) -> None:
+        self.pinned = [*self.pinned, dict(self.versions)][-KEPT:]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"place": self.place}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self._know(state)
+        if self.versions and "place" not in state:
+            wish = "the states of this run's clients lie in its folder; go on with an engine that reads them"
+            raise ConfigError(f"engine=deployment: {wish}")
+        self.place = state.get("place", self.place)
+
+    def settle(self) -> None:
+        """Nothing of it is here."""

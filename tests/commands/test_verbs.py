@@ -19,7 +19,10 @@ from fl_bench.config.compose import GROUPS, MAIN, options
 from fl_bench.config.origin import Origin
 from fl_bench.errors import ConfigError
 
-VERBS = {"check", "compare", "evaluate", "help", "list", "replay", "rerun", "resume", "run", "tune", "verify"}
+VERBS = {
+    "certs", "check", "compare", "evaluate", "help", "link", "list", "replay", "rerun", "resume", "run", "share",
+    "site", "tune", "verify",
+}  # fmt: skip
 
 
 def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:

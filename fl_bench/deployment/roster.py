@@ -1,0 +1,151 @@
+"""The sites as the driver knows them: who is there, what each holds, and the conversations with them."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from flwr.app import ConfigRecord, RecordDict
+from numpy.typing import NDArray
+
+from fl_bench.config.paths import INIT
+from fl_bench.data.drift import Drift
+from fl_bench.deployment.conversation import Conversation, Facts
+from fl_bench.deployment.keys import DriverKeys
+from fl_bench.deployment.runtime_api import LOST, LinkGrid
+from fl_bench.deployment.shares import Held
+from fl_bench.deployment.signing import Unproven
+from fl_bench.deployment.site import GREETING
+from fl_bench.deployment.welcome import Welcome
+from fl_bench.errors import ConfigError, RunError, note
+from fl_bench.federation.fleet import collect
+from fl_bench.federation.local import CONFIG, Trainer, trainer_in
+from fl_bench.storage.buffers import to_record
+from fl_bench.strategies.base import LocalAlgorithm
+
+POLL_SECONDS, LOOK_SECONDS = 0.05, 1.0  # from one question to the link to the next: for answers, for who is there
+GREETING_SECONDS = 60  # for a site that is there to open its data and make the model
+
+
+@dataclass
+class Site:
+    """A site as it is known here."""
+
+    talk: Conversation
+    node: int = 0  # its number at the link
+    since: str | None = None  # when it came there; None: it is away
+    greeted: str | None = None  # when the one came with whom the conversation is
+    welcome: Welcome | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is there, and has been greeted since it came."""
+        return self.since is not None and self.since == self.greeted and self.talk.session is not None
+
+
+class Roster:
+    """The sites whose keys the driver has, for the run of which the prepared data is in `data`."""
+
+    def __init__(self, line: LinkGrid, keys: DriverKeys, data: Path) -> None:
+        trainer, held = trainer_in(data), Held.open(data)
+        _refuse_unfit(trainer)
+        self._line, self._keys, self._num_clients = line, keys, held.num_clients
+        self.size = trainer.layout.size  # of what travels
+        self._ours = Welcome.of(trainer, held.holdings())
+        self._greeting = RecordDict({GREETING: ConfigRecord({"config": (data / CONFIG).read_text()})})
+        if (data / INIT).exists():
+            self._greeting[INIT] = to_record({INIT: np.fromfile(data / INIT, np.uint8)})
+        run = line.run.run_id
+        self._known = {name: Site(Conversation(name, run, keys.key, key)) for name, key in keys.sites.items()}
+        self._looked = float("-inf")
+
+    def gather(self, wanted: int, seconds: float) -> list[Site]:
+        """The sites that are there, once they are so many, each of which holds what it should, and all together all.
+
+        Raises ConfigError or RunError where it is not so.
+        """
+        there = self._wait_for(wanted, seconds)
+        self.greet(there)
+        for site in there:
+            if site.welcome is None:
+                raise RunError(f"{site.talk.name}: is there, and does not answer")
+            for oddity in site.welcome.oddities(self._ours):
+                note(f"{site.talk.name}: the last bits may be others than on one machine: {oddity}")
+        return there
+
+    def owners(self, sites: Sequence[Site]) -> NDArray[np.int64]:
+        """By client: the place of its site among these. Raises ConfigError where one has two, or none."""
+        owners = np.full(self._num_clients, -1)
+        for place, site in enumerate(sites):
+            for client in site.welcome.clients if site.welcome else ():
+                if owners[client] != -1:
+                    raise ConfigError(
+                        f"{site.talk.name}: has client {client}, as {sites[int(owners[client])].talk.name} has"
+                    )
+                owners[client] = place
+        if lacking := [client for client in sorted(self._ours.clients) if owners[client] == -1]:
+            raise ConfigError(f"engine.sites: no site that is there has client {', '.join(map(str, lacking[:10]))}")
+        return np.maximum(owners, 0)  # who holds nothing can be asked anywhere
+
+    def look(self) -> None:
+        """Ask the link, now and then, who is there, and since when."""
+        if time.monotonic() - self._looked < LOOK_SECONDS:
+            return
+        there = {info.public_key: info for info in self._line.present()}
+        for key, name in self._keys.nodes.items():
+            info, site = there.get(key), self._known[name]
+            site.since = info.last_activated_at if info else None
+            site.node = info.node_id if info else site.node
+        self._looked = time.monotonic()
+
+    def greet(self, sites: Iterable[Site]) -> None:
+        """Begin the conversations with these sites anew. Those that go away meanwhile stay without one.
+
+        Raises ConfigError where one refuses the run, or does not hold what it should.
+        """
+        pending: dict[str, tuple[Site, Facts, str | None]] = {}
+        for site in sites:
+            message, facts = site.talk.greeting(self._greeting, site.node)
+            (name,) = self._line.push_messages([message])
+            pending[name] = site, facts, site.since
+        for reply in collect(self._line, pending, GREETING_SECONDS):
+            site, facts, since = pending[reply.metadata.reply_to_message_id]
+            if reply.has_error() and reply.error.code in LOST:
+                continue
+            name = site.talk.name
+            if reply.has_error():
+                raise ConfigError(f"{name} {reply.error.reason}")
+            try:
+                found = site.talk.welcome(reply, facts)
+            except Unproven as error:
+                raise RunError(f"{name}: is not who it says: {error}") from error
+            if why := next(found.differences(self._ours), None):
+                raise ConfigError(f"{name}: {why}")
+            if site.welcome is not None and found.clients != site.welcome.clients:
+                raise RunError(f"{name}: has come back with other clients")
+            site.welcome, site.greeted = found, since
+
+    def _wait_for(self, wanted: int, seconds: float) -> list[Site]:
+        """The sites that are there, once they are so many."""
+        deadline, told = time.monotonic() + seconds, False
+        while True:
+            self.look()
+            there = [site for site in self._known.values() if site.since is not None]
+            if len(there) >= wanted:
+                return there
+            names = ", ".join(site.talk.name for site in there) or "none"
+            if time.monotonic() > deadline:
+                raise RunError(f"engine.sites={wanted}: after {seconds} s only these are there: {names}")
+            if not told:
+                note(f"waiting for {wanted} sites; there are: {names}")
+                told = True
+            time.sleep(POLL_SECONDS)
+
+
+def _refuse_unfit(trainer: Trainer) -> None:
+    """Raise ConfigError for what needs more than a client's own rows."""
+    if type(trainer.drift) is not Drift:
+        raise ConfigError("data_drift: needs the numbers of all rows, which sites do not have; use data_drift=none")
+    if type(trainer.algorithm).rows is not LocalAlgorithm.rows:
+        raise ConfigError("strategy: its clients train on rows of others, which stay at their sites")

@@ -1,0 +1,111 @@
+"""What lies at a site: the rows of its own clients, in their order, as columns that a `Trainer` opens.
+
+A site's folder is like the prepared folder of a run, but without test rows and without anybody else's. Its partition
+has all clients, whose ids it keeps; those who are elsewhere hold nothing. Row numbers are the site's own.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_bench.config.paths import INIT
+from fl_bench.data.arrays import FederatedData, Lookup, Ragged
+from fl_bench.data.partition import UNSEEN, Partition
+from fl_bench.federation.local import CONFIG
+from fl_bench.storage.files import digest
+
+Ints = NDArray[np.int64]
+NOT_THEIRS = ("train.", "test.", "partition.", CONFIG, INIT)  # how the names of files begin that no site is given so
+
+
+class Holding(NamedTuple):
+    """What a client holds."""
+
+    train: int  # rows
+    heldout: int
+    digest: str  # of all of them
+
+
+class Held(NamedTuple):
+    """Prepared data, and who holds what of it."""
+
+    data: FederatedData
+    parts: Sequence[Partition]  # of those who train, and where there are some, of those who never do
+
+    @classmethod
+    def open(cls, folder: Path) -> "Held":
+        names = [name for name in ("partition", UNSEEN) if (folder / f"{name}.rows.npy").exists()]
+        return cls(FederatedData.open(folder), [Partition.open(folder, name) for name in names])
+
+    @property
+    def num_clients(self) -> int:
+        return sum(len(part.ends) for part in self.parts)
+
+    def holdings(self) -> dict[int, Holding]:
+        """By client: what it holds, of those who hold something."""
+        found, first = {}, 0
+        for part in self.parts:
+            for place in np.flatnonzero(np.diff(part.starts)).tolist():
+                rows = part.rows[part.starts[place] : part.starts[place + 1]]
+                sizes = int(part.train_sizes[place]), int(part.heldout_sizes[place])
+                found[first + place] = Holding(*sizes, _digest(self.data.train, rows))
+            first += len(part.ends)
+        return found
+
+
+def share(source: Path, folder: Path, clients: Sequence[int]) -> None:
+    """Write to the new `folder` what these clients hold of the prepared data in `source`."""
+    held = Held.open(source)
+    folder.mkdir(parents=True)
+    for path in source.iterdir():  # a vocabulary, a pretrained model
+        if not path.name.startswith(NOT_THEIRS):
+            copy: Any = shutil.copytree if path.is_dir() else shutil.copyfile
+            copy(path, folder / path.name)
+    parts: list[Partition] = []
+    rows: list[Ints] = [np.empty(0, np.int64)]
+    first = 0
+    for part in held.parts:
+        mine = np.isin(np.arange(first, first + len(part.ends)), clients)
+        sizes, trained = np.diff(part.starts) * mine, part.train_sizes * mine
+        starts = np.concatenate(([0], np.cumsum(sizes)))
+        before = sum(map(len, rows))
+        rows += [part.rows[part.starts[place] : part.starts[place + 1]] for place in np.flatnonzero(mine)]
+        parts.append(Partition(before + np.arange(starts[-1]), starts, starts[:-1] + trained))
+        first += len(part.ends)
+    for name, part in zip(("partition", UNSEEN), parts, strict=False):
+        part.save(folder, name)
+    taken = np.concatenate(rows)
+    train = {name: _take(column, taken) for name, column in held.data.train.items()}
+    FederatedData(train, {}, held.data.classes, sources=held.data.sources).save(folder)
+
+
+def _take(column: Any, rows: Ints) -> Any:
+    """These rows of a column, without what is nobody's of them."""
+    if isinstance(column, Lookup):
+        places, index = np.unique(column.index[rows], return_inverse=True)
+        return Lookup(np.asarray(column.table[places]), index)
+    if isinstance(column, Ragged):
+        lengths = np.diff(column.offsets)[rows]
+        pieces = [column.flat[column.offsets[row] : column.offsets[row + 1]] for row in rows]
+        flat = np.concatenate([np.empty(0, column.flat.dtype), *pieces])
+        return Ragged(flat, np.concatenate(([0], np.cumsum(lengths))))
+    return np.array(column[rows])
+
+
+def _digest(columns: Mapping[str, Any], rows: Ints) -> str:
+    """Of what these rows are, however their columns are stored."""
+    parts: list[Any] = []
+    for name in sorted(columns):
+        column = _take(columns[name], rows)
+        arrays = [column.flat, column.offsets] if isinstance(column, Ragged) else [_values(column)]
+        parts += [part for a in arrays for part in (f"{name} {a.dtype} {a.shape}".encode(), np.ascontiguousarray(a))]
+    return digest(*parts)
+
+
+def _values(column: Any) -> NDArray:
+    """The rows of a column as an array."""
+    return column[np.arange(len(column))] if isinstance(column, Lookup) else column

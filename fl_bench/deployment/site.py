@@ -1,0 +1,186 @@
+"""What a site does: it obeys the driver's messages, on its own rows and in its own folder.
+
+A message that the driver has not signed, that is of another conversation or that was obeyed before is refused. What a
+run's config may have built here is what `trust.py` allows, and what the site itself trusts. Nothing that a message
+names is opened: the site gives a run its data, and a folder of its own root.
+"""
+
+import json
+import re
+import secrets
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
+from omegaconf import DictConfig, OmegaConf
+
+from fl_bench.config import trust
+from fl_bench.config.paths import INIT
+from fl_bench.config.rules import validate
+from fl_bench.config.schema import Config
+from fl_bench.deployment.keys import SiteKeys
+from fl_bench.deployment.shares import Held
+from fl_bench.deployment.signing import Unproven, expect, seal, unseal
+from fl_bench.deployment.welcome import Welcome
+from fl_bench.errors import ConfigError, Damaged, FlBenchError, in_one_line
+from fl_bench.federation.client import app
+from fl_bench.federation.exchange import RECORD, Job, Trouble
+from fl_bench.federation.local import CONFIG, trainer_in
+from fl_bench.storage.buffers import contents
+from fl_bench.storage.run_json import check_config
+from fl_bench.storage.states import ClientStates
+
+GREETING, WORK, SETTLE = "greeting", "work", "settle"  # kinds of messages, and names of their records
+WELCOME, ANSWER = "welcome", "answer"  # kinds of replies
+KEPT = "kept"  # the record of which states the server still needs
+RUN = re.compile(r"[0-9a-f]{32}")  # by which a site knows a run again: the name of its folder
+# What only the server builds is taken out. A task's yaml may have model: ${model}.
+SERVERS = (
+    "strategy.server",
+    "strategy.schedule",
+    "partition",
+    "shift",
+    "network",
+    "tracker",
+    "engine._target_",
+    "data",
+)
+OPENED, INITS = ("model.path", "task.model.path"), ("model.init", "task.model.init")
+
+
+@dataclass
+class Session:
+    """A conversation with the driver about one run."""
+
+    token: str
+    folder: Path  # of the config, and links to the data
+    obeyed: set[int] = field(default_factory=set)  # the numbers of its messages
+
+
+class Unknown(Exception):
+    """A message of a conversation that this site does not know: it has begun anew."""
+
+
+class Site:
+    """A site of this name, with prepared data, and a root that is all that it writes to."""
+
+    def __init__(self, name: str, keys: SiteKeys, data: Path, root: Path, trusted: Collection[str] = ()) -> None:
+        self.name = name
+        self.clients = Held.open(data).holdings()
+        self._keys = keys
+        self._data = data.absolute()
+        self._root = root
+        self._trusted = trusted
+        self._sessions: dict[int, Session] = {}  # by the number of a run at the link
+        shutil.rmtree(self._work, ignore_errors=True)  # of an earlier process
+        self._work.mkdir(parents=True)
+
+    def answer(self, message: Message) -> Message:
+        """Do what a message says, or say why not."""
+        try:
+            content, kind, facts = self._obeyed(message)
+            return self._reply(message, kind, content, facts)
+        except Unknown:
+            code, why = Trouble.UNKNOWN, "it has begun anew"
+        except (Unproven, FlBenchError) as error:
+            code, why = Trouble.REFUSED, f"refuses: {error}"
+        except OSError as error:
+            code, why = Trouble.DISK, f"{error.filename or self._root}: {error.strerror}"
+        except Exception as error:
+            code, why = Trouble.WORKER_FAILED, f"failed: {in_one_line(error)}"
+        return Message(Error(code, why), reply_to=message)
+
+    def _obeyed(self, message: Message) -> tuple[RecordDict, str, Mapping[str, Any]]:
+        """The content of a message that is to be obeyed, its kind, and the facts that an answer bears."""
+        content, facts = unseal(message.content, self._keys.driver)
+        run, kind = message.metadata.run_id, facts.get("kind")
+        expect(facts, site=self.name, run=run, type=message.metadata.message_type)
+        if kind != GREETING:
+            session = self._sessions.get(run)
+            if session is None or facts.get("session") != session.token:
+                raise Unknown
+            if facts.get("number") in session.obeyed:
+                raise Unproven("this message was obeyed before")
+            session.obeyed.add(facts["number"])
+        return content, str(kind), {name: facts[name] for name in ("run", "site", "session", "number")}
+
+    def _reply(self, message: Message, kind: str, content: RecordDict, facts: Mapping[str, Any]) -> Message:
+        if kind == GREETING:
+            welcome = self._greeted(message.metadata.run_id, content)
+            made = RecordDict({WELCOME: ConfigRecord({WELCOME: welcome.to_json()})})
+            return Message(seal(made, self._keys.key, {**facts, "kind": WELCOME}), reply_to=message)
+        session = self._sessions[message.metadata.run_id]
+        states = self._settled(content)
+        if kind == WORK:
+            message.content = content
+            content = RecordDict({name: record for name, record in content.items() if name not in (KEPT, RECORD)})
+            message.content = Job.of(message).beside(content, folder=str(session.folder), states=str(states))
+            reply = app(message, Context(message.metadata.run_id, 0, {}, RecordDict(), {}))
+            if reply.has_error():
+                return reply
+            made = reply.content
+        else:
+            made = RecordDict()
+        return Message(seal(made, self._keys.key, {**facts, "kind": ANSWER}), reply_to=message)
+
+    def _greeted(self, run: int, content: RecordDict) -> Welcome:
+        """Begin a conversation about a run with this config."""
+        greeting = content.config_records[GREETING]
+        cfg = self._allowed(str(greeting["config"]))
+        token = secrets.token_hex(16)
+        folder = self._work / token
+        folder.mkdir()
+        for path in self._data.iterdir():
+            (folder / path.name).symlink_to(path)
+        OmegaConf.save(cfg, folder / CONFIG)
+        if INIT in content.array_records:
+            (folder / INIT).write_bytes(contents(content.array_records[INIT][INIT]).tobytes())
+        welcome = Welcome.of(trainer_in(folder), self.clients, token)
+        if (old := self._sessions.get(run)) is not None:
+            shutil.rmtree(old.folder, ignore_errors=True)
+        self._sessions[run] = Session(token, folder)
+        return welcome
+
+    def _allowed(self, text: str) -> DictConfig:
+        """The config of a run as it is built here. Raises ConfigError where it would build what nobody here trusts."""
+        try:
+            config: Any = yaml.safe_load(text)
+            check_config(Path(GREETING), config)
+            cfg = OmegaConf.merge(OmegaConf.structured(Config), config)
+        except (yaml.YAMLError, ValueError, Damaged) as error:
+            raise ConfigError(f"the config of the run cannot be read: {error}") from error
+        assert isinstance(cfg, DictConfig)
+        validate(cfg)
+        built: Any = OmegaConf.create(OmegaConf.to_container(cfg))
+        for key in SERVERS:
+            OmegaConf.update(built, key, None)
+        del built.engine[trust.TARGET]
+        for key, name in trust.strange(OmegaConf.to_container(built)):
+            if not any(f"{name}.".startswith(f"{module}.") for module in self._trusted):
+                module = trust.module_of(name)
+                raise ConfigError(f"{key}.{trust.TARGET}={name}: this site would need --trust {module}")
+        for key in OPENED:
+            if (value := OmegaConf.select(built, key)) is not None:
+                raise ConfigError(f"{key}={value}: a site makes no model from a path or a hub's name that it is sent")
+        for key in INITS:
+            if OmegaConf.select(built, key) is not None:
+                OmegaConf.update(built, key, INIT)  # what was sent along
+        return built  # type: ignore[no-any-return]
+
+    def _settled(self, content: RecordDict) -> Path:
+        """The folder of the states of this run's clients, of which those are left that the server needs."""
+        kept = json.loads(str(content.config_records[KEPT][KEPT]))
+        if not RUN.fullmatch(kept["folder"]):
+            raise Unproven("it names no run")
+        states = ClientStates(self._root / "runs" / kept["folder"] / "state")
+        for client, rounds in kept["rounds"].items():
+            states.keep(int(client), rounds)
+        return states.folder
+
+    @property
+    def _work(self) -> Path:
+        return self._root / "work"
