@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import matplotlib
@@ -47,8 +48,9 @@ class Shown:
             subprocess.run([*run, f"hydra.sweep.dir={folder / name}"], check=True)
         by = keys_of(arms_of(with_study([f"study={name}"], None)))
         self.study = load([folder / name], by)
-        question = {"metric": metric, "baseline": baseline}
-        self.answer, (page, *_) = report.make(self.study, [folder / name], by, **question)
+        answer, (page, *_) = report.make(self.study, [folder / name], by, metric=metric, baseline=baseline)
+        assert answer is not None, "it has runs"
+        self.answer = answer
         (DOCS / "reports").mkdir(exist_ok=True)
         shutil.copyfile(page, DOCS / "reports" / f"{name}.html")
 
@@ -139,14 +141,12 @@ class Shown:
         return list(pairs["value"] - pairs["value_other"])
 
     def _rounds_saved(self, arm: str, other: str) -> list[float]:
-        curves = {
-            run: table.set_index("round")[self.metric].dropna() for run, table in self.study.rounds.groupby("run")
+        measured = self.study.rounds.dropna(subset=[self.metric])
+        curves: dict[Any, pd.Series] = {
+            run: table.set_index("round")[self.metric] for run, table in measured.groupby("run")
         }
-        pairs = self._pairs(arm, other, self.metric).itertuples()
-        return [
-            _first(curves[pair.run_other], pair.value_other) - _first(curves[pair.run], pair.value_other)
-            for pair in pairs
-        ]
+        pairs = self._pairs(arm, other, self.metric)[["run", "run_other", "value_other"]].to_numpy()
+        return [_first(curves[theirs], goal) - _first(curves[ours], goal) for ours, theirs, goal in pairs]
 
 
 def _first(curve: pd.Series, goal: float) -> float:

@@ -3,6 +3,7 @@
 import shutil
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,8 +110,13 @@ def test_each_figure_is_written_twice_with_the_name_of_its_run(tmp_path: Path, d
 
 
 def test_a_figure_is_drawn_once_for_each_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    draw, drawings = Figure.draw, []
-    monkeypatch.setattr(Figure, "draw", lambda self, renderer: (drawings.append(self), draw(self, renderer)))
+    draw, drawings = Figure.draw, list[Figure]()
+
+    def counted(self: Figure, renderer: Any) -> None:
+        drawings.append(self)
+        draw(self, renderer)
+
+    monkeypatch.setattr(Figure, "draw", counted)
     make_run(tmp_path / "run", NOBODY, "0,best,3\n", 1, NAMES)
     assert len(drawings) == len(list((tmp_path / "run" / "figures").iterdir())) == 6
 

@@ -86,7 +86,8 @@ class Roster:
                 owners[client] = place
         if lacking := [client for client in sorted(self._ours.clients) if owners[client] == -1]:
             raise ConfigError(f"engine.sites: no site that is there has client {', '.join(map(str, lacking[:10]))}")
-        return np.maximum(owners, 0)  # who holds nothing can be asked anywhere
+        found: NDArray[np.int64] = np.maximum(owners, 0)
+        return found  # who holds nothing can be asked anywhere
 
     def look(self) -> None:
         """Ask the link, now and then, who is there, and since when."""

@@ -58,7 +58,7 @@ def unseal(envelope: RecordDict, key: Ed25519PublicKey) -> tuple[RecordDict, dic
         key.verify(signature, PURPOSE + head.encode())  # type: ignore[arg-type]
         facts, records, digest = json.loads(head, object_hook=_from_json)
         behind = np.ascontiguousarray(envelope.array_records[ARRAYS][ARRAYS].numpy())
-        if hashlib.sha256(behind).hexdigest() != digest:
+        if hashlib.sha256(behind.data).hexdigest() != digest:
             raise Unproven("its arrays are not those that were signed")
         return _opened(records, behind), facts
     except InvalidSignature:

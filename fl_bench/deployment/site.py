@@ -159,7 +159,8 @@ class Site:
         for key in SERVERS:
             OmegaConf.update(built, key, None)
         del built.engine[trust.TARGET]
-        for key, name in trust.strange(OmegaConf.to_container(built)):
+        plain: Any = OmegaConf.to_container(built)
+        for key, name in trust.strange(plain):
             if not any(f"{name}.".startswith(f"{module}.") for module in self._trusted):
                 module = trust.module_of(name)
                 raise ConfigError(f"{key}.{trust.TARGET}={name}: this site would need --trust {module}")

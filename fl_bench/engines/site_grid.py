@@ -70,7 +70,7 @@ class SiteGrid(Grid):
 
     def settle(self) -> None:
         """Let the sites keep nothing but what is still needed of this run."""
-        asked = []
+        asked = list[str]()
         for site in self._sites.values():
             if site.ready and site.welcome is not None:
                 message, _ = site.talk.settle(site.node, self._kept(site.welcome.clients))

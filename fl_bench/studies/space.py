@@ -66,8 +66,8 @@ def split(
             arms.append([f"{key}={value}" for value in found])
         else:
             space[key] = distribution(override, own)
-    found = [[*own, *words] for own in together or [[]] for words in product(*arms)]
-    return Words(fixed, {",".join(words) or "all": [*words, *beside] for words in found}, space)
+    all_arms = [[*first, *words] for first in together or [[]] for words in product(*arms)]
+    return Words(fixed, {",".join(words) or "all": [*words, *beside] for words in all_arms}, space)
 
 
 def distribution(override: Override, own: Path | None = None) -> BaseDistribution:

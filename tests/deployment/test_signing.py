@@ -1,6 +1,7 @@
 """What is sealed is opened as it was; nothing that was changed, or sealed by somebody else, is opened at all."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ from fl_bench.deployment.signing import ARRAYS, ENVELOPE, HEAD, SIGNATURE, Unpro
 from fl_bench.storage.buffers import contents, to_record
 
 KEY = Ed25519PrivateKey.generate()
-ARRAY = {"w": np.array([[1.5, -0.0], [3.0, np.nan]], np.float32), "n": np.array(7, np.int64)}
-SETTINGS = {
+ARRAY: dict[str, Any] = {"w": np.array([[1.5, -0.0], [3.0, np.nan]], np.float32), "n": np.array(7, np.int64)}
+SETTINGS: dict[str, Any] = {
     "rate": 0.1,
     "one": 1,
     "whole": 1.0,

@@ -184,7 +184,8 @@ def test_a_site_with_other_rows_is_refused(line: Line, tmp_path: Path) -> None:
 
 
 def test_who_does_not_answer_as_the_site_is_refused(line: Line, tmp_path: Path) -> None:
-    (line.folder / "other").exists() or keys.make(line.folder / "other", ["a"])
+    if not (line.folder / "other").exists():
+        keys.make(line.folder / "other", ["a"])
     line.there[100][1]._keys = replace(line.there[100][1]._keys, key=keys.of_site(line.folder / "other/sites/a").key)
     with pytest.raises(RunError, match="a: is not who it says: its signature is not by the key"):
         rounds_on(line, tmp_path)

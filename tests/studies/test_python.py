@@ -191,7 +191,7 @@ def test_a_plot_has_a_line_for_each_arm(study: fl_bench.Study) -> None:
         "fedavg": pytest.approx([0.1, 0.5]),
         "scaffold": pytest.approx([0.1, 0.7]),
     }
-    assert [line.get_xdata()[-1] for line in study.plot(over="steps").axes[0].lines] == [12, 12]
+    assert [np.asarray(line.get_xdata())[-1] for line in study.plot(over="steps").axes[0].lines] == [12, 12]
     assert study.plot()._repr_png_()[:4] == b"\x89PNG"  # type: ignore[attr-defined]
     with pytest.raises(fl_bench.ConfigError, match=r"^over=byte: did you mean bytes\?$"):
         study.plot(over="byte")

@@ -42,7 +42,8 @@ def test_what_the_rounds_cost(tmp_path: Path) -> None:
 def test_steps_are_unknown_from_where_a_run_did_not_count_them(tmp_path: Path) -> None:
     older = make_run(tmp_path / "a", [0.1, 0.5, 0.7, 0.8])
     table = pd.read_csv(older / "metrics.csv")
-    for name, steps in {"without": None, "later": ["", "", 12, 12]}.items():
+    counted: dict[str, Any] = {"without": None, "later": ["", "", 12, 12]}
+    for name, steps in counted.items():
         folder = make_run(tmp_path / name, [0.1, 0.5, 0.7, 0.8], "strategy=fedprox", f"seed={len(name)}")
         changed = table.drop(columns="steps") if steps is None else table.assign(steps=steps)
         changed.to_csv(folder / "metrics.csv", index=False)
