@@ -125,7 +125,7 @@ def option_of(file: Path, group: str) -> Option:
     heads = [line[2:] for line in lines if line.startswith("# ") and "@package" not in line]
     prefix = _prefix(file, group)
     found = keys_of(file, prefix)
-    own = [key for key in found if _is_for_users(key, prefix)]
+    own = [key for key in found if _is_for_users(key, prefix) and group != "study"]  # which has words of other groups
     for key in own:
         optimizer = "local.optimizer.name" if key.name.startswith("local.optimizer.") else key.name
         key.comment = key.comment or known_comments().get(key.name) or known_comments().get(optimizer, "")

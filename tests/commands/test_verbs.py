@@ -76,14 +76,14 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["lsit"], "lsit: is neither a verb nor key=value; did you mean list?"),
-        (["xyzzy"], "xyzzy: is neither a verb nor key=value; known: check, compare, evaluate, export, help, "),
+        (["lst"], "lst: is neither a verb nor key=value; did you mean list?"),
+        (["xyzzy"], "xyzzy: is neither a verb nor key=value; known: certs, check, compare, evaluate, export, "),
         (
             ["seed=1", "xyzzy"],
-            "xyzzy: is neither a verb nor key=value; known: check, compare, evaluate, export, help, ",
+            "xyzzy: is neither a verb nor key=value; known: certs, check, compare, evaluate, export, ",
         ),
         (["_common"], "_common: is neither a verb nor key=value; "),
-        (["help", "lsit"], "lsit: is neither a verb nor key=value; did you mean list?"),
+        (["help", "lst"], "lst: is neither a verb nor key=value; did you mean list?"),
         (["verify", "a"], "the following arguments are required: run_b; fl-bench verify --help says more"),
         (["list", "--confdir", "x"], "unrecognized arguments: --confdir x; fl-bench list --help says more"),
         (["resume"], "the following arguments are required: run_dir; fl-bench resume --help says more"),
