@@ -7,7 +7,6 @@ on there when they were interrupted; what is there already is not run again. --a
 """
 
 import argparse
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -52,7 +51,8 @@ class Shown:
         assert answer is not None, "it has runs"
         self.answer = answer
         (DOCS / "reports").mkdir(exist_ok=True)
-        shutil.copyfile(page, DOCS / "reports" / f"{name}.html")
+        text = page.read_text().replace(str(folder.absolute()), "outputs/pages")  # not where this machine has it
+        (DOCS / "reports" / f"{name}.html").write_text(text)
 
     @property
     def report(self) -> str:
@@ -65,15 +65,15 @@ class Shown:
     def means(self, metrics: Sequence[str], sums: Sequence[str] = ()) -> str:
         """A row for each arm: the mean of metrics at the last round ± half of its interval, and of sums over rounds."""
         runs, rounds = self.study.runs, self.study.rounds
-        ends = runs[["setting", "arm"]].assign(**{name: values(self.study, name, "final")[0] for name in metrics})
+        ends = runs[["arm", "also"]].assign(**{name: values(self.study, name, "final")[0] for name in metrics})
         ends = ends.join(rounds.groupby("run")[list(sums)].sum())
-        groups = ends.groupby(["setting", "arm"], sort=False)
-        first = {name: next(iter(groups))[1][name].mean() for name in sums}
+        ends = ends.sort_values("arm", key=lambda arm: arm != self.baseline, kind="stable")
+        base = ends[ends["arm"] == self.baseline]
         rows = []
-        for (setting, arm), group in groups:
+        for (arm, also), group in ends.groupby(["arm", "also"], sort=False):
             numbers = [_interval(group[name]) for name in metrics]
-            numbers += [_sum(name, group[name].mean(), first[name]) for name in sums]
-            rows.append([f"{setting} {arm}".strip(), *numbers])
+            numbers += [_sum(name, group[name].mean(), base[name].mean()) for name in sums]
+            rows.append([f"{arm} {also}".strip() if sums else arm, *numbers])
         header = ["", *(f"`{name}`" for name in metrics), *(f"`{name}`, all rounds" for name in sums)]
         return "\n".join(markdown(header, rows))
 
@@ -160,10 +160,10 @@ def _interval(numbers: pd.Series) -> str:
     return f"{mean:.3f} ± {half:.3f}" if numbers.notna().any() else ""
 
 
-def _sum(name: str, value: float, first: float) -> str:
-    """A sum with how many times the first arm's is larger, where it is not the same."""
+def _sum(name: str, value: float, base: float) -> str:
+    """A sum with how many times less it is than the baseline's, where it is not the same."""
     text = decimal(int(value)) if name.startswith("bytes") else f"{value:,.0f}"
-    return text if value == first or not value or not first else f"{text} ({first / value:.3g}x less)"
+    return text if value == base or not value or not base else f"{text} ({base / value:.3g}x less)"
 
 
 def main() -> None:
