@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,7 +120,8 @@ class Cluster:
 
 
 def environment() -> dict[str, str]:
-    return os.environ | {"HOME": "/tmp/home", "TMPDIR": "/tmp", "PYTHONPATH": f"{ROOT}{os.pathsep}/tmp"}
+    ours = {name: value for name, value in os.environ.items() if not value.startswith(tempfile.gettempdir())}  # torch's
+    return ours | {"HOME": "/tmp/home", "TMPDIR": "/tmp", "PYTHONPATH": f"{ROOT}{os.pathsep}/tmp"}
 
 
 def child(process: int) -> int:
