@@ -30,6 +30,7 @@ from fl_bench.studies.values import values
 
 DOCS, TEMPLATES = HERE / "docs", HERE / "scripts" / "pages"
 LARGE = {**plots.STYLE, "font.size": 9, "axes.labelsize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8}
+NARROW = 40  # letters of a legend's entry, of which two stand beside each other
 ROUNDS = "rounds"  # what a claim is of, where it is of how many rounds are needed
 
 
@@ -104,7 +105,8 @@ class Shown:
         labels = {"round": "round", "bytes": "traffic", "virtual_seconds": "virtual seconds"}
         settings = list(self.study.runs.groupby("setting", sort=False))
         with matplotlib.rc_context(LARGE):
-            figure = Figure(figsize=(4.2 * len(settings) + 3, 4), layout="constrained")
+            columns = 1 if max(map(len, arms)) > NARROW else 2
+            figure = Figure(figsize=(4.2 * len(settings) + 3, 4 + 0.2 * len(arms) / columns), layout="constrained")
             for axes, (setting, runs) in zip(
                 figure.subplots(1, len(settings), sharey=True, squeeze=False)[0], settings, strict=True
             ):
@@ -116,7 +118,8 @@ class Shown:
                     axes.set_xscale("log")
                 elif axis == "round":
                     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+            handles, labels_of_arms = axes.get_legend_handles_labels()
+            figure.legend(handles, labels_of_arms, loc="outside lower left", ncols=columns, frameon=False)
             figure.savefig(DOCS / "images" / f"study-{self.name}.png", dpi=110, metadata={"Software": None})
         text = f"{self.metric} over {labels[axis]}"
         return f"![{text}](images/study-{self.name}.png)"
