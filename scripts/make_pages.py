@@ -17,15 +17,16 @@ from typing import Any
 import jinja2
 import matplotlib
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from rich.filesize import decimal
 from sweeps import HERE, markdown
 
+from fl_bench.api.plot import plot
 from fl_bench.studies import plots, report, statistics, tables
 from fl_bench.studies.arms import arms_of, keys_of, with_study
 from fl_bench.studies.compare import PAIR
 from fl_bench.studies.study import load
+from fl_bench.studies.targets import first_at
 from fl_bench.studies.values import values
 
 DOCS, TEMPLATES = HERE / "docs", HERE / "scripts" / "pages"
@@ -101,33 +102,21 @@ class Shown:
 
     def figure(self, axis: str = "round", log: bool = False) -> str:
         """The curves of the metric, a panel for each setting, as Markdown that shows them; `log` is of the x axis."""
-        arms = list(dict.fromkeys(self.study.runs["arm"]))
-        labels = {"round": "round", "bytes": "traffic", "virtual_seconds": "virtual seconds"}
-        settings = list(self.study.runs.groupby("setting", sort=False))
         with matplotlib.rc_context(LARGE):
-            columns = 1 if max(map(len, arms)) > NARROW else 2
-            figure = Figure(figsize=(4.2 * len(settings) + 3, 4 + 0.2 * len(arms) / columns), layout="constrained")
-            for axes, (setting, runs) in zip(
-                figure.subplots(1, len(settings), sharey=True, squeeze=False)[0], settings, strict=True
-            ):
-                rounds = self.study.rounds.merge(runs["arm"], left_on="run", right_index=True)
-                plots.curves(axes, rounds, self.metric, axis, labels[axis], arms)
-                axes.set_title(setting)
-                axes.grid(alpha=0.3, linewidth=0.4)
+            figure = plot(self.study, self.metric, axis)
+            for axes in figure.axes:
                 if log:
                     axes.set_xscale("log")
                 elif axis == "round":
                     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            handles, labels_of_arms = axes.get_legend_handles_labels()
-            figure.legend(handles, labels_of_arms, loc="outside lower left", ncols=columns, frameon=False)
+                if legend := axes.get_legend():
+                    legend.remove()
+            handles, labels = figure.axes[0].get_legend_handles_labels()
+            columns = 1 if max(map(len, labels)) > NARROW else 2
+            figure.set_size_inches(4.2 * len(figure.axes) + 3, 4 + 0.2 * len(labels) / columns)
+            figure.legend(handles, labels, loc="outside lower left", ncols=columns, frameon=False)
             figure.savefig(DOCS / "images" / f"study-{self.name}.png", dpi=110, metadata={"Software": None})
-        text = f"{self.metric} over {labels[axis]}"
-        return f"![{text}](images/study-{self.name}.png)"
-
-    def rates(self, key: str = "local.lr") -> str:
-        """The values of a key by arm, as text."""
-        runs = self.study.runs.drop_duplicates("arm")
-        return ", ".join(f"{arm} {value:g}" for arm, value in zip(runs["arm"], runs[key], strict=True))
+        return f"![{self.metric} over {axis}](images/study-{self.name}.png)"
 
     def _pairs(self, arm: str, other: str, metric: str) -> pd.DataFrame:
         """The runs of two arms side by side: run, value, and the same of the other with _other."""
@@ -144,18 +133,14 @@ class Shown:
         return list(pairs["value"] - pairs["value_other"])
 
     def _rounds_saved(self, arm: str, other: str) -> list[float]:
-        measured = self.study.rounds.dropna(subset=[self.metric])
-        curves: dict[Any, pd.Series] = {
-            run: table.set_index("round")[self.metric] for run, table in measured.groupby("run")
-        }
+        tables: dict[Any, pd.DataFrame] = dict(iter(self.study.rounds.groupby("run")))
+        better = self.study.better[self.metric]
+
+        def needed(run: int, goal: float) -> float:
+            return float(min(first_at(tables[run], self.metric, better, goal)["round"], tables[run]["round"].max() + 1))
+
         pairs = self._pairs(arm, other, self.metric)[["run", "run_other", "value_other"]].to_numpy()
-        return [_first(curves[theirs], goal) - _first(curves[ours], goal) for ours, theirs, goal in pairs]
-
-
-def _first(curve: pd.Series, goal: float) -> float:
-    """The first round in which a curve is at the goal or above; the one after its last, where it never is."""
-    there = curve.index[curve >= goal]
-    return float(there[0] if len(there) else curve.index[-1] + 1)
+        return [needed(theirs, goal) - needed(ours, goal) for ours, theirs, goal in pairs]
 
 
 def _interval(numbers: pd.Series) -> str:

@@ -17,7 +17,7 @@ from fl_bench.commands._common import add_config_dir
 from fl_bench.config.schema import CONF
 from fl_bench.config.words import beside_options, readable
 from fl_bench.errors import ConfigError
-from fl_bench.studies.arms import arms_word
+from fl_bench.studies.arms import TUNE, arms_word
 from fl_bench.studies.ending import sum_up
 from fl_bench.studies.sweep import FINAL, RESUME, SWEEP_DIR, SWEEPS, last
 
@@ -56,7 +56,7 @@ def command(given: argparse.Namespace) -> int:
     own = ["--config-dir", str(given.config_dir)] if given.config_dir else []
     if not any(word.startswith(SWEEP_DIR) for word in words):
         words += last(beside_options(words)) or [f"{SWEEP_DIR}{SWEEPS / datetime.now().strftime(STAMP)}"]
-    code = call("run", ["-m", *own, "hydra/sweeper=tune", *words])
+    code = call("run", ["-m", *own, TUNE, *words])
     if code:
         return code
     (folder,) = (Path(word.removeprefix(SWEEP_DIR)) for word in words if word.startswith(SWEEP_DIR))

@@ -96,9 +96,9 @@ def of_driver(folder: Path) -> DriverKeys:
     sites = {path.name: path for path in sorted((folder / "sites").glob("*"))}
     return DriverKeys(
         ca=_read(folder / CA, option),
-        key=_private_key(folder / DRIVER_KEY, option, Ed25519PrivateKey),
+        key=_key(folder / DRIVER_KEY, option, Ed25519PrivateKey),
         claim=_read(folder / CLAIM, option),
-        sites={name: _public_key(path / SITE, option) for name, path in sites.items()},
+        sites={name: _key(path / SITE, option, Ed25519PublicKey, is_private=False) for name, path in sites.items()},
         nodes={_read(path / NODE, option): name for name, path in sites.items()},
     )
 
@@ -108,9 +108,9 @@ def of_site(folder: Path) -> SiteKeys:
     option = f"--certs {folder}"
     return SiteKeys(
         ca=_read(folder / CA, option),
-        node=_private_key(folder / NODE_KEY, option, ec.EllipticCurvePrivateKey),
-        key=_private_key(folder / SITE_KEY, option, Ed25519PrivateKey),
-        driver=_public_key(folder / DRIVER, option),
+        node=_key(folder / NODE_KEY, option, ec.EllipticCurvePrivateKey),
+        key=_key(folder / SITE_KEY, option, Ed25519PrivateKey),
+        driver=_key(folder / DRIVER, option, Ed25519PublicKey, is_private=False),
     )
 
 
@@ -201,22 +201,13 @@ def _read(file: Path, option: str) -> bytes:
         raise ConfigError(f"{option}: {file}: {error.strerror}; `fl-bench certs` makes such folders") from error
 
 
-def _private_key(file: Path, option: str, kind: type) -> Any:
+def _key(file: Path, option: str, kind: type, is_private: bool = True) -> Any:
     """The key in a file, which is of this kind."""
+    content = _read(file, option)
     try:
-        key = formats.load_pem_private_key(_read(file, option), None)
+        key = formats.load_pem_private_key(content, None) if is_private else formats.load_pem_public_key(content)
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"{option}: {file}: is no private key in PEM") from error
+        raise ConfigError(f"{option}: {file}: is no {'private' if is_private else 'public'} key in PEM") from error
     if not isinstance(key, kind):
-        raise ConfigError(f"{option}: {file}: is a key of another kind than `fl-bench certs` makes")
-    return key
-
-
-def _public_key(file: Path, option: str) -> Ed25519PublicKey:
-    try:
-        key = formats.load_pem_public_key(_read(file, option))
-    except ValueError as error:
-        raise ConfigError(f"{option}: {file}: is no public key in PEM") from error
-    if not isinstance(key, Ed25519PublicKey):
         raise ConfigError(f"{option}: {file}: is a key of another kind than `fl-bench certs` makes")
     return key

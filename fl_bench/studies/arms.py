@@ -15,7 +15,7 @@ from fl_bench.errors import ConfigError
 
 STUDY, ARMS = "study=", "hydra.sweeper.arms="
 KEYS = ("words", "over", "arms")
-TUNING = "hydra/sweeper=tune"
+TUNE = "hydra/sweeper=tune"
 
 
 def with_study(words: Sequence[str], own: Path | None) -> list[str]:
@@ -35,7 +35,7 @@ def with_study(words: Sequence[str], own: Path | None) -> list[str]:
     overrides = OverridesParser.create().parse_overrides(rest)
     said = {override.key_or_group for override in overrides}
     fixed, over, arms = _read(known[names[0]])
-    if TUNING in rest:
+    if TUNE in rest:
         searched = {override.key_or_group for override in overrides if override.is_sweep_override()}
         conditions = [key for key in over if key not in {"seed", *said}]
         kept = [{key: value for key, value in arm.items() if key not in searched} for arm in arms]

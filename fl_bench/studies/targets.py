@@ -51,14 +51,14 @@ def costs_of(study: Study, counted: pd.DataFrame, metric: str, better: str | Non
         row = {"setting": setting, "arm": arm, "also": also, "runs": len(runs)}
         row |= {name: float(runs[name].mean(skipna=False)) for name in WHOLE}
         for target in targets.get(str(setting), [np.nan]) if better else [np.nan]:
-            first = pd.DataFrame([_first(tables[run], metric, better, target) for run in runs.index])
+            first = pd.DataFrame([first_at(tables[run], metric, better, target) for run in runs.index])
             reached = int(np.isfinite(first["round"]).sum())
             middle = {COSTS[name]: float(first[name].median(skipna=False)) for name in COSTS}
             rows.append(row | {"target": target, "reached": reached} | middle)
     return pd.DataFrame(rows)
 
 
-def _first(table: pd.DataFrame, metric: str, better: str | None, target: float) -> dict[str, float]:
+def first_at(table: pd.DataFrame, metric: str, better: str | None, target: float) -> dict[str, float]:
     """The round, and the costs up to its end, in which a run first is at the target; infinite where it never is."""
     slack = EQUAL * abs(target)  # a mean of equal numbers may be a rounding away from them
     there = table[table[metric] <= target + slack] if better == "lower" else table[table[metric] >= target - slack]

@@ -77,11 +77,12 @@ class Tuning:
         have all been tried gets no more.
         """
         trials, study, space = self.trials[arm], self.study(arm), self.space[arm]
+        choices = _finite(space)
         while len(trials) < count:
             drawn = rng.generator(seed, "trial", len(trials)).integers(2**32)
             study.sampler = optuna.samplers.TPESampler(seed=int(drawn))
             proposed = {key: _short(value, space[key]) for key, value in study.ask(space).params.items()}
-            if choices := _finite(space):
+            if choices:
                 tried = [trial.params for trial in trials]
                 points = (dict(zip(space, point, strict=True)) for point in product(*choices))
                 new = next((point for point in (proposed, *points) if point not in tried), None)
