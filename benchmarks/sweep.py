@@ -1,9 +1,9 @@
-"""Run the cells of one sweep in three ways and write benchmarks/sweep.md.
+"""Run the cells of one sweep in several ways and write benchmarks/sweep.md.
 
     make bench                  (or .venv/bin/python benchmarks/sweep.py [--seeds N] [--repeats N])
 
-The three take turns. What counts is the time from the start of the first process to the end of the last, with
-figures and the report. The bare rounds are what the cells' own timing.csv says.
+They take turns. What counts is the time from the start of the first process to the end of the last, with
+figures, but for the one that says so, and the report. The bare rounds are what the cells' own timing.csv says.
 """
 
 import argparse
@@ -64,6 +64,7 @@ def one_by_one(folder: Path, seeds: int) -> Commands:
 OURS = "fl-bench -m"
 CONTENDERS: dict[str, Callable[[Path, int], Commands]] = {
     OURS: sweep(),
+    f"{OURS} figures=false": sweep("figures=false"),
     "Hydra's joblib launcher": sweep("engine=inline", "hydra/launcher=joblib", f"hydra.launcher.n_jobs={CORES}"),
     "a process after the other": one_by_one,
 }
@@ -99,8 +100,8 @@ def report(results: dict[str, list[Measured]], seeds: int) -> str:
         f"Made by `make bench` on {hardware['processor']}, {hardware['cpus']} CPUs; Python {versions['python']}, torch "
         f"{versions['torch']}, Ray {versions['ray']}.", "",
         f"{strategies * alphas * seeds} cells ({strategies} strategies x {alphas} alphas x {seeds} seeds) of "
-        f"`{' '.join(FIXED)}`, with figures; the first two end with a report.",
-        f"Medians of {len(results[OURS])} repeats, with the range; the three took turns. The bare rounds are those of "
+        f"`{' '.join(FIXED)}`, with figures; all but the last end with a report.",
+        f"Medians of {len(results[OURS])} repeats, with the range; they took turns. The bare rounds are those of "
         "the same run, all cells together.",
         f"Hoped for: at most {OVERHEAD} x bare rounds / {CORES} cores + {START} s.", "",
         "| | seconds | bare rounds | hoped for, at most | seconds by that | |", "|---|---|---|---|---|---|",

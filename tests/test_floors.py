@@ -22,6 +22,7 @@ FLOORS = [
     ["models", "results"],
     ["data"],
     ["storage"],
+    ["masking"],
     ["config"],
     ["build"],
     ["tallies"],

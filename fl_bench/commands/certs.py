@@ -28,4 +28,6 @@ def command(given: argparse.Namespace) -> int:
     print(plain(f"{given.folder / 'driver'}: for who runs experiments"))
     for site in sites:
         print(plain(f"{given.folder / 'sites' / site}: for {site}, which alone should have it: delete it here then"))
+    if len(list((given.folder / "driver" / "sites").iterdir())) > len(sites):
+        print("for runs with masks, sites that were there before need the keys of the new: the new files in peers/")
     return 0

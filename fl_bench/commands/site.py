@@ -23,6 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", required=True, type=Path, help="all that it writes: what clients keep between rounds")
     about = "a module that runs may be made of here besides fl-bench's own; may be said again"
     parser.add_argument("--trust", action="append", default=[], metavar="MODULE", help=about)
+    parser.add_argument("--only-masked", action="store_true", help="say nothing but in sums that nobody can take apart")
 
 
 def command(given: argparse.Namespace) -> NoReturn:
@@ -39,7 +40,7 @@ def command(given: argparse.Namespace) -> NoReturn:
         raise ConfigError(f"--data {given.data}: has no rows that `fl-bench share` has written")
     given.root.mkdir(parents=True, exist_ok=True)
     _hold(given.root)
-    site = Site(given.name, known, given.data, given.root, given.trust)
+    site = Site(given.name, known, given.data, given.root, given.trust, given.only_masked)
     line = Line(given.link, known.ca, known.node, given.root / "number")
     rows = sum(held.train + held.heldout for held in site.clients.values())
     while True:

@@ -14,6 +14,7 @@ from fl_bench.errors import ConfigError
 
 WORDS = {  # of keys that take one of a few
     "weighting": ("examples", "uniform"),
+    "secure_aggregation": ("none", "masks"),
     "on_client_failure": ("skip", "retry", "abort"),
     "local.decay": ("all", "weights"),
     "local.precision": ("float32", "bf16"),

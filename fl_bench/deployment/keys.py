@@ -32,7 +32,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")  # of a site: a word in a p
 HOSTS = ("localhost", "127.0.0.1")
 DAYS = 365  # that certificates are valid
 SECRET, OPEN = 0o600, 0o644
-PEM = formats.Encoding.PEM
+PEM, PEERS = formats.Encoding.PEM, "peers"
 CA, CA_KEY, SERVER, SERVER_KEY, CLAIM = "ca.crt", "ca.key", "server.crt", "server.key", "claim.secret"
 DRIVER, DRIVER_KEY, NODE, NODE_KEY, SITE, SITE_KEY = (
     "driver.pub", "driver.key", "node.pub", "node.key", "site.pub", "site.key"
@@ -60,6 +60,7 @@ class SiteKeys:
     node: ec.EllipticCurvePrivateKey
     key: Ed25519PrivateKey
     driver: Ed25519PublicKey
+    peers: Mapping[str, Ed25519PublicKey]  # by name, itself too: with whom it makes masks
 
 
 def make(folder: Path, sites: Sequence[str], hosts: Sequence[str] = ()) -> None:
@@ -88,6 +89,10 @@ def make(folder: Path, sites: Sequence[str], hosts: Sequence[str] = ()) -> None:
         for place in ("link", "driver"):
             _write(folder / place / "sites" / name / NODE, _public(node.public_key()), OPEN)
         _write(folder / "driver" / "sites" / name / SITE, _public(site.public_key()), OPEN)
+    for path in (folder / "driver" / "sites").iterdir():  # each site knows all, those of before the new ones too
+        for theirs in (folder / "sites").iterdir():
+            if not (peer := theirs / PEERS / f"{path.name}.pub").exists():
+                _write(peer, (path / SITE).read_bytes(), OPEN)
 
 
 def of_driver(folder: Path) -> DriverKeys:
@@ -111,6 +116,10 @@ def of_site(folder: Path) -> SiteKeys:
         node=_key(folder / NODE_KEY, option, ec.EllipticCurvePrivateKey),
         key=_key(folder / SITE_KEY, option, Ed25519PrivateKey),
         driver=_key(folder / DRIVER, option, Ed25519PublicKey, is_private=False),
+        peers={
+            path.stem: _key(path, option, Ed25519PublicKey, is_private=False)
+            for path in sorted((folder / PEERS).glob("*.pub"))
+        },
     )
 
 

@@ -22,6 +22,7 @@ from fl_bench.config import trust
 from fl_bench.config.paths import INIT
 from fl_bench.config.rules import validate
 from fl_bench.config.schema import Config
+from fl_bench.deployment import masks
 from fl_bench.deployment.keys import SiteKeys
 from fl_bench.deployment.shares import Held
 from fl_bench.deployment.signing import Unproven, expect, seal, unseal
@@ -30,6 +31,7 @@ from fl_bench.errors import ConfigError, Damaged, FlBenchError, in_one_line
 from fl_bench.federation.client import app
 from fl_bench.federation.exchange import RECORD, Job, Trouble
 from fl_bench.federation.local import CONFIG, trainer_in
+from fl_bench.masking.party import Unsafe
 from fl_bench.storage.buffers import contents
 from fl_bench.storage.run_json import check_config
 from fl_bench.storage.states import ClientStates
@@ -68,13 +70,22 @@ class Unknown(Exception):
 class Site:
     """A site of this name, with prepared data, and a root that is all that it writes to."""
 
-    def __init__(self, name: str, keys: SiteKeys, data: Path, root: Path, trusted: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        keys: SiteKeys,
+        data: Path,
+        root: Path,
+        trusted: Collection[str] = (),
+        only_masked: bool = False,
+    ) -> None:
         self.name = name
         self.clients = Held.open(data).holdings()
         self._keys = keys
         self._data = data.absolute()
         self._root = root
         self._trusted = trusted
+        self._only_masked = only_masked
         self._sessions: dict[int, Session] = {}  # by the number of a run at the link
         shutil.rmtree(self._work, ignore_errors=True)  # of an earlier process
         self._work.mkdir(parents=True)
@@ -86,7 +97,7 @@ class Site:
             return self._reply(message, kind, content, facts)
         except Unknown:
             code, why = Trouble.UNKNOWN, "it has begun anew"
-        except (Unproven, FlBenchError) as error:
+        except (Unproven, Unsafe, FlBenchError) as error:
             code, why = Trouble.REFUSED, f"refuses: {error}"
         except OSError as error:
             code, why = Trouble.DISK, f"{error.filename or self._root}: {error.strerror}"
@@ -118,11 +129,15 @@ class Site:
         if kind == WORK:
             message.content = content
             content = RecordDict({name: record for name, record in content.items() if name not in (KEPT, RECORD)})
-            message.content = Job.of(message).beside(content, folder=str(session.folder), states=str(states))
+            job = Job.of(message)
+            if job.masks is None and self._only_masked:
+                raise ConfigError("secure_aggregation=none: this site says nothing but in masked sums (--only-masked)")
+            own = masks.allowed(job.masks, self.name, self._keys, states.parent) if job.masks is not None else None
+            message.content = job.beside(content, folder=str(session.folder), states=str(states), masks=own)
             reply = app(message, Context(message.metadata.run_id, 0, {}, RecordDict(), {}))
             if reply.has_error():
                 return reply
-            made = reply.content
+            made = reply.content if own is None else masks.signed(reply, own, self.name, self._keys, message).content
         else:
             made = RecordDict()
         return Message(seal(made, self._keys.key, {**facts, "kind": ANSWER}), reply_to=message)

@@ -24,6 +24,7 @@ from fl_bench.errors import note
 from fl_bench.federation.client import app
 from fl_bench.federation.exchange import TOTAL, Job, Report, Trouble
 from fl_bench.federation.fleet import Homes, collect
+from fl_bench.federation.masked import TRAIN
 from fl_bench.storage.states import StatesElsewhere
 
 HERE = 0  # the node of the server itself, which has the test set
@@ -63,7 +64,7 @@ class SiteGrid(Grid):
         """Raises ConfigError or RunError where fewer than the `wanted` come, or one does not fit the run."""
         self._line, self._roster, self._states, self._patience = line, roster, states, patience
         sites = roster.gather(wanted, patience.away)
-        self.homes = Homes(roster.owners(sites), HERE)
+        self.homes = Homes(roster.owners(sites), HERE, [site.talk.name for site in sites])
         self._sites = dict(enumerate(sites, start=HERE + 1))
         self._waiting: dict[str, Waiting] = {}
         self._here: dict[str, Message] = {}
@@ -191,6 +192,8 @@ def _wrong(answer: Message, job: Job, size: int) -> str:
     """What is wrong with a site's report on a job, with models of this `size`; empty where it may count."""
     try:
         report = Report.of(answer)
+        if job.masks is not None:
+            return _wrong_masked(report, job, size)
         models, known = report.models.values(), {TOTAL, *map(str, job.clients)}
         numbers = [report.weight, *(a.weight for a in report.answers)]
         wrong = (
@@ -203,6 +206,21 @@ def _wrong(answer: Message, job: Job, size: int) -> str:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         return f"it cannot be read: {error!r}"
+    return next((text for text, is_so in wrong if is_so), "")
+
+
+def _wrong_masked(report: Report, job: Job, size: int) -> str:
+    """The same of what a site says of a masked sum, whose words could be any."""
+    assert job.masks is not None
+    training, words = job.masks["ask"] == TRAIN, report.models.get(TOTAL, np.zeros(0, np.int64))
+    named = set(report.said["survivors"] if training else report.said)
+    wrong = (
+        ("it is on clients that were not asked", training and {a.client for a in report.answers} != set(job.clients)),
+        ("it is of another party's masks", not named <= job.masks["parties"].keys()),
+        ("it has more than one sum", not report.models.keys() <= {TOTAL}),
+        ("a model has another shape", words.ndim != 1 or 0 < len(words) < size),
+        ("a model is of other numbers", words.dtype != np.int64),
+    )
     return next((text for text, is_so in wrong if is_so), "")
 
 

@@ -19,6 +19,7 @@ from fl_bench.federation.attempt import attempt, is_no_room, recover, time_limit
 from fl_bench.federation.channel import WITHHELD_BYTES, memory_of, without_memory
 from fl_bench.federation.exchange import NOBODY, RECORD, TOTAL, Answer, Job, Report, Status, Trouble
 from fl_bench.federation.local import Trained, Trainer, trainer_in
+from fl_bench.federation.masked import MaskedSums, speak
 from fl_bench.federation.update import ExactMean, Update, check_size
 from fl_bench.federation.vectorized import train_together
 from fl_bench.machine import peak_memory_mb
@@ -68,10 +69,12 @@ def train(message: Message) -> Report:
         turn = partial(work.turn, stacked=stacked)
         answers += [attempt(turn, client, trainer.retry) for client in clients[:size]]
         clients = clients[size:]
-    if work.total is not None:
-        work.models[TOTAL] = work.total.values
-    weight = work.total.weight if work.total else 0
-    return Report(answers, peak_memory_mb(), work.models, weight, together=size)
+    weight, said = 0, work.masked.said() if work.masked is not None else None
+    if work.masked is not None and work.masked.sums:
+        work.models[TOTAL] = work.masked.total()
+    elif work.total is not None:
+        work.models[TOTAL], weight = work.total
+    return Report(answers, peak_memory_mb(), work.models, weight, together=size, said=said or {})
 
 
 class _Training:
@@ -84,6 +87,7 @@ class _Training:
         self.exact = ExactMean(start, job.weight_bound)
         self.models: dict[str, NDArray] = {}
         self.total: Update | None = None
+        self.masked = MaskedSums(job.masks, self.exact, trainer.seed, job.round) if job.masks else None
 
     def stack(self, clients: Sequence[int]) -> dict[int, Trained] | None:
         """What those of these clients have learned who train as one program; None where the GPU has no room for it."""
@@ -122,14 +126,29 @@ class _Training:
         if arrived is None:  # nothing has happened, but for what the codec remembers
             state = without_memory(before) | memory_of(state)
             self.states.write(client, round, state)
+            if self.masked is not None:
+                return Answer(client, Status.WITHHELD, steps=None, bytes_up=WITHHELD_BYTES, keeps=bool(state))
             return Answer(client, Status.WITHHELD, *numbers, bytes_up=WITHHELD_BYTES, keeps=bool(state))
         self.states.write(client, round, state)
+        if self.masked is not None:
+            self.masked.add(client, arrived, weight, trained)
+            return Answer(client, Status.OK, steps=None, keeps=bool(state))
         if self.job.each:
             check_size(arrived, self.start)
             self.models[str(client)] = arrived.copy()
         else:
             self.total = self.exact.add(self.total, Update(arrived, weight))
         return Answer(client, Status.OK, *numbers, bytes_up=channel.bytes_up, keeps=bool(state))
+
+
+@app.query("masks")
+@_reporting
+def agree(message: Message) -> Report:
+    """What the parties of a masked sum tell each other before it and after it."""
+    job = Job.of(message)
+    assert job.masks is not None
+    said = speak(job.masks, trainer_in(Path(job.folder)).seed, job.round)
+    return Report([], peak_memory_mb(), said=said)
 
 
 @app.evaluate()

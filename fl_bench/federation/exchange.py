@@ -9,6 +9,7 @@ from typing import Any
 from flwr.app import ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 
+from fl_bench.masking.words import Numbers
 from fl_bench.metrics import Mean, Summand
 from fl_bench.storage.buffers import contents, to_record
 from fl_bench.tallies import Tally
@@ -57,6 +58,7 @@ class Job:
     clients: tuple[int, ...] = ()
     weight_bound: int = 1  # at least the weights of all who train in this exchange
     batches: tuple[int, ...] = ()  # of the central test set
+    masks: Mapping[str, Any] | None = None  # what parties of a masked sum are asked; see masked.py
 
     def beside(self, content: RecordDict, **work: Any) -> RecordDict:
         """The content of a message that asks for this `work`."""
@@ -83,15 +85,17 @@ class Answer:
     num_examples: int = 0
     weight: int = 0  # of its model in the mean
     reply: Mapping[str, float] = field(default_factory=dict)  # numbers of the algorithm for the server half
-    steps: int = 0  # that it took in its turn; unknown, and so 0, of one that failed
+    steps: int | None = 0  # that it took in its turn; unknown, and so 0, of one that failed; None: masked
     bytes_up: int = 0
+    bytes_down: int = 0  # beside the model
     keeps: bool = False  # whether it has kept a state after this turn
     why: str | None = None  # it failed
     message: Message | None = None
+    of_all: Numbers | None = None  # what all have said of their turns, where nobody knows who said what; borne likewise
 
     def to_json(self) -> dict[str, Any]:
         metrics = {name: _to_json(metric) for name, metric in self.metrics.items()}
-        numbers = {name: getattr(self, name) for name in ("num_examples", "weight", "steps", "bytes_up")}
+        numbers = {name: getattr(self, name) for name in ("num_examples", "weight", "steps", "bytes_up", "bytes_down")}
         known = {"metrics": metrics, "reply": dict(self.reply), "keeps": self.keeps, "why": self.why}
         return {"client": self.client, "status": self.status} | numbers | known
 
@@ -110,9 +114,10 @@ class Report:
     models: Mapping[str, NDArray] = field(default_factory=dict)
     weight: int = 0
     together: int | None = None  # how many clients there was room for at once, where not for all that were wanted
+    said: Mapping[str, Any] = field(default_factory=dict)  # by the parties of a masked sum; see masked.py
 
     def reply_to(self, message: Message) -> Message:
-        numbers = {"peak_mb": self.peak_mb, "weight": self.weight, "together": self.together}
+        numbers = {"peak_mb": self.peak_mb, "weight": self.weight, "together": self.together, "said": self.said}
         report = json.dumps(numbers | {"answers": [answer.to_json() for answer in self.answers]})
         content = RecordDict({MODELS: to_record(self.models), RECORD: ConfigRecord({"report": report})})
         return Message(content, reply_to=message)

@@ -8,9 +8,9 @@ first.
 import heapq
 import textwrap
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from flwr.app import Error, Message, MessageType, MetricRecord, RecordDict
@@ -19,11 +19,14 @@ from numpy.typing import NDArray
 
 from fl_bench.errors import RunError, StorageError, WorkerDied, note
 from fl_bench.federation.exchange import TOTAL, Answer, Job, Report, Status, Trouble, with_status
+from fl_bench.federation.masked import TRAIN, MaskedRound, Said
 from fl_bench.federation.parameters import Layout
 from fl_bench.federation.update import ExactMean, Update
+from fl_bench.masking.words import Numbers
 from fl_bench.metrics import Mean, Summand, merge
 from fl_bench.network.schedule import Plan
 
+MASKS = f"{MessageType.QUERY}.masks"  # asks parties of a masked sum
 ANSWERED = (Status.OK, Status.EVALUATED)
 Vector = NDArray[np.float32]
 
@@ -50,18 +53,27 @@ class Homes:
 
     owners: NDArray[np.int64]  # of each client the place of its node among those of the grid [num_clients]
     tester: int  # the node that has the test set
+    names: Sequence[str]  # of the nodes
 
 
 class Fleet:
     """The clients of one experiment behind the nodes of Flower's `grid`; `job` is what all of their work shares."""
 
     def __init__(
-        self, grid: Grid, job: Job, layout: Layout, loads: Loads, packing: bool, homes: Homes | None = None
+        self,
+        grid: Grid,
+        job: Job,
+        layout: Layout,
+        loads: Loads,
+        packing: bool,
+        homes: Homes | None = None,
+        masks: bool = False,
     ) -> None:
         self.grid = grid
         self.layout = layout
         self.loads = loads
         self.homes = homes  # None: every node can take every client's turn
+        self.masks = masks  # whether nobody can read what a worker sends, but only the sum of all
         self.packing = packing  # one message a worker, not one a client
         self.worker_peak_mb = 0  # the most memory that any worker has had
         self._job = job
@@ -74,13 +86,17 @@ class Fleet:
         """
         by_client = {message.metadata.dst_node_id: message for message in messages}
         answering = sorted(by_client.keys() - plan.dropping)
-        bound = max(1, int(self.loads.weights[answering].sum()))
+        bound = max(1, len(answering) * int(self.loads.weights.max(initial=0)))
         job = replace(self._job, round=plan.round, weight_bound=bound)
+        masked = self._masked(sorted(by_client), job) if self.masks and by_client else None
+        if masked is not None:
+            answering = [client for client in answering if masked.has(client)]
+            job = replace(job, masks=masked.wish(TRAIN))
         found = self._ask([by_client[client] for client in answering], job)
         while self.homes is None and len(self._nodes) > 1 and (crowded := _without_room(r for _, r in found)):
             self._use_fewer_nodes(plan.round)
             found += self._ask([by_client[client] for client in crowded], job)
-        answers = self._merge(found, by_client)
+        answers = self._merge(found, by_client, masked)
         return [answers.get(client, Answer(client, Status.DROPPED)) for client in sorted(by_client)]
 
     def test(self, round: int, payload: Vector, batches: Sequence[int]) -> dict[str, Summand]:
@@ -109,8 +125,9 @@ class Fleet:
         for pack in self._pack(messages, job.weight_bound):
             first = pack.messages[0]
             clients = tuple(message.metadata.dst_node_id for message in pack.messages)
+            masks = {**job.masks, "parties": self._parties(clients)} if job.masks is not None else None
             message = Message(
-                job.beside(first.content, clients=clients, together=self._job.together),
+                job.beside(first.content, clients=clients, together=self._job.together, masks=masks),
                 self._nodes[pack.worker],
                 first.metadata.message_type,
             )
@@ -168,7 +185,35 @@ class Fleet:
             heapq.heappush(loads, (load + self.loads.steps[client], found[client]))
         return [found[client] for client in clients]
 
-    def _merge(self, found: Iterable[tuple[Pack, Report]], originals: Mapping[int, Message]) -> dict[int, Answer]:
+    def _parties(self, clients: Iterable[int]) -> dict[str, list[int]]:
+        """Those of a masked sum in which these clients are: each itself, or its site."""
+        parties: dict[str, list[int]] = {}
+        for client in clients:
+            name = str(client) if self.homes is None else self.homes.names[int(self.homes.owners[client])]
+            parties.setdefault(name, []).append(client)
+        return parties
+
+    def _masked(self, clients: Sequence[int], job: Job) -> MaskedRound:
+        """The parties of these clients, once they have agreed on a masked sum."""
+        parties = self._parties(clients)
+        workers = {name: self._workers(held)[0] for name, held in parties.items()}
+
+        def ask(wish: Mapping[str, Any], names: Collection[str]) -> Said:
+            asked = []
+            for worker in sorted({workers[name] for name in names}):
+                its = {name: parties[name] for name in names if workers[name] == worker}
+                clients = tuple(client for held in its.values() for client in held)
+                content = job.beside(RecordDict(), clients=clients, masks={**wish, "parties": its})
+                asked.append(Message(content, self._nodes[worker], MASKS))
+            replies = collect(self.grid, self.grid.push_messages(asked))
+            there = [r for r in replies if not (r.has_error() and r.error.code == Trouble.AWAY)]
+            return {k: v for reply in there for k, v in self._report(reply, "the masks", job.round).said.items()}
+
+        return MaskedRound(ask, parties)
+
+    def _merge(
+        self, found: Sequence[tuple[Pack, Report]], originals: Mapping[int, Message], masked: MaskedRound | None
+    ) -> dict[int, Answer]:
         """The answers by client, with the messages that the strategy is given for them."""
         answers: dict[int, Answer] = {}  # of a client that has been repeated, the later one
         models: dict[int, Vector] = {}
@@ -190,7 +235,18 @@ class Fleet:
                 answer = replace(answer, message=failed)
             answers[client] = answer
         answered = [answers[client] for client in sorted(answers) if answers[client].status in ANSWERED]
-        if total is not None and mean is not None:
+        if masked is not None:
+            opened = (
+                masked.open(total.values, [report.said for _, report in found], self.layout.size) if total else None
+            )
+            answers, told = masked.costs(answers), {}
+            if opened is not None and mean is not None:
+                update, numbers = opened
+                first = answered[0].client
+                models = {first: mean.mean(update)}
+                told = {first: _of_all(first, numbers)}
+                answers[first] = replace(answers[first], of_all=numbers)
+        elif total is not None and mean is not None:
             first = answered[0].client
             models = {first: mean.mean(total)}
             told = {first: _together(answered, total.weight)}
@@ -248,6 +304,12 @@ def _together(answered: Sequence[Answer], weight: int) -> Answer:
         metrics=merge(answer.metrics for answer in answered),
         reply={name: mean.value for name, mean in replies.items()},
     )
+
+
+def _of_all(client: int, numbers: Numbers) -> Answer:
+    """The same where the numbers have come as sums."""
+    reply = {name: mean.value for name, mean in numbers.reply.items()}
+    return Answer(client, Status.OK, numbers.metrics, weight=numbers.weight, reply=reply)
 
 
 def _numbers(answer: Answer) -> MetricRecord:

@@ -188,7 +188,8 @@ class Rounds:
     def _aggregate(self, plan: Plan, answers: Sequence[Answer]) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """The strategy's new model and what it makes of the metrics; None where too few have answered."""
         answered, withheld = with_status(Status.OK, answers), with_status(Status.WITHHELD, answers)
-        enough = answered and len(answered) + len(withheld) >= self.cfg.min_clients
+        known = any(answer.message is not None for answer in answered)  # masks hide the sum of too few
+        enough = known and len(answered) + len(withheld) >= self.cfg.min_clients
         if not (enough or self._of_nothing):
             return None, None
         rng.seed_globals(self.cfg.seed, "aggregate_train", plan.round)
@@ -208,7 +209,7 @@ class Rounds:
         answered, withheld = with_status(Status.OK, answers), with_status(Status.WITHHELD, answers)
         moved_on = [a.client for a in withheld + (answered if made_a_model else []) if a.keeps]
         self.experiment.states.commit(plan.round, moved_on, plan.asked)
-        losses = {answer.client: answer.metrics["loss"].value for answer in answered}
+        losses = {answer.client: answer.metrics["loss"].value for answer in answered if answer.metrics}
         self.experiment.schedule.learn(plan.round, losses)
 
     def _tolerate(self, number: int, answers: Sequence[Answer], clients: Sequence[Row], flag: str = "") -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from flwr.app import MetricRecord
 
-from fl_bench.federation.exchange import Answer, Status
+from fl_bench.federation.exchange import Answer, Status, with_status
 from fl_bench.federation.local import RECEIVED, VALIDATION
 from fl_bench.metrics import FUNCTIONS, WRITTEN, Metric, Summand, merge, values
 from fl_bench.network.schedule import Plan
@@ -22,7 +22,7 @@ def trained(answer: Answer, plan: Plan, bytes_down: int) -> Row:
         row["num_examples"] = answer.num_examples
         row |= {f"train_{name}": mean.value for name, mean in answer.metrics.items()}
         row |= {f"train_{name}": value for name, value in answer.reply.items()}
-    row |= {"steps": answer.steps, "bytes_down": bytes_down, "bytes_up": answer.bytes_up}
+    row |= {"steps": answer.steps, "bytes_down": bytes_down + answer.bytes_down, "bytes_up": answer.bytes_up}
     seconds = plan.seconds[answer.client]
     row["virtual_seconds"] = seconds if math.isfinite(seconds) else None  # None: never
     return row | ({"why": answer.why} if answer.why is not None else {})
@@ -57,7 +57,8 @@ def training(
 
     Of what it adds, `columns` are no metrics of the training, and keep their names.
     """
-    means = merge(answer.metrics for answer in answers if answer.status is Status.OK)
+    of_all = [answer.of_all for answer in answers if answer.of_all is not None]
+    means = merge(said.metrics for said in (of_all or with_status(Status.OK, answers)))
     row = {f"train_{name}": mean.value for name, mean in means.items()}
     row |= {name: value for name, value in _prefixed("train_", extra, columns).items() if name not in row}
     statuses = [answer.status for answer in answers]
@@ -65,7 +66,8 @@ def training(
     for status in (Status.OK, Status.FAILED, Status.DROPPED, Status.WITHHELD):
         row[f"clients_{status}"] = statuses.count(status)
     rows = list(rows)
-    row |= {name: sum(row[name] for row in rows) for name in COSTS}
+    row |= {name: sum(row[name] or 0 for row in rows) for name in COSTS}
+    row["steps"] += sum(said.steps for said in of_all)
     return row | {name: extra[name] for name in columns if extra is not None}
 
 

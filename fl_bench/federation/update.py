@@ -49,7 +49,7 @@ class ExactMean:
         if a is None:
             check_size(b.values, self.start)
             return Update(b.values.copy(), b.weight)
-        total = a.values if a.values.dtype == np.int64 else self._converted(a)
+        total = a.values if a.values.dtype == np.int64 else self.converted(a)
         weight = b.weight * self.scale
         if b.values.dtype == np.int64:
             total += b.values
@@ -73,8 +73,8 @@ class ExactMean:
             into[:] = start + values / (update.weight * self.scale)
         return mean
 
-    def _converted(self, update: Update) -> NDArray[np.int64]:
-        """An update's values in fixed point."""
+    def converted(self, update: Update) -> NDArray[np.int64]:
+        """An update's values in fixed point. Raises Diverged."""
         return self.add(Update(np.zeros(len(self.start), np.int64), 0), update).values
 
 

@@ -17,6 +17,7 @@ from fl_bench.build import build
 from fl_bench.config.rules import require
 from fl_bench.engines.base import Engine
 from fl_bench.errors import ConfigError, note
+from fl_bench.federation import masked
 from fl_bench.federation.exchange import Job
 from fl_bench.federation.fleet import Fleet, Loads
 from fl_bench.federation.local import Trainer
@@ -25,7 +26,7 @@ from fl_bench.federation.vectorized import why_not
 from fl_bench.models.initial import other_classes
 from fl_bench.network.clock import Network
 from fl_bench.network.schedule import Schedule
-from fl_bench.runs.privacy import check_privacy
+from fl_bench.runs.privacy import check_masks, check_privacy
 from fl_bench.storage.checkpoint import Store
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.layers import layers
@@ -34,6 +35,7 @@ from fl_bench.tasks.rates import of_round
 
 NO_STEP = {"LBFGS": "it computes the loss again and again", "SparseAdam": "it takes sparse gradients only",
            "Optimizer": "it is only what others derive from"}  # fmt: skip
+MASKS = "masks"  # a value of secure_aggregation
 AUTO, MOST_STACKED = 50, 50_000_000  # clients, and numbers in a stack, at most with engine.vectorize=auto
 
 
@@ -41,6 +43,8 @@ def make(cfg: DictConfig, strategy: Strategy, trainer: Trainer, data: Path, stor
     """The experiment of a run, whose workers find their data in `data`; raises ConfigError where parts do not fit."""
     schedule = make_schedule(cfg, trainer)
     try_out(cfg, trainer, strategy)
+    if cfg.secure_aggregation == MASKS:
+        check_masks(cfg, trainer, schedule)
     if (privacy := getattr(strategy, "privacy", None)) is not None:
         check_privacy(cfg, trainer, schedule, privacy)
     return Experiment(cfg, store.folder, data, strategy, trainer, schedule, store.states)
@@ -65,16 +69,12 @@ def _steps(trainer: Trainer) -> NDArray[np.int64]:
 
 
 def make_schedule(cfg: DictConfig, trainer: Trainer) -> Schedule:
-    network = build(
-        cfg.network,
-        Network,
-        seed=cfg.seed,
-        steps=_steps(trainer),
-        bytes_down=trainer.channel.bytes_down,
-        bytes_up=trainer.channel.bytes_up,
-    )
     seen = len(trainer.partition.ends)
     per_round = seen if cfg.clients_per_round == cfg.num_clients else cfg.clients_per_round
+    down, up = trainer.channel.bytes_down, trainer.channel.bytes_up
+    if cfg.secure_aggregation == MASKS:
+        down, up = down + masked.bytes_down(per_round), masked.bytes_up(per_round, trainer.layout.size)
+    network = build(cfg.network, Network, seed=cfg.seed, steps=_steps(trainer), bytes_down=down, bytes_up=up)
     wish = f"must not be more than the {seen} clients that train, as partition.unseen={cfg.partition.get('unseen')}"
     require("clients_per_round", per_round, per_round <= seen, wish)
     schedule = build(cfg.strategy.schedule, Schedule, network=network, clients_per_round=per_round)
@@ -89,8 +89,11 @@ def make_fleet(experiment: Experiment, grid: Grid, together: int = 1) -> Fleet:
     states, each = experiment.states, cfg.strategy.needs_each_client
     job = Job(str(experiment.data), str(states.folder), states.run, each, together)
     others = (0, len(trainer.unseen.ends))  # who are only evaluated
+    homes, masks = getattr(grid, "homes", None), cfg.secure_aggregation == MASKS
+    if masks and homes is not None and len(set(homes.owners.tolist())) < 2:
+        raise ConfigError("secure_aggregation=masks: one site alone is no sum; engine.sites must be 2 or more")
     loads = Loads(np.pad(trainer.weights, others), np.pad(_steps(trainer), others))
-    return Fleet(grid, job, trainer.layout, loads, cfg.engine.packing, getattr(grid, "homes", None))
+    return Fleet(grid, job, trainer.layout, loads, cfg.engine.packing, homes, masks)
 
 
 def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:

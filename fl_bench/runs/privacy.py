@@ -1,16 +1,33 @@
-"""Whether a run with differential privacy keeps what its epsilon says, and what that is."""
+"""Whether a run with differential privacy keeps what its epsilon says, and one with masks hides what it should."""
 
 from bisect import bisect
 
 from omegaconf import DictConfig
 
 from fl_bench.config.rules import require
-from fl_bench.errors import note
+from fl_bench.errors import ConfigError, note
 from fl_bench.federation.local import Trainer
 from fl_bench.network.poisson import Poisson
 from fl_bench.network.schedule import Schedule
 from fl_bench.strategies.accountant import WEAK, Privacy
 from fl_bench.strategies.layers import is_statistic
+
+
+def check_masks(cfg: DictConfig, trainer: Trainer, schedule: Schedule) -> None:
+    """Raise ConfigError for what needs to know more than the sum of all."""
+    each, chosen = cfg.strategy.needs_each_client, type(schedule).learn is not Schedule.learn
+    alone, strangers = schedule.wanted < 2, len(trainer.unseen.ends) > 0
+    for unfit, what in (
+        (each, "strategy: its server half needs each client's model"),
+        (chosen, "strategy: it asks clients by their losses"),
+        (cfg.evaluate.clients, "evaluate.clients=true: its columns say how clients differ"),
+        (strangers, f"partition.unseen={cfg.partition.get('unseen')}: those clients say their metrics one by one"),
+        (alone, f"clients_per_round={schedule.wanted}: one client alone is no sum"),
+    ):
+        if unfit:
+            raise ConfigError(f"{what}, which secure_aggregation=masks hides; use another, or secure_aggregation=none")
+    if not trainer.channel.up.lossless:
+        note("compression: masked updates are as long as without it, 8 bytes a number")
 
 
 def check_privacy(cfg: DictConfig, trainer: Trainer, schedule: Schedule, privacy: Privacy) -> None:
