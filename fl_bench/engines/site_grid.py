@@ -150,7 +150,8 @@ class SiteGrid(Grid):
         """Send a message without the server's folders: a site knows its own."""
         job, site = Job.of(item.message), item.site
         content = job.beside(item.message.content, folder="", states="")
-        kept = self._kept(job.clients)
+        agreeing = job.masks is not None and job.masks["ask"] != TRAIN  # also while a new state is not needed yet
+        kept = self._kept(() if agreeing else job.clients)
         signed, item.facts = site.talk.work(content, site.node, item.message.metadata.message_type, kept)
         item.name = next(iter(self._line.push_messages([signed])), None)
         item.since, item.tries = site.since, item.tries + 1

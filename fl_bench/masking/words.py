@@ -76,4 +76,4 @@ def from_words(words: Any) -> float:
     try:
         return float(whole / 2**UNIT)
     except OverflowError:
-        return math.copysign(math.inf, whole)
+        return math.inf if whole > 0 else -math.inf

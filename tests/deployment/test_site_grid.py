@@ -1,7 +1,7 @@
 """Rounds on sites that are objects here, over a link that is a list: who is asked, who is waited for, what counts."""
 
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +24,7 @@ from fl_bench.engines.inline_grid import InlineGrid
 from fl_bench.engines.site_grid import Patience, SiteGrid, _wrong
 from fl_bench.errors import ConfigError, RunError
 from fl_bench.federation.exchange import TOTAL, Answer, Job, Report, Status
+from fl_bench.federation.local import trainer_in
 from fl_bench.federation.rounds import Round, Rounds
 from fl_bench.runs.experiment import make, make_fleet, make_strategy
 from fl_bench.runs.prepare import prepare
@@ -32,7 +33,8 @@ from fl_bench.storage.states import StatesElsewhere
 from fl_bench.tasks.base import Task
 
 NAMES = ("a", "b", "c")
-WORDS = ("task=mnist", "num_clients=4", "num_rounds=3", "strategy=scaffold", "evaluate.clients=true")
+SMALL = ("task=mnist", "num_clients=4", "num_rounds=3", "strategy=scaffold")
+WORDS, MASKED = (*SMALL, "evaluate.clients=true"), (*SMALL, "secure_aggregation=masks")
 
 
 class Line:
@@ -102,13 +104,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def line(made: Path, monkeypatch: pytest.MonkeyPatch) -> Line:
     monkeypatch.setattr("fl_bench.deployment.roster.LOOK_SECONDS", 0)
+    trainer_in.cache_clear()  # its model is that of the test before
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
     return Line(made)
 
 
-def rounds_on(line: Line | None, folder: Path, away: float = 0.2) -> list[Round]:
+def rounds_on(line: Line | None, folder: Path, away: float = 0.2, words: Sequence[str] = WORDS) -> list[Round]:
     """The rounds of the run on the sites of a line, or of none in this process."""
-    cfg = compose(*WORDS)
+    cfg = compose(*words)
     data = (line.folder if line else folder) / "data"
     data.mkdir(exist_ok=True)
     trainer, strategy = prepare(cfg, build(cfg.task, Task), data), make_strategy(cfg.strategy.server)
@@ -171,6 +174,59 @@ def test_the_clients_of_a_site_that_stays_away_have_dropped_out(
     ]  # fmt: skip
     assert same(rounds[:2], alone[:2])
     assert "note: b is left out: it has been away for 0.2 s" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def unmasked(tmp_path_factory: pytest.TempPathFactory) -> list[Round]:
+    return rounds_on(None, tmp_path_factory.mktemp("unmasked"), words=SMALL)
+
+
+def same_models(a: list[Round], b: list[Round]) -> bool:
+    return [(r.vector.tobytes(), r.row.get("train_loss")) for r in a] == [
+        (r.vector.tobytes(), r.row.get("train_loss")) for r in b
+    ]
+
+
+@pytest.mark.parametrize("kind", ["query.masks", "train"])
+@pytest.mark.parametrize("when", [3, 4, 5, 6])  # of the three messages for masks that a round has, and of training
+def test_masked_sums_of_sites_are_those_without_though_a_site_is_killed(
+    line: Line, unmasked: list[Round], tmp_path: Path, kind: str, when: int
+) -> None:
+    killed = []
+
+    def kill(name: str, message: Message) -> None:
+        known = line.sent.count(("a", kind)) == (when if kind == "query.masks" else when // 2)
+        if name == "a" and message.metadata.message_type == kind and known and not killed:
+            killed.append(name)
+            line.there[100][1].answer(Message(message.content, 100, kind))  # but nobody has heard of it
+            line.end("a")
+            line.begin("a")
+
+    line.before = kill
+    assert same_models(rounds_on(line, tmp_path, away=5, words=MASKED), unmasked)
+    assert killed == ["a"]
+    assert [line.sent.count(("b", kind)) for kind in ("query.masks", "train")] == [9, 3]
+
+
+@pytest.mark.parametrize(("kind", "first"), [("query.masks", 2), ("train", 1)])
+def test_masks_of_a_site_that_stays_away_are_taken_from_the_sum(
+    line: Line, tmp_path: Path, kind: str, first: int
+) -> None:
+    """It goes after its numbers of round 1, but before it has revealed shares, or before its numbers."""
+
+    def end(name: str, message: Message) -> None:
+        if name == "b" and message.metadata.message_type == kind and line.sent.count(("b", "train")) >= 1:
+            line.end("b")
+
+    line.before = end
+    rounds = rounds_on(line, tmp_path, words=MASKED)
+    assert [round.clients[1]["status"] for round in rounds[1:]] == ["ok"] * (first - 1) + ["dropped"] * (4 - first)
+    line.begin("b")
+    line.sent.clear()
+    line.before = lambda name, _: line.end("b") if line.sent.count(("b", "train")) == first and name == "b" else None
+    (plain := tmp_path / "plain").mkdir()
+    trainer_in.cache_clear()
+    assert same_models(rounds, rounds_on(line, plain, words=SMALL))
 
 
 def test_a_site_with_other_rows_is_refused(line: Line, tmp_path: Path) -> None:
