@@ -74,7 +74,6 @@ class Trainer:
         self.local: Mapping[str, Any] = OmegaConf.to_container(cfg.local)  # type: ignore[assignment]
         self.batch_size: int = cfg.evaluate.batch_size
         self.adapt_steps: int | str = cfg.evaluate.adapt_steps
-        self.uniform: bool = cfg.weighting == "uniform"
         self.timeout: float | None = cfg.engine.client_timeout_s  # of a client's turn
         self.retry: bool = cfg.on_client_failure == "retry"
         wanted = cfg.engine.client_resources.num_gpus
@@ -94,6 +93,7 @@ class Trainer:
         self.drift: Drift = build(cfg.data_drift, Drift, **given)
         self.metrics = {metric.name: metric for metric in self.task.metrics}
         self.algorithm: LocalAlgorithm = build(cfg.strategy.client, LocalAlgorithm)
+        self.uniform: bool = cfg.weighting == "uniform" or self.algorithm.uniform
         rng.seed_torch(self.seed, "model")
         model = self.task.model(self.data)
         shared = self.task.shared(model)

@@ -27,7 +27,7 @@ from fl_bench.federation.rows import Row
 from fl_bench.metrics import values
 from fl_bench.network.schedule import Plan, Schedule
 from fl_bench.storage.states import ClientStates
-from fl_bench.strategies.server import ALL_WEIGHTS, LOWER_IS_BETTER
+from fl_bench.strategies.server import ALL_WEIGHTS, LOWER_IS_BETTER, SECRET_NOISE
 
 Vector = NDArray[np.float32]
 SILENT = (Status.FAILED, Status.DROPPED, Status.EMPTY)  # of clients that have done nothing in a round
@@ -145,7 +145,8 @@ class Rounds:
         """Who is asked in a round, and what the strategy sends them."""
         plan = self.experiment.schedule.plan(number)
         rng.seed_globals(self.cfg.seed, "configure_train", number)
-        told = ConfigRecord({ALL_WEIGHTS: int(self.trainer.weights.sum()), **plan.told})
+        all_weights, real = int(self.trainer.weights.sum()), self.fleet.homes is not None
+        told = ConfigRecord({ALL_WEIGHTS: all_weights, SECRET_NOISE: real, **plan.told})
         if not plan.asked and not self._of_nothing:  # a strategy of Flower's would wait for somebody
             return [], plan
         arrays = self.trainer.layout.to_record(vector)

@@ -48,6 +48,7 @@ class LocalAlgorithm:
     stacks = True  # whether its moments can be those of many clients at once; each class says so for itself
     passes: int = 1  # steps for each step of plain training
     bounded = False  # whether what is sent keeps a bound that a lossy compression would break
+    uniform = False  # whether all clients weigh the same, whatever `weighting` says
     extras: Sequence[str] = ()  # names of vectors [P] that travel beside the model, there and back; at first zero
 
     def suit(self, task: Task) -> None:

@@ -11,7 +11,7 @@ from fl_bench.strategies.turn import Turn
 
 
 class Clipping(LocalAlgorithm):
-    bounded = True
+    bounded, uniform = True, True
 
     def finish(self, turn: Turn) -> None:
         update = turn.parameters - turn.start

@@ -10,6 +10,7 @@ Flower's wrappers weigh by examples and divide by who has answered, but have noi
 a client has failed; and in the adaptive ones the noise is that of the next round's norm, and the norm runs away.
 """
 
+import secrets
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,11 +20,15 @@ from flwr.serverapp import Grid
 from flwr.supercore.differential_privacy import KEY_CLIPPING_NORM, KEY_NORM_BIT
 
 from fl_bench.strategies.accountant import Privacy
+from fl_bench.strategies.server import SECRET_NOISE
 from fl_bench.strategies.updates import EachUpdate, Floats, Model, Updates
 
 
 class FixedClipping(EachUpdate):
-    """`at_server`: whether updates are clipped here; otherwise clients do, who are told the norm."""
+    """`at_server`: whether updates are clipped here; otherwise the clients do, and their sum is enough.
+
+    On real sites noise comes from the operating system; in a simulation it follows from the seed, and is no secret.
+    """
 
     of_nothing = True
     columns = ("clipping_norm", "epsilon")
@@ -32,32 +37,43 @@ class FixedClipping(EachUpdate):
         if not 0 < clipping_norm < float("inf"):
             raise ValueError(f"clipping_norm={clipping_norm}: must be a positive number")
         super().__init__(**options)
+        self.secret = False  # whether noise must not follow from the seed
         self.norm, self.at_server, self.privacy = clipping_norm, at_server, privacy
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         self.round = server_round
+        self.secret = bool(config.get(SECRET_NOISE))
         if not self.at_server:
             config[KEY_CLIPPING_NORM] = self.norm
         return super().configure_train(server_round, arrays, config, grid)
 
     def combine(self, updates: Updates, metrics: MetricRecord) -> Model:
         lengths = np.sqrt(updates.squares)
-        scales = np.minimum(1, self.norm / np.maximum(lengths, 1e-12)) if self.at_server else np.ones(len(updates))
-        clipped = lengths > self.norm if self.at_server else updates.metric(KEY_NORM_BIT)
+        if self.at_server:
+            scales, answered = np.minimum(1, self.norm / np.maximum(lengths, 1e-12)), len(updates)
+            clipped = (lengths > self.norm).astype(np.float64)
+        else:  # of each one client, or of all the mean of so many
+            scales = updates.metric(self.weighted_by_key)
+            clipped, answered = updates.metric(KEY_NORM_BIT) * scales, int(scales.sum())
         deviation = self.noise() * self.privacy.change * self.norm
         clients = self.privacy.clients_per_round
 
         def noisy(rows: Floats) -> Floats:
-            total = scales @ rows + np.random.normal(0, deviation, rows.shape[1])
+            total = scales @ rows + self.normal(deviation, rows.shape[1])
             return np.asarray(total / clients)
 
         model = updates.applied(noisy)
         metrics["clipping_norm"] = self.norm
         metrics["epsilon"] = self.privacy.epsilon(self.round)
-        self.follow(float(clipped.sum()), len(updates))
+        self.follow(float(clipped.sum()), answered)
         return model
+
+    def normal(self, deviation: float, size: int | None = None) -> Any:
+        """So many numbers, or one."""
+        source = np.random.default_rng(secrets.randbits(256)) if self.secret else np.random
+        return source.normal(0, deviation, size)
 
     def noise(self) -> float:
         """The noise multiplier of the sum of the updates."""
@@ -96,5 +112,5 @@ class AdaptiveClipping(FixedClipping):
 
     def follow(self, clipped: float, answered: int) -> None:
         clients = self.privacy.clients_per_round
-        halves = answered / 2 - clipped + np.random.normal(0, self.count_std)
+        halves = answered / 2 - clipped + self.normal(self.count_std)
         self.norm *= float(np.exp(-self.norm_lr * (0.5 + halves / clients - self.quantile)))

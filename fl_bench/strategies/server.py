@@ -12,6 +12,7 @@ from fl_bench.strategies.layers import is_statistic
 
 # What every strategy is told by the config of a round.
 ALL_WEIGHTS = "all-weights"  # in training: what all clients weigh together
+SECRET_NOISE = "secret-noise"  # in training: whether noise must not follow from the seed, as the sites are real
 LOWER_IS_BETTER = "lower-is-better"  # in evaluation: the names of such metrics
 
 

@@ -10,12 +10,17 @@ import numpy as np
 import pytest
 from conftest import Launch, compose, forked, long, table
 from dp_accounting import rdp
+from flwr.app import Array, ArrayRecord, ConfigRecord
+from safetensors.torch import load_file
 from serving import serve
 
 from fl_bench.errors import ConfigError
+from fl_bench.federation.cohort import Cohort
+from fl_bench.network.schedule import Plan
 from fl_bench.runs.experiment import make_strategy
 from fl_bench.strategies.accountant import Privacy
 from fl_bench.strategies.private import AdaptiveClipping, FixedClipping
+from fl_bench.strategies.server import SECRET_NOISE
 
 SENT = {"w": [1.0, 1.0]}
 MODELS = [{"w": [4.0, 5.0]}, {"w": [1.6, 1.8]}]  # updates of length 5 and 1
@@ -240,3 +245,32 @@ def test_what_was_promised_stays_where_a_run_goes_on(tmp_path: Path) -> None:
     other = forked(*words, "resume=true", "num_rounds=6", "strategy.horizon=6", cwd=tmp_path)
     assert other.returncode == 2
     assert "strategy.horizon=6: the run has 3" in other.stderr
+
+
+@pytest.mark.parametrize("strategy", ["dp_client_fixed", "dp_client_adaptive"])
+def test_what_clients_have_clipped_needs_no_more_than_the_sum(launch: Launch, strategy: str) -> None:
+    words = ("task=mnist", "num_clients=5", "num_rounds=3", "partition=linear", f"strategy={strategy}", "figures=false")
+    hidden, summed, each = (
+        launch(*words, *more) for more in (("secure_aggregation=masks",), (), ("strategy.needs_each_client=true",))
+    )
+    models = [load_file(run / "model.safetensors") for run in (hidden, summed, each)]
+    for name, tensor in models[0].items():
+        assert tensor.equal(models[1][name])
+        assert (tensor - models[2][name]).abs().max() < 1e-6  # float64 there, fixed point here
+    norms = [[row["clipping_norm"] for row in table(run, "metrics")] for run in (hidden, summed, each)]
+    assert norms[0] == norms[1] == norms[2]
+
+
+def test_on_real_sites_noise_does_not_follow_from_the_seed() -> None:
+    drawn = []
+    for secret in (False, False, True, True):
+        cfg = compose("strategy=dp_client_fixed", "strategy.noise_multiplier=1", "task=mnist")
+        strategy = make_strategy(cfg.strategy.server)
+        np.random.seed(1)
+        arrays = ArrayRecord({"a": Array(np.zeros(4, np.float32))})
+        strategy.configure_train(1, arrays, ConfigRecord({SECRET_NOISE: secret}), Cohort(Plan(1, [])))
+        made, _ = strategy.aggregate_train(1, [])
+        assert made is not None
+        drawn.append(made["a"].numpy().tolist())
+    assert drawn[0] == drawn[1]
+    assert len(set(map(tuple, drawn))) == 3
