@@ -56,7 +56,8 @@ def replay(cfg: DictConfig, folder: Path, round: int, client: int, evaluation: b
             rounds = Rounds(experiment, make_fleet(experiment, connect()))
             turn = partial(_evaluate if evaluation else _train, rounds, round, start, client)
             row = _debugged(turn, Trainer.evaluate_client if evaluation else Trainer.train) if debug else turn()
-    return 1 if row is None else _compare(row, _recorded(folder, round, client))
+    hidden = cfg.secure_aggregation != "none"
+    return 1 if row is None else _compare(row, _recorded(folder, round, client), hidden)
 
 
 def _train(rounds: Rounds, number: int, start: Checkpoint, client: int) -> Row:
@@ -66,6 +67,7 @@ def _train(rounds: Rounds, number: int, start: Checkpoint, client: int) -> Row:
     if client not in by_client or client in plan.dropping:
         turns = sorted(by_client.keys() - plan.dropping)
         raise ConfigError(f"--client {client}: does not train in round {number}; those who do: {turns}")
+    rounds.fleet.masks = False  # one client alone is no sum
     (answer,) = rounds.fleet.exchange([by_client[client]], plan)
     return rows.trained(answer, plan, rounds.trainer.channel.bytes_down)
 
@@ -137,19 +139,21 @@ def _recorded(folder: Path, round: int, client: int) -> Mapping[str, str] | None
     return next((row for row in rows if (row.get("round"), row.get("client")) == wanted), None)
 
 
-def _compare(row: Row, recorded: Mapping[str, str] | None) -> int:
-    """Print the row, and where it is not what was recorded; 0 where it is."""
+def _compare(row: Row, recorded: Mapping[str, str] | None, hidden: bool) -> int:
+    """Print the row, and where it is not what was recorded; 0 where it is, as far as masks have not `hidden` it."""
     known: Mapping[str, str] = recorded or {}
     agree = recorded is not None
     for name, value in row.items():
         text = "" if value is None else str(value)
         written = known.get(name, "")
         same = text == written or (name == "why" and text in written)
+        same |= hidden and (name in rows.COSTS or not written)
         agree &= same
         shown = "" if same or recorded is None else f"   clients.csv: {written or 'nothing'}"
         print(plain(f"{name:<20} {text}{shown}"))
     if recorded is None:
         print("clients.csv has no such row")
     else:
-        print("the same as in clients.csv" if agree else "not what is in clients.csv")
+        same_as = "the same as in clients.csv" + (", of which masks have hidden the most" if hidden else "")
+        print(same_as if agree else "not what is in clients.csv")
     return 0 if agree else 1
