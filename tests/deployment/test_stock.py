@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
 from test_site_obeys import RUN, World, refusal
 
@@ -19,7 +20,7 @@ class Node:
 
     def __init__(self, folder: Path) -> None:
         words = {"certs": "keys/sites/a", "data": "rows", "root": "root"}
-        config = {"name": "a", **{name: str(folder / path) for name, path in words.items()}}
+        config: UserConfig = {"name": "a", **{name: str(folder / path) for name, path in words.items()}}
         self.context = Context(RUN, 1, config, RecordDict(), {})
 
     def answer(self, message: Message) -> Message:
