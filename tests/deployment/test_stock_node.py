@@ -30,7 +30,7 @@ def start_stock(deployed: Deployment) -> None:
 
 
 @long
-def test_a_stock_supernode_takes_part_and_changes_nothing(tmp_path: Path, whole: Path) -> None:  # noqa: F811
+def test_a_stock_supernode_takes_part_also_when_it_is_started_again(tmp_path: Path, whole: Path) -> None:  # noqa: F811
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     deployed = Deployment(tmp_path)
     try:
@@ -39,6 +39,9 @@ def test_a_stock_supernode_takes_part_and_changes_nothing(tmp_path: Path, whole:
         for name in NAMES:
             start_stock(deployed) if name == STOCK else deployed.start_site(name)
         deployed.start("driver", *deployed.words("run"))
+        deployed.wait("driver", "round 1/3")
+        assert deployed.kill(STOCK, signal.SIGTERM) == 0
+        start_stock(deployed)  # which must be greeted again
         deployed.processes["driver"].join(PATIENCE_SECONDS)
         assert deployed.processes["driver"].exitcode == 0, deployed.said("driver") + deployed.said(STOCK)
         assert deployed.digests("run") == digests(deployed.folder / "inline")
