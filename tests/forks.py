@@ -20,7 +20,7 @@ def command(words: Sequence[str], cwd: Path, environment: Mapping[str, str], out
 def program(words: Sequence[str], cwd: Path, environment: Mapping[str, str], outputs: Sequence[Path]) -> None:
     """Another program of the same Python's, in a session of its own."""
     _begin(cwd, environment, outputs)
-    os.execv(Path(sys.executable).with_name(words[0]), words)
+    os.execv(Path(sys.executable).with_name(words[0]), list(words))
 
 
 def _begin(cwd: Path, environment: Mapping[str, str], outputs: Sequence[Path]) -> None:
