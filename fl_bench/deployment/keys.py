@@ -6,7 +6,8 @@ FOLDER/driver/                  for the machine of the driver: the key that sign
 FOLDER/sites/NAME/              for the machine of a site, whose secrets are here only
 
 A site has two keys. By `node.key` (EC, as Flower wants it) the link knows it; with `site.key` (Ed25519) it signs what
-it answers. Files with a secret are for their owner only (0600).
+it answers. Files with a secret are for their owner only (0600). Keys that sign are in OpenSSH's format, which Flower's
+own SuperNode reads.
 """
 
 import datetime
@@ -136,7 +137,7 @@ def _make_ours(folder: Path, hosts: Sequence[str]) -> None:
     driver = Ed25519PrivateKey.generate()
     authority, claim = _certificate("fl-bench CA", ca.public_key(), ca), secrets.token_bytes(32)
     _write(folder / "link" / SERVER, _certificate("fl-bench link", server.public_key(), ca, hosts), OPEN)
-    _write(folder / "link" / SERVER_KEY, _private(server))
+    _write(folder / "link" / SERVER_KEY, _private(server, formats.PrivateFormat.PKCS8))  # as web servers read it
     _write(folder / "driver" / DRIVER_KEY, _private(driver))
     _write(folder / "driver" / DRIVER, _public(driver.public_key()), OPEN)
     for place in ("link", "driver"):
@@ -188,8 +189,8 @@ def _general_name(host: str) -> x509.GeneralName:
         return x509.DNSName(host)
 
 
-def _private(key: PrivateKey) -> bytes:
-    return key.private_bytes(PEM, formats.PrivateFormat.PKCS8, formats.NoEncryption())
+def _private(key: PrivateKey, format: formats.PrivateFormat = formats.PrivateFormat.OpenSSH) -> bytes:
+    return key.private_bytes(PEM, format, formats.NoEncryption())
 
 
 def _public(key: PublicKey) -> bytes:
@@ -214,9 +215,10 @@ def _key(file: Path, option: str, kind: type, is_private: bool = True) -> Any:
     """The key in a file, which is of this kind."""
     content = _read(file, option)
     try:
-        key = formats.load_pem_private_key(content, None) if is_private else formats.load_pem_public_key(content)
+        key = formats.load_ssh_private_key(content, None) if is_private else formats.load_pem_public_key(content)
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"{option}: {file}: is no {'private' if is_private else 'public'} key in PEM") from error
+        form = "private key of OpenSSH" if is_private else "public key in PEM"
+        raise ConfigError(f"{option}: {file}: is no {form}") from error
     if not isinstance(key, kind):
         raise ConfigError(f"{option}: {file}: is a key of another kind than `fl-bench certs` makes")
     return key

@@ -1,8 +1,8 @@
 """The driver's line to the link, and the link's own start: the inside of Flower's server side, in this module only
 (flwr 1.41).
 
-The driver is the ServerApp of its run: it starts a run with an app that holds nothing, and takes the task of the
-run's server itself. The link must run with `--isolation process`, so that nobody else takes it.
+The driver is the ServerApp of its run: it starts a run with an app that has no code of its own, and takes the task of
+the run's server itself. The link must run with `--isolation process`, so that nobody else takes it.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ license = "Apache-2.0"
 publisher = "fl-bench"
 [tool.flwr.app.components]
 serverapp = "fl_bench.deployment:none"
-clientapp = "fl_bench.deployment:none"
+clientapp = "fl_bench.deployment.stock:app"
 """
 READY_SECONDS, END_SECONDS = 60, 5  # for a link to listen, to hear of the end of a run
 LONGEST_SECONDS, TOLD_AFTER = 2, 4  # between two tries to reach it again; tries

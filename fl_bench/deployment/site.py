@@ -86,9 +86,7 @@ class Site:
         self._root = root
         self._trusted = trusted
         self._only_masked = only_masked
-        self._sessions: dict[int, Session] = {}  # by the number of a run at the link
-        shutil.rmtree(self._work, ignore_errors=True)  # of an earlier process
-        self._work.mkdir(parents=True)
+        self.sessions: dict[int, Session] = {}  # by the number of a run at the link
 
     def answer(self, message: Message) -> Message:
         """Do what a message says, or say why not."""
@@ -111,7 +109,7 @@ class Site:
         run, kind = message.metadata.run_id, facts.get("kind")
         expect(facts, site=self.name, run=run, type=message.metadata.message_type)
         if kind != GREETING:
-            session = self._sessions.get(run)
+            session = self.sessions.get(run)
             if session is None or facts.get("session") != session.token:
                 raise Unknown
             if facts.get("number") in session.obeyed:
@@ -124,7 +122,7 @@ class Site:
             welcome = self._greeted(message.metadata.run_id, content)
             made = RecordDict({WELCOME: ConfigRecord({WELCOME: welcome.to_json()})})
             return Message(seal(made, self._keys.key, {**facts, "kind": WELCOME}), reply_to=message)
-        session = self._sessions[message.metadata.run_id]
+        session = self.sessions[message.metadata.run_id]
         states = self._settled(content)
         if kind == WORK:
             message.content = content
@@ -146,19 +144,26 @@ class Site:
         """Begin a conversation about a run with this config."""
         greeting = content.config_records[GREETING]
         cfg = self._allowed(str(greeting["config"]))
+        self.sessions.pop(run, None)
+        self._forget()
         token = secrets.token_hex(16)
         folder = self._work / token
-        folder.mkdir()
+        folder.mkdir(parents=True)
         for path in self._data.iterdir():
             (folder / path.name).symlink_to(path)
         OmegaConf.save(cfg, folder / CONFIG)
         if INIT in content.array_records:
             (folder / INIT).write_bytes(contents(content.array_records[INIT][INIT]).tobytes())
         welcome = Welcome.of(trainer_in(folder), self.clients, token)
-        if (old := self._sessions.get(run)) is not None:
-            shutil.rmtree(old.folder, ignore_errors=True)
-        self._sessions[run] = Session(token, folder)
+        self.sessions[run] = Session(token, folder)
         return welcome
+
+    def _forget(self) -> None:
+        """Remove the folders of conversations that are over, also of an earlier process."""
+        known = {session.folder for session in self.sessions.values()}
+        for folder in self._work.glob("*"):
+            if folder not in known:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _allowed(self, text: str) -> DictConfig:
         """The config of a run as it is built here. Raises ConfigError where it would build what nobody here trusts."""

@@ -28,7 +28,7 @@ from fl_bench.federation.masked import TRAIN
 from fl_bench.storage.states import StatesElsewhere
 
 HERE = 0  # the node of the server itself, which has the test set
-SETTLE_SECONDS = 10  # for the sites to delete what nobody needs any more
+SETTLE_SECONDS = 60  # for the sites to delete what nobody needs any more; a stock node starts a process for it
 TRIES = 3  # to send a message that the link loses
 SHARE, LONGEST_SECONDS = 0.05, 0.5  # of the time that is waited already, until the link is asked again; at most
 

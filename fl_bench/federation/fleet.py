@@ -28,6 +28,7 @@ from fl_bench.network.schedule import Plan
 
 MASKS = f"{MessageType.QUERY}.masks"  # asks parties of a masked sum
 ANSWERED = (Status.OK, Status.EVALUATED)
+PAUSE_SECONDS = 0.01  # where nobody has answered yet: Flower's own grids do not wait
 Vector = NDArray[np.float32]
 
 
@@ -287,7 +288,8 @@ def collect(grid: Grid, message_ids: Iterable[str], timeout: float | None = None
     deadline = time.monotonic() + timeout if timeout is not None else float("inf")
     replies: list[Message] = []
     while pending:
-        arrived = list(grid.pull_messages(pending))
+        if not (arrived := list(grid.pull_messages(pending))):
+            time.sleep(PAUSE_SECONDS)
         replies += arrived
         pending -= {reply.metadata.reply_to_message_id for reply in arrived}
         if time.monotonic() > deadline:

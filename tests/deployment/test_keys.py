@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
 from fl_bench.deployment import keys
 from fl_bench.errors import ConfigError
@@ -61,3 +62,10 @@ def test_the_certificate_names_the_hosts(tmp_path: Path) -> None:
         ipaddress.ip_address("127.0.0.1"),
         ipaddress.ip_address("10.0.0.7"),
     ]
+
+
+def test_flowers_own_supernode_can_read_the_key_of_a_node(tmp_path: Path) -> None:
+    keys.make(tmp_path, ["a"])
+    site = tmp_path / "sites" / "a"
+    key = load_ssh_private_key((site / "node.key").read_bytes(), None)  # as it does
+    assert key.public_key() == keys.of_site(site).node.public_key()
