@@ -4,7 +4,7 @@ fl-bench tune strategy=fedavg,scaffold 'local.lr=tag(log,interval(0.01,1))' --tr
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from fl_bench.commands import call
 from fl_bench.commands._common import add_config_dir
 from fl_bench.config.schema import CONF
 from fl_bench.config.words import beside_options, readable
-from fl_bench.errors import ConfigError
+from fl_bench.errors import ConfigError, note
 from fl_bench.studies.arms import TUNE, arms_word
 from fl_bench.studies.ending import sum_up
 from fl_bench.studies.sweep import FINAL, RESUME, SWEEP_DIR, SWEEPS, last
@@ -47,7 +47,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(given: argparse.Namespace) -> int:
-    """Tune, then run the best of each arm; the exit code of what was last."""
+    """Tune, then run the best of each arm; 1 where an arm has none."""
     said = {flag: value for flag in FLAGS if (value := getattr(given, flag)) is not None}
     how = [f"hydra.sweeper.{flag}={f'[{value}]' if flag in LISTS else value}" for flag, value in said.items()]
     words = [*how, *["hydra.sweeper.on_test=true"] * given.on_test, *readable(given.overrides)]
@@ -60,11 +60,19 @@ def command(given: argparse.Namespace) -> int:
     if code:
         return code
     (folder,) = (Path(word.removeprefix(SWEEP_DIR)) for word in words if word.startswith(SWEEP_DIR))
-    if not given.final_seeds:
-        sum_up(folder)
-        return 0
     best: Any = OmegaConf.to_container(OmegaConf.load(folder / BEST))
-    seeds = f"seed={','.join(map(str, range(given.final_seeds)))}"
+    if given.final_seeds:
+        code = _final(best, given.final_seeds, folder, own)
+    else:
+        sum_up(folder)
+    for arm in best["failed"]:
+        note(f"{arm}: all its trials have failed, so that it has no best, and no final runs")
+    return code or int(bool(best["failed"]))
+
+
+def _final(best: Mapping[str, Any], count: int, folder: Path, own: Sequence[str]) -> int:
+    """Run the best of each arm with so many seeds."""
+    seeds = f"seed={','.join(map(str, range(count)))}"
     arms = arms_word(list(best["arms"].values()))
     return call("run", ["-m", *own, *best["words"], seeds, arms, f"{SWEEP_DIR}{folder / FINAL}", RESUME])
 

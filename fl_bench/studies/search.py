@@ -72,7 +72,7 @@ class Search:
         return [[*self.fixed, *arm.words] for arm in self.arms for _ in range(runs)]
 
     def run(self) -> dict[str, float]:
-        """The best value of each arm, by its label; RunError where an arm has none."""
+        """The best value of each arm that has one, by its label; RunError where none has."""
         tuning, labels = self.tuning, [arm.label for arm in self.arms]
         if not tuning.defaults:
             values = self._measure([(arm, {}) for arm in self.arms], self.rounds)
@@ -87,8 +87,8 @@ class Search:
         for arm, value in best.items():
             if (default := tuning.defaults[arm]) is not None and tuning.order(default) <= tuning.order(value):
                 note(f"{arm}: no trial is better than the arm as it is by default")
-        if failed := [arm for arm in labels if arm not in best]:
-            raise RunError(f"{failed[0]}: all its trials have failed")
+        if not best:
+            raise RunError(f"{labels[0]}: all its trials have failed")
         return best
 
     def _tuning(self) -> Tuning:

@@ -76,11 +76,12 @@ def importance(tuning: Tuning) -> pd.DataFrame:
 
 
 def write(tuning: Tuning, folder: Path) -> None:
-    """trials.csv, best.csv, and best.yaml with the words of all runs and those of the best of each arm."""
+    """trials.csv, best.csv, and best.yaml: words of all runs, those of the best of each arm, and who has none."""
     for name, table in ((TRIALS, trials(tuning)), (BEST, best(tuning))):
         files.write(folder / name, table.to_csv(index=False).encode())
     arms = {arm: words(tuning, arm) for arm in tuning.trials if tuning.best(arm)}
-    files.write(folder / ARMS, yaml.safe_dump({"words": tuning.of["words"], "arms": arms}, sort_keys=False).encode())
+    whole = {"words": tuning.of["words"], "arms": arms, "failed": [arm for arm in tuning.trials if arm not in arms]}
+    files.write(folder / ARMS, yaml.safe_dump(whole, sort_keys=False).encode())
 
 
 def shown(tuning: Tuning) -> str:

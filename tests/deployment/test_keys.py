@@ -24,7 +24,7 @@ def test_secrets_are_for_their_owner_only_and_a_site_has_only_its_own(tmp_path: 
     assert {file.name for file, mode in modes.items() if mode == 0o600} == SECRETS
     assert {mode for file, mode in modes.items() if file.name not in SECRETS} == {0o644}
     site = contents(tmp_path / "keys" / "sites" / "a")
-    assert site.keys() == {"ca.crt", "driver.pub", "node.key", "site.key"}
+    assert site.keys() == {"ca.crt", "driver.pub", "node.key", "site.key", "peers/a.pub", "peers/b.pub"}
     others = {name: text for name, text in contents(tmp_path / "keys").items() if not name.startswith("sites/a")}
     assert not {site["node.key"], site["site.key"]} & set(others.values())
 

@@ -145,7 +145,7 @@ def test_each_site_is_asked_for_its_clients_once_a_round(line: Line, alone: list
 def test_a_site_that_is_killed_and_comes_back_changes_nothing(
     line: Line, alone: list[Round], tmp_path: Path, trained: bool
 ) -> None:
-    killed = []
+    killed: list[str] = []
 
     def kill(name: str, message: Message) -> None:
         if name == "a" and message.metadata.message_type == "train" and line.sent.count(("a", "train")) == 2:
@@ -192,7 +192,7 @@ def same_models(a: list[Round], b: list[Round]) -> bool:
 def test_masked_sums_of_sites_are_those_without_though_a_site_is_killed(
     line: Line, unmasked: list[Round], tmp_path: Path, kind: str, when: int
 ) -> None:
-    killed = []
+    killed: list[str] = []
 
     def kill(name: str, message: Message) -> None:
         known = line.sent.count(("a", kind)) == (when if kind == "query.masks" else when // 2)

@@ -73,13 +73,14 @@ def test_too_few_give_no_sum() -> None:
 def test_what_is_sent_looks_random_whatever_it_is() -> None:
     """Of zeros, of ones, and of the same numbers by everybody: bytes are uniform, and nothing correlates."""
     size = 20_000
-    for plain in (np.zeros(size, np.uint64), np.ones(size, np.uint64), np.arange(size, dtype=np.uint64) << 40):
+    rising = np.arange(size, dtype=np.uint64) << np.uint64(40)
+    for plain in (np.zeros(size, np.uint64), np.ones(size, np.uint64), rising):
         sent = Sum([plain] * 3, 2).sent
         for words in (*sent, sent[0] + sent[1], sent[0] - sent[1]):  # two of three leave a mask with the third
             counts = np.bincount(words.view(np.uint8), minlength=256)
             expected = 8 * size / 256
             assert ((counts - expected) ** 2 / expected).sum() < 377  # chi-square with 255 degrees: p = 1e-6
-            top = (words >> 40).astype(np.float64)
+            top = (words >> np.uint64(40)).astype(np.float64)
             if plain.std():
                 assert abs(np.corrcoef(top, plain.astype(np.float64))[0, 1]) < 5 / size**0.5
     assert len({words.tobytes() for words in sent}) == 3

@@ -195,7 +195,11 @@ def test_tables_by_hand(tmp_path: Path) -> None:
     assert (key["key"], key["importance"]) == ("local.lr", 1.0)
     tuned.write(tuning, tmp_path)
     written = yaml.safe_load((tmp_path / "best.yaml").read_text())
-    assert written == {"words": ["num_rounds=9"], "arms": {"strategy=fedprox": ["strategy=fedprox", "local.lr=0.2"]}}
+    assert written == {
+        "words": ["num_rounds=9"],
+        "arms": {"strategy=fedprox": ["strategy=fedprox", "local.lr=0.2"]},
+        "failed": [],
+    }
 
 
 def test_less_is_better_where_the_task_says_so() -> None:
@@ -356,3 +360,18 @@ def test_trials_run_side_by_side_and_a_killed_tuning_goes_on(tmp_path: Path) -> 
     again = fl_bench(*words, "hydra.sweep.dir=t", "resume=true", cwd=tmp_path, timeout=300)
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "t" / "trials.json").read_bytes() == (tmp_path / "whole" / "trials.json").read_bytes()
+
+
+def test_an_arm_of_which_all_trials_fail_is_named_and_the_others_have_their_final_runs(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arms = (
+        "local.steps=4",
+        "strategy=fedprox",
+        "strategy.mu=0.1,1e12",
+    )  # the second throws every client out of what can be added
+    assert tune(*arms, "--per", "strategy.mu", RATES, "num_rounds=1", "--trials", "1", "--final-seeds", "1") == 1
+    said = capsys.readouterr().err
+    assert "strategy.mu=1000000000000.0: all its trials have failed, so that it has no best, and no final runs" in said
+    assert [path.name for path in (here / "t" / "final").glob("*=*")] != []
+    assert yaml.safe_load((here / "t" / "best.yaml").read_text())["failed"] == ["strategy.mu=1000000000000.0"]
