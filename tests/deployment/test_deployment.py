@@ -13,7 +13,7 @@ from pathlib import Path
 
 import forks
 import pytest
-from conftest import FORKS, compose, digests, environment, long
+from conftest import FORKS, compose, digests, environment, long, table
 
 from fl_bench.deployment import keys
 from fl_bench.runs.execute import execute
@@ -136,6 +136,22 @@ def test_a_deployment_writes_what_one_process_writes_though_a_site_is_killed(dep
     deployed.start_site("site1")
     deployed.wait("site1", "site1: at")
     assert deployed.kill("link", signal.SIGTERM) == 130
+
+
+@long
+def test_masked_sums_of_sites_give_the_same_model_though_one_is_killed(deployed: Deployment) -> None:
+    masked = ("secure_aggregation=masks", "evaluate.clients=false")
+    deployed.start("driver", *deployed.words("run"), *masked)
+    deployed.wait("driver", "round 1/3")
+    deployed.kill("site2")
+    deployed.start_site("site2")
+    deployed.processes["driver"].join(PATIENCE_SECONDS)
+    assert deployed.processes["driver"].exitcode == 0, deployed.said("driver")
+    for name in ("model.safetensors", "partition.csv"):
+        assert (deployed.folder / "run" / name).read_bytes() == (deployed.folder / "inline" / name).read_bytes()
+    rows = [table(deployed.folder / run, "metrics") for run in ("run", "inline")]
+    assert [row["train_loss"] for row in rows[0]] == [row["train_loss"] for row in rows[1]]
+    assert "num_examples" not in table(deployed.folder / "run", "clients")[0]
 
 
 @long
