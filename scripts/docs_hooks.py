@@ -24,6 +24,7 @@ MIRRORED = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "benchmarks/results.md": "benchmarks.md",
+    "benchmarks/sweep.md": "benchmark-sweep.md",
 }
 MODULES = (
     "strategies.base", "strategies.turn", "strategies.layers", "strategies.server", "tasks.base", "compression.base",

@@ -56,7 +56,7 @@ class Job:
     together: int  # how many clients to train as one program
     round: int = 0
     clients: tuple[int, ...] = ()
-    weight_bound: int = 1  # at least the weights of all who train in this exchange
+    weight_bound: int = 1  # at least the weights of all who train in this exchange, and known to all
     batches: tuple[int, ...] = ()  # of the central test set
     masks: Mapping[str, Any] | None = None  # what parties of a masked sum are asked; see masked.py
 

@@ -1,9 +1,10 @@
 """Updates that add up exactly, so that the mean has the same bits whoever summed which clients, in any order.
 
 A sum of weight * (w - start) is kept in 64-bit fixed point, where addition is associative. The unit is
-2**-FRACTION_BITS of the total weight: with K clients the mean is off by at most K * 2**-(FRACTION_BITS + 1), which
-is 3e-12 for 100 clients, where float32 addition alone loses 6e-8 of every weight. One client alone is not
-converted at all: the mean over one client is that client, to the bit.
+2**-FRACTION_BITS of a bound on the total weight, which is the largest client's times how many take part: it can be
+known where nobody says what it weighs. With K clients the mean is off by at most K * 2**-(FRACTION_BITS + 1) times
+bound / weight, which is 3e-12 for 100 equal clients, where float32 addition alone loses 6e-8 of every weight. One
+client alone is not converted at all: the mean over one client is that client, to the bit.
 """
 
 from collections.abc import Iterator
