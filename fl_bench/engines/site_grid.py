@@ -25,6 +25,7 @@ from fl_bench.federation.client import app
 from fl_bench.federation.exchange import TOTAL, Job, Report, Trouble
 from fl_bench.federation.fleet import Homes, collect
 from fl_bench.federation.masked import TRAIN
+from fl_bench.masking.words import Numbers
 from fl_bench.storage.states import StatesElsewhere
 
 HERE = 0  # the node of the server itself, which has the test set
@@ -215,11 +216,12 @@ def _wrong_masked(report: Report, job: Job, size: int) -> str:
     assert job.masks is not None
     training, words = job.masks["ask"] == TRAIN, report.models.get(TOTAL, np.zeros(0, np.int64))
     named = set(report.said["survivors"] if training else report.said)
+    count = Numbers.count(report.said["names"]) if training and named else 0
     wrong = (
         ("it is on clients that were not asked", training and {a.client for a in report.answers} != set(job.clients)),
         ("it is of another party's masks", not named <= job.masks["parties"].keys()),
         ("it has more than one sum", not report.models.keys() <= {TOTAL}),
-        ("a model has another shape", words.ndim != 1 or 0 < len(words) < size),
+        ("a model has another shape", len(named) and training and words.shape != (size + count,)),
         ("a model is of other numbers", words.dtype != np.int64),
     )
     return next((text for text, is_so in wrong if is_so), "")

@@ -92,7 +92,7 @@ class Fleet:
         masked = self._masked(sorted(by_client), job) if self.masks and by_client else None
         if masked is not None:
             answering = [client for client in answering if masked.has(client)]
-            job = replace(job, masks=masked.wish(TRAIN))
+            job = replace(job, masks=masked.wish(TRAIN) if answering else None)
         found = self._ask([by_client[client] for client in answering], job)
         while self.homes is None and len(self._nodes) > 1 and (crowded := _without_room(r for _, r in found)):
             self._use_fewer_nodes(plan.round)

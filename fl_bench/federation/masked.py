@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_bench import rng
-from fl_bench.errors import note
+from fl_bench.errors import RunError, note
 from fl_bench.federation.exchange import Answer, Status
 from fl_bench.federation.local import Trained
 from fl_bench.federation.update import ExactMean, Update
@@ -179,9 +179,12 @@ class MaskedRound:
             return None
         names = {str(part["names"]): part["names"] for part in said if part["survivors"]}
         if len(names) > 1:
-            raise Unsafe(f"clients say different things of their turns: {' and '.join(names)}")
-        shares = {who: {name: int(share, 16) for name, share in told.items()} for who, told in revealed.items()}
-        unmask(words.view(np.uint64), circle, survivors, shares)
+            raise RunError(f"masks: clients say different things of their turns: {' and '.join(names)}")
+        try:
+            shares = {who: {name: int(share, 16) for name, share in told.items()} for who, told in revealed.items()}
+            unmask(words.view(np.uint64), circle, survivors, shares)
+        except (Unsafe, KeyError, ValueError) as error:
+            raise RunError(f"masks: what parties have revealed does not fit: {error}") from error
         numbers = Numbers.from_words(words[size:], *names.values())
         return Update(words[:size], numbers.weight), numbers
 

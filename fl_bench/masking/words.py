@@ -40,12 +40,15 @@ class Numbers:
         parts = [word for mean in means for word in (mean.count, *to_words(float(mean.total)))]
         return np.array([self.weight, self.steps, *parts], np.int64)
 
+    @staticmethod
+    def count(names: list[list[str]]) -> int:
+        """How many words numbers of these names have."""
+        return 2 + (1 + FLOAT) * sum(map(len, names))
+
     @classmethod
     def from_words(cls, words: NDArray[np.int64], names: list[list[str]]) -> "Numbers":
-        """Raises ValueError where there are not so many."""
+        """The numbers of these names, of which there must be `count` words."""
         weight, steps, *rest = words.tolist()
-        if len(rest) != (1 + FLOAT) * sum(map(len, names)):
-            raise ValueError(f"{len(rest)} words for {names}")
         means = [Mean(from_words(rest[i + 1 : i + 1 + FLOAT]), rest[i]) for i in range(0, len(rest), 1 + FLOAT)]
         found = iter(means)
         metrics, reply = ({name: next(found) for name in some} for some in names)

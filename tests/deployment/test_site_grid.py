@@ -270,3 +270,31 @@ def test_a_report_that_cannot_be_is_refused(answers: Any, models: Any, weight: i
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
     reply = Report(answers, 1, models, weight).reply_to(Message(RecordDict(), 1, "train"))
     assert _wrong(reply, JOB, 3) == why
+
+
+LOSS = {"survivors": ["a"], "names": [["loss"], []]}
+
+
+def masked_job(ask: str) -> Job:
+    return replace(JOB, masks={"ask": ask, "attempt": "1", "threshold": 2, "parties": {"a": [4, 5]}})
+
+
+@pytest.mark.parametrize(
+    ("ask", "said", "models", "why"),
+    [
+        ("train", LOSS, {TOTAL: np.zeros(3 + 2 + 70, np.int64)}, ""),
+        ("train", {"survivors": [], "names": []}, {}, ""),
+        ("train", LOSS, {TOTAL: np.zeros(3 + 2 + 69, np.int64)}, "a model has another shape"),
+        ("train", LOSS, {TOTAL: np.zeros(75)}, "a model is of other numbers"),
+        ("train", {"survivors": ["b"], "names": [[], []]}, {}, "it is of another party's masks"),
+        ("train", {"survivors": ["a"], "names": [[], []]}, {"4": np.zeros(5, np.int64)}, "it has more than one sum"),
+        ("train", {}, {}, "it cannot be read: KeyError('survivors')"),
+        ("reveal", {"a": {"b": "0x1"}}, {}, ""),
+        ("reveal", {"b": {"b": "0x1"}}, {}, "it is of another party's masks"),
+    ],
+)  # fmt: skip
+def test_a_masked_report_that_cannot_be_is_refused(ask: str, said: Any, models: Any, why: str) -> None:
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
+    answers = ANSWERS if ask == "train" else []
+    reply = Report(answers, 1, models, said=said).reply_to(Message(RecordDict(), 1, "train"))
+    assert _wrong(reply, masked_job(ask), 3) == why

@@ -137,3 +137,11 @@ def test_the_sum_of_too_few_stays_hidden(launch: Launch, capsys: pytest.CaptureF
 )
 def test_what_needs_more_than_the_sum_is_refused(refused: Callable[..., str], words: tuple[str, ...], why: str) -> None:
     assert why in refused(*SMALL, "secure_aggregation=masks", *words)
+
+
+def test_one_client_that_can_be_reached_trains_for_nothing(launch: Launch) -> None:
+    """Of two who are asked one drops out: its sum would be the other's."""
+    words = ("num_clients=2", "network=flaky", "network.dropout=0.5", "num_rounds=6", "seed=3")
+    rows = told(launch(*SMALL, *words, "secure_aggregation=masks"))[1:]
+    assert {(row["clients_ok"], row["aggregated"]) for row in rows} >= {("1", "0"), ("2", "1")}
+    assert not {("1", "1"), ("0", "1")} & {(row["clients_ok"], row["aggregated"]) for row in rows}
