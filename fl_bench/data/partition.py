@@ -34,7 +34,7 @@ class Partition:
         ([1], [1, 2], [0, 1])
     """
 
-    rows: Ints
+    rows: Ints  # none where `elsewhere`
     starts: Ints  # [num_clients + 1]
     ends: Ints  # [num_clients]
 
@@ -62,6 +62,11 @@ class Partition:
     def heldout_rows(self, client: int) -> Ints:
         """What the client is evaluated on."""
         return self.rows[self.ends[client] : self.starts[client + 1]]
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether only the sizes are known here, as the rows are at sites."""
+        return len(self.rows) < int(self.starts[-1])
 
     @property
     def train_sizes(self) -> Ints:
@@ -279,6 +284,15 @@ def natural(columns: Columns, num_clients: int | Literal["auto"], rng: Generator
         rows = np.flatnonzero(sources == name)
         owners[rows] = holders[_by_share(np.ones(len(holders)), len(rows), rng)]
     return owners
+
+
+def sites(columns: Columns, num_clients: int, rng: Generator) -> Ints:
+    """As the sites of a deployment hold their own rows: this is where there are none to ask.
+
+    Raises:
+        ConfigError: always.
+    """
+    raise ConfigError("partition=sites: only engine=deployment has sites, which hold rows of their own")
 
 
 def _count(columns: Columns) -> int:

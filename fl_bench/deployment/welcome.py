@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fl_bench.deployment.shares import Holding
+from fl_bench.config.rules import is_count
+from fl_bench.deployment.shares import Form, Holding
 from fl_bench.federation.local import Trainer
 from fl_bench.machine import describe, package
 from fl_bench.storage.files import digest
@@ -26,6 +27,7 @@ class Welcome:
     layout: str  # digest of what travels: names and shapes
     model: str  # digest of the model before it has been trained
     clients: Mapping[int, Holding]
+    form: Form  # of all training rows
 
     @classmethod
     def of(cls, trainer: Trainer, clients: Mapping[int, Holding], session: str = "") -> "Welcome":
@@ -44,6 +46,7 @@ class Welcome:
             digest(shapes.encode()),
             digest(*values),
             clients,
+            Form.of(trainer.data.folder),
         )
 
     def to_json(self) -> str:
@@ -53,8 +56,13 @@ class Welcome:
     def from_json(cls, text: str) -> "Welcome":
         """Raises ValueError, TypeError or AttributeError where a site sends something else."""
         fields: dict[str, Any] = json.loads(text)
+        form = Form.read(fields.pop("form"))
         clients = {int(client): Holding(*held) for client, held in fields.pop("clients").items()}
-        return cls(**fields, clients=clients)
+        for client, held in clients.items():
+            known = 0 <= client < form.num_clients + form.num_unseen
+            if not (known and is_count(held.train) and is_count(held.heldout)):
+                raise ValueError(f"its client {client} cannot be")
+        return cls(**fields, clients=clients, form=form)
 
     def differences(self, ours: "Welcome") -> Iterator[str]:
         """Why a run with this site and our part of it cannot be: what its clients hold, or make of the config."""

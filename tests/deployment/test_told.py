@@ -1,0 +1,142 @@
+"""A driver without training rows: what the sites say of theirs stands in for them, and the files stay the same."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import compose, table
+from flwr.supercore.task_identity import TaskIdentity
+from test_site_grid import NAMES, Line
+
+from fl_bench.deployment import keys
+from fl_bench.runs.begin import Start
+from fl_bench.runs.execute import execute
+from fl_bench.runs.share import share_out
+from fl_bench.storage import run_json
+
+WORDS = (
+    "task=mnist",
+    "num_clients=5",
+    "num_rounds=3",
+    "clients_per_round=3",
+    "strategy=scaffold",
+    "evaluate.clients=true",
+    "network=heterogeneous",
+    "figures=false",
+    "local.lr_horizon=3",
+)
+PARTS = ("partition=dirichlet", "partition.alpha=0.3", "partition.unseen=0.2")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run in one process, and what its clients hold by site."""
+    folder = tmp_path_factory.mktemp("whole")
+    for name in ("inline", "scratch"):
+        (folder / name).mkdir()
+    cfg = compose(*WORDS, *PARTS)
+    assert execute(cfg, folder / "inline", folder / "scratch") == 0
+    keys.make(folder / "keys", NAMES)
+    share_out(cfg, folder / "shares", NAMES)
+    return folder
+
+
+@pytest.fixture
+def line(whole: Path, monkeypatch: pytest.MonkeyPatch) -> Line:
+    """A link that is a list, where a deployment looks for one."""
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
+    found = Line(whole)
+
+    @contextmanager
+    def run_at(*about: Any) -> Iterator[Line]:
+        yield found
+
+    monkeypatch.setattr("fl_bench.deployment.roster.LOOK_SECONDS", 0)
+    monkeypatch.setattr("fl_bench.deployment.runtime_api.run_at", run_at)
+    return found
+
+
+def deployed(line: Line, folder: Path, *words: str, begin: Start = Start.NEW, expected: int = 0) -> Path:
+    """The folder of a run whose driver knows what the sites say."""
+    link = ("engine.link=127.0.0.1:1", f"engine.certs={line.folder / 'keys' / 'driver'}", "engine.sites=3")
+    engine = () if "engine=inline" in words else ("engine=deployment", *link, "engine.wait_s=0.5")
+    cfg = compose(*WORDS, "partition=sites", *engine, *words)
+    (folder / "run").mkdir(exist_ok=True)
+    with TemporaryDirectory(dir=folder) as scratch:
+        assert execute(cfg, folder / "run", Path(scratch), begin) == expected
+    return folder / "run"
+
+
+FILES = ("metrics.csv", "clients.csv", "model.safetensors", "per_class.csv", "confusion.csv")
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    return {name: (run / name).read_bytes() for name in FILES}
+
+
+def test_the_files_are_those_of_a_driver_with_all_rows(line: Line, whole: Path, tmp_path: Path) -> None:
+    run = deployed(line, tmp_path, "num_clients=auto")
+    assert contents(run) == contents(whole / "inline")
+    sizes: Counter[str] = Counter()
+    for row in table(whole / "inline", "partition"):
+        sizes[row["client"]] += int(row["samples"])
+    assert table(run, "partition") == [{"client": c, "label": "any", "samples": str(n)} for c, n in sizes.items()]
+    assert not (run / "split.csv.gz").exists()
+    assert run_json.read(run)["classes"] == run_json.read(whole / "inline")["classes"]
+
+
+def test_without_a_test_set_there_is_what_the_clients_measure(
+    line: Line, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = deployed(line, tmp_path, "data=none", "figures=true")
+    said = capsys.readouterr().err
+    assert "note: data=none: there is no test set" in said
+    assert (run / "model.safetensors").read_bytes() == (whole / "inline" / "model.safetensors").read_bytes()
+    rows = [
+        {name: value for name, value in row.items() if not name.startswith("test_")}
+        for row in table(whole / "inline", "metrics")
+    ]
+    assert table(run, "metrics") == rows
+    assert {file.name for file in (run / "figures").glob("*.png")} >= {"curves.png", "partition.png"}
+
+
+def test_a_run_goes_on_unless_the_sites_hold_something_else(
+    line: Line, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deployed(line, tmp_path, "num_rounds=2")
+    path = line.folder / "shares" / "b" / "train.y..npy"
+    kept = np.load(path)
+    np.save(path, np.roll(kept, 1))
+    line.begin("b")
+    deployed(line, tmp_path, begin=Start.RESUME, expected=2)
+    assert "data: is not what the run began with" in capsys.readouterr().err
+    np.save(path, kept)
+    line.begin("b")
+    assert contents(deployed(line, tmp_path, begin=Start.RESUME)) == contents(whole / "inline")
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["num_clients=6"], "num_clients=6: must be 5, the clients of the sites, or auto"),
+        (["evaluate.validation=0.1"], "evaluate.validation=0.1: the server has no training rows"),
+        (["shift=noise"], "shift: with partition=sites the samples are as the sites have them; use shift=none"),
+        (["data_drift=labels"], "data_drift: needs the numbers of all rows"),
+        (["strategy=centralized"], "strategy: its clients train on rows of others"),
+        (
+            ["task=cifar"],
+            "data: the test rows here have x ['|u1', [3, 32, 32]], and the sites' rows ['|u1', [1, 28, 28]]",
+        ),
+        (["engine=inline"], "partition=sites: only engine=deployment has sites"),
+    ],
+)
+def test_what_needs_rows_is_refused(
+    line: Line, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], why: str
+) -> None:
+    deployed(line, tmp_path, *words, expected=2)
+    assert why in capsys.readouterr().err
