@@ -75,17 +75,25 @@ class Form(NamedTuple):
         counts = [len(part.ends) for part in parts]
         return cls(form_of(data.train), list(data.classes), counts[0], sum(counts[1:]), beside(folder))
 
-    @classmethod
-    def read(cls, fields: Sequence[Any]) -> "Form":
-        """From what a site sends; raises ValueError, TypeError or AttributeError where it is something else."""
-        found = cls(*fields)
-        for kind, shape in found.columns.values():
-            sizes = shape or []
-            if np.dtype(kind).kind not in "biuf" or not all(map(is_count, sizes)) or prod(sizes) > MOST_NUMBERS:
-                raise ValueError(f"its columns are of {kind} {shape}")
-        if not all(is_count(count) and count <= MOST_CLIENTS for count in (found.num_clients, found.num_unseen)):
-            raise ValueError("its numbers of clients cannot be")
-        return found
+
+def told(fields: Sequence[Any], holdings: Mapping[str, Sequence[Any]]) -> tuple[Form, dict[int, Holding]]:
+    """A form, and by client what it holds, as they come from JSON.
+
+    Raises ValueError, TypeError or AttributeError where they are something else.
+    """
+    form = Form(*fields)
+    clients = {int(client): Holding(*held) for client, held in holdings.items()}
+    for kind, shape in form.columns.values():
+        sizes = shape or []
+        if np.dtype(kind).kind not in "biuf" or not all(map(is_count, sizes)) or prod(sizes) > MOST_NUMBERS:
+            raise ValueError(f"there are no columns of {kind} {shape}")
+    counts = [form.num_clients, form.num_unseen]
+    if not all(map(is_count, counts)) or sum(counts) > MOST_CLIENTS:
+        raise ValueError(f"there are no {counts} clients")
+    for client, held in clients.items():
+        if client not in range(sum(counts)) or not (is_count(held.train) and is_count(held.heldout)):
+            raise ValueError(f"there is no such client as {client}")
+    return form, clients
 
 
 def form_of(columns: Columns) -> dict[str, Any]:
@@ -94,7 +102,7 @@ def form_of(columns: Columns) -> dict[str, Any]:
     for name, column in columns.items():
         array = column.table if isinstance(column, Lookup) else column
         ragged = isinstance(column, Ragged)
-        found[name] = [column.flat.dtype.str, None] if ragged else [array.dtype.str, list(array.shape[1:])]
+        found[name] = [column.flat.dtype.name, None] if ragged else [array.dtype.name, list(array.shape[1:])]
     return found
 
 

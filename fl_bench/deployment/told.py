@@ -14,9 +14,9 @@ import numpy as np
 
 from fl_bench.data.arrays import FederatedData, Ragged
 from fl_bench.data.partition import NOBODY, UNSEEN, Partition
-from fl_bench.deployment.shares import Form, Holding, beside, form_of, take
+from fl_bench.deployment.shares import Form, Holding, beside, form_of, take, told
 from fl_bench.deployment.welcome import Welcome
-from fl_bench.errors import ConfigError, note
+from fl_bench.errors import ConfigError, Damaged, note
 from fl_bench.storage.files import write
 
 NAME = "told.json"
@@ -39,7 +39,7 @@ class Told:
         for name, welcome in welcomes.items():
             for key, ours, theirs in zip(Form._fields, form, welcome.form, strict=True):
                 if ours != theirs:
-                    raise ConfigError(f"{name}: its {key}: {theirs}, and those of {first}: {ours}")
+                    raise ConfigError(f"{name}: its {key}: {theirs}; those of {first}: {ours}")
             if twice := clients.keys() & welcome.clients.keys():
                 raise ConfigError(f"{name}: has client {min(twice)}, as another site has")
             clients |= welcome.clients
@@ -47,11 +47,12 @@ class Told:
 
     @classmethod
     def open(cls, folder: Path) -> "Told | None":
-        """What `save` has written to a prepared folder; None where all rows are there."""
-        if not (folder / NAME).exists():
-            return None
-        form, clients = json.loads((folder / NAME).read_text())
-        return cls(Form(*form), {int(client): Holding(*held) for client, held in clients.items()})
+        """What `save` has written, to a prepared folder or a run's; None where there is no such file, or Damaged."""
+        file = folder / NAME
+        try:
+            return cls(*told(*json.loads(file.read_text()))) if file.exists() else None
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise Damaged(f"{file}: is damaged: {error}") from None
 
     @property
     def num_clients(self) -> int:
@@ -95,12 +96,13 @@ def _refuse_others(here: Mapping[str, Any], form: Form) -> None:
     there = {**form.columns, "classes": form.classes}
     for name, about in here.items():
         if about != there.get(name):
-            raise ConfigError(f"data: the test rows here have {name} {about}, and the sites' rows {there.get(name)}")
+            ours, theirs = (" ".join(map(str, found)) for found in (about, there.get(name, ["none"])))
+            raise ConfigError(f"data: {name} of the test rows here: {ours}; of the sites' rows: {theirs}")
 
 
 def _examples(tested: Any, kind: str, shape: list[int] | None) -> Any:
     """The first of the test rows' column, or of none, zeros."""
-    if tested is not None:
+    if tested is not None and len(tested):
         return take(tested, np.arange(EXAMPLES) % len(tested))
     if shape is None:
         return Ragged(np.zeros(EXAMPLES, kind), np.arange(EXAMPLES + 1))

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fl_bench.config.rules import is_count
-from fl_bench.deployment.shares import Form, Holding
+from fl_bench.deployment.shares import Form, Holding, told
 from fl_bench.federation.local import Trainer
 from fl_bench.machine import describe, package
 from fl_bench.storage.files import digest
@@ -56,12 +55,7 @@ class Welcome:
     def from_json(cls, text: str) -> "Welcome":
         """Raises ValueError, TypeError or AttributeError where a site sends something else."""
         fields: dict[str, Any] = json.loads(text)
-        form = Form.read(fields.pop("form"))
-        clients = {int(client): Holding(*held) for client, held in fields.pop("clients").items()}
-        for client, held in clients.items():
-            known = 0 <= client < form.num_clients + form.num_unseen
-            if not (known and is_count(held.train) and is_count(held.heldout)):
-                raise ValueError(f"its client {client} cannot be")
+        form, clients = told(fields.pop("form"), fields.pop("clients"))
         return cls(**fields, clients=clients, form=form)
 
     def differences(self, ours: "Welcome") -> Iterator[str]:

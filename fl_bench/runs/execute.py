@@ -19,6 +19,7 @@ from fl_bench.config.origin import UNKNOWN, Origin
 from fl_bench.config.paths import INIT, MODEL
 from fl_bench.data import split
 from fl_bench.data.labels import countable
+from fl_bench.deployment import told
 from fl_bench.engines.base import Engine
 from fl_bench.engines.resources import limit_gpus, share_gpus
 from fl_bench.errors import note
@@ -89,8 +90,9 @@ def execute(
             begun = True
             journal.save()
             write_snapshot(folder, origin)
-            if (made.data / INIT).exists():
-                files.write(folder / INIT, (made.data / INIT).read_bytes())
+            for name in (INIT, told.NAME):
+                if (made.data / name).exists():
+                    files.write(folder / name, (made.data / name).read_bytes())
             tracking = Tracking(tracker, folder, store.tables.rows("metrics"))
             return [*_observers(made, store, start, journal, tell), Heartbeat(arm), tracking]
 

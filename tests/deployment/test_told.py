@@ -13,11 +13,21 @@ from conftest import compose, table
 from flwr.supercore.task_identity import TaskIdentity
 from test_site_grid import NAMES, Line
 
+from fl_bench.build import build
+from fl_bench.data.arrays import FederatedData
+from fl_bench.data.partition import UNSEEN, Partition
 from fl_bench.deployment import keys
+from fl_bench.deployment.shares import Form, Held, Holding, share
+from fl_bench.deployment.told import Told
+from fl_bench.deployment.welcome import Welcome
+from fl_bench.errors import ConfigError, Damaged
 from fl_bench.runs.begin import Start
+from fl_bench.runs.evaluate import evaluate
 from fl_bench.runs.execute import execute
+from fl_bench.runs.prepare import prepare
 from fl_bench.runs.share import share_out
 from fl_bench.storage import run_json
+from fl_bench.tasks.base import Task
 
 WORDS = (
     "task=mnist",
@@ -87,7 +97,22 @@ def test_the_files_are_those_of_a_driver_with_all_rows(line: Line, whole: Path, 
         sizes[row["client"]] += int(row["samples"])
     assert table(run, "partition") == [{"client": c, "label": "any", "samples": str(n)} for c, n in sizes.items()]
     assert not (run / "split.csv.gz").exists()
-    assert run_json.read(run)["classes"] == run_json.read(whole / "inline")["classes"]
+    record = run_json.read(run)
+    assert record["classes"] == run_json.read(whole / "inline")["classes"]
+    cfg = compose(*WORDS, "partition=sites", "evaluate.clients=false")
+    assert evaluate(cfg, run, None, run / "evaluate.csv") == 0
+    assert table(run, "evaluate")[0]["test_accuracy"] == str(record["final"]["test_accuracy"])
+    cfg.evaluate.clients = True
+    with pytest.raises(ConfigError, match="--clients: their rows are at the sites"):
+        evaluate(cfg, run, None, run / "evaluate.csv")
+
+
+def test_what_was_told_is_a_file_that_may_be_damaged(tmp_path: Path) -> None:
+    assert Told.open(tmp_path) is None
+    for text in ("{", "[1, 2]", "[[{}, [], -1, 0, {}], {}]", '[[{"x": ["O", []]}, [], 1, 0, {}], {}]'):
+        (tmp_path / "told.json").write_text(text)
+        with pytest.raises(Damaged, match=r"told\.json: is damaged: "):
+            Told.open(tmp_path)
 
 
 def test_without_a_test_set_there_is_what_the_clients_measure(
@@ -130,7 +155,7 @@ def test_a_run_goes_on_unless_the_sites_hold_something_else(
         (["strategy=centralized"], "strategy: its clients train on rows of others"),
         (
             ["task=cifar"],
-            "data: the test rows here have x ['|u1', [3, 32, 32]], and the sites' rows ['|u1', [1, 28, 28]]",
+            "data: x of the test rows here: uint8 [3, 32, 32]; of the sites' rows: uint8 [1, 28, 28]",
         ),
         (["engine=inline"], "partition=sites: only engine=deployment has sites"),
     ],
@@ -140,3 +165,67 @@ def test_what_needs_rows_is_refused(
 ) -> None:
     deployed(line, tmp_path, *words, expected=2)
     assert why in capsys.readouterr().err
+
+
+def welcome(*clients: int, **changes: Any) -> Welcome:
+    """That of a site with these clients of 4, of whom the last never trains."""
+    form = Form({"x": ["uint8", [1, 2]]}, ["no", "yes"], 3, 1, {})._replace(**changes)
+    held = {client: Holding(10 + client, 2, "") for client in clients}
+    return Welcome("", "", {}, "", 1, "", "", held, form)
+
+
+def test_sites_that_do_not_fit_together_are_refused() -> None:
+    told = Told.by({"a": welcome(3, 1), "b": welcome(0)})
+    assert list(told.clients) == [0, 1, 3]
+    with pytest.raises(ConfigError, match="b: has client 1, as another site has"):
+        Told.by({"a": welcome(3, 1), "b": welcome(0, 1)})
+    for changes, why in (
+        ({"classes": ["yes", "no"]}, r"b: its classes: \['yes', 'no'\]; those of a: \['no', 'yes'\]"),
+        ({"num_clients": 5}, "b: its num_clients: 5; those of a: 3"),
+        ({"columns": {"x": ["uint8", [2, 2]]}}, "b: its columns: "),
+        ({"files": {"vocabulary.json": "0"}}, "b: its files: "),
+    ):
+        with pytest.raises(ConfigError, match=why):
+            Told.by({"a": welcome(1), "b": welcome(0, **changes)})
+
+
+def test_a_driver_opens_sizes_and_no_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Told.by({"a": welcome(3, 1), "b": welcome(0)}).save(None, tmp_path)
+    assert "note: partition: no site that is there has client 2: it holds no sample" in capsys.readouterr().err
+    train, unseen = (Partition.open(tmp_path, name) for name in ("partition", UNSEEN))
+    assert [train.train_sizes.tolist(), train.heldout_sizes.tolist()] == [[10, 11, 0], [2, 2, 0]]
+    assert [unseen.train_sizes.tolist(), unseen.heldout_sizes.tolist()] == [[13], [2]]
+    assert train.elsewhere
+    assert train.train_rows(0).tolist() == []
+    data = FederatedData.open(tmp_path)
+    assert (data.num_tests, data.classes, data.train["x"].tolist()) == (0, ("no", "yes"), [[[0, 0]], [[0, 0]]])
+
+
+@pytest.mark.parametrize(
+    ("task", "words", "why"),
+    [
+        ("text", (), ""),
+        ("text", ("task.max_vocabulary=50",), "data: the sites have a vocabulary.json beside their rows"),
+        ("text", ("data=none",), "data: the sites have a vocabulary.json beside their rows, which is not here"),
+        ("tabular", ("data=none",), ""),
+        ("tabular", (), "data: with task=tabular what a number stands for follows from training rows"),
+        ("series", (), ""),
+    ],
+)
+def test_what_numbers_stand_for_is_known_here_too(tmp_path: Path, task: str, words: tuple[str, ...], why: str) -> None:
+    whole, rows, driver = (tmp_path / name for name in ("whole", "rows", "driver"))
+    for folder in (whole, driver):
+        folder.mkdir()
+    cfg = compose(f"task={task}", "num_clients=2")
+    trainer = prepare(cfg, build(cfg.task, Task), whole)
+    share(whole, rows, [0, 1])
+    told = Told(Form.of(rows), Held.open(rows).holdings())
+    other = compose(f"task={task}", "num_clients=2", "partition=sites", *words)
+    if why:
+        with pytest.raises(ConfigError, match=why):
+            prepare(other, build(other.task, Task), driver, lambda _: told)
+        return
+    ours = prepare(other, build(other.task, Task), driver, lambda _: told)
+    assert ours.layout == trainer.layout
+    assert ours.weights.tolist() == trainer.weights.tolist()
+    assert np.array_equal(ours.untrained(), trainer.untrained())
