@@ -32,7 +32,7 @@ OUTSIDE = 5  # how many of them a record may have around a key of the config, an
 COUNT, LARGEST = 2**31 - 1, 2**63 - 1  # of anything; of an integer
 MOST_CLIENTS = 10**7
 AUTO_CLIENTS = "auto"  # as many as the data has sources
-NATURAL, SITES = "fl_bench.data.partition.natural", "fl_bench.data.partition.sites"
+NATURAL, SITES = "fl_bench.data.partition.natural", "fl_bench.data.split.sites"
 
 
 def _at_least(key: str, low: int) -> Rule:

@@ -286,15 +286,6 @@ def natural(columns: Columns, num_clients: int | Literal["auto"], rng: Generator
     return owners
 
 
-def sites(columns: Columns, num_clients: int, rng: Generator) -> Ints:
-    """As the sites of a deployment hold their own rows: this is where there are none to ask.
-
-    Raises:
-        ConfigError: always.
-    """
-    raise ConfigError("partition=sites: only engine=deployment has sites, which hold rows of their own")
-
-
 def _count(columns: Columns) -> int:
     return len(next(iter(columns.values())))
 

@@ -110,3 +110,12 @@ def from_file(columns: Columns, num_clients: int, rng: Generator, path: str | No
         heldout[table.row] = table.heldout == 1
     unseen = np.unique(table.client[table.unseen == 1]) if "unseen" in table else None
     return Split(owners, heldout if "heldout" in table else None, unseen)
+
+
+def sites(columns: Columns, num_clients: int, rng: Generator) -> Split:
+    """As the sites of a deployment hold their own rows: what there is where there are none to ask.
+
+    Raises:
+        ConfigError: always.
+    """
+    raise ConfigError("partition=sites: only engine=deployment has sites, which hold rows of their own")

@@ -133,8 +133,9 @@ class Roster:
             except Unproven as error:
                 raise RunError(f"{name}: is not who it says: {error}") from error
             self._refuse_others(name, found)
-            if site.welcome is not None and found.clients != site.welcome.clients:
-                raise RunError(f"{name}: has come back with other clients")
+            before = site.welcome
+            if before is not None and (found.clients, found.form) != (before.clients, before.form):
+                raise RunError(f"{name}: has come back with other clients, or other data")
             site.welcome, site.greeted = found, since
 
     def _greeting(self) -> RecordDict:

@@ -18,12 +18,11 @@ from fl_bench import rng
 from fl_bench.build import call, find_target
 from fl_bench.config.paths import INIT, SHARED, initial_model
 from fl_bench.config.rules import AUTO_CLIENTS, require
-from fl_bench.data import partition as partitions
 from fl_bench.data import shift
 from fl_bench.data.arrays import FederatedData, rows_of
 from fl_bench.data.cache import kept, key_of
 from fl_bench.data.partition import UNSEEN, Partition
-from fl_bench.data.split import Split, from_file, validation_rows
+from fl_bench.data.split import Split, from_file, sites, validation_rows
 from fl_bench.deployment.told import Told
 from fl_bench.errors import ConfigError, note
 from fl_bench.federation.local import CONFIG, Trainer, trainer_in
@@ -47,7 +46,7 @@ def prepare(cfg: DictConfig, task: Task, scratch: Path, ask: Callable[[Path], To
     OmegaConf.save(cfg, scratch / CONFIG, resolve=True)
     if (file := initial_model(cfg)) is not None:
         shutil.copyfile(file, scratch / INIT)
-    if find_target(cfg.partition) is partitions.sites and (told := ask(scratch)) is not None:
+    if find_target(cfg.partition) is sites and (told := ask(scratch)) is not None:
         _save_told(cfg, task, scratch, told)
         return trainer_in(scratch)
     rng.seed_torch(cfg.seed, "load")  # some tasks make a pretrained model along with their data
@@ -85,17 +84,18 @@ def _save_told(cfg: DictConfig, task: Task, scratch: Path, told: Told) -> None:
     require("evaluate.validation", validation, validation in ("clients", 0), wish)
     if find_target(cfg.shift) is not shift.none:
         raise ConfigError("shift: with partition=sites the samples are as the sites have them; use shift=none")
-    if cfg.data.source == NONE:
-        note("data=none: there is no test set; what clients hold out is measured with evaluate.clients=true")
-        told.save(None, scratch)
-        return
-    if task.fits_rows and not told.form.files:
-        wish = "what a number stands for follows from training rows, and those are at the sites; use data=none"
-        raise ConfigError(f"data: with task={type(task).__name__.lower()} {wish}")
-    rng.seed_torch(cfg.seed, "load")
-    data = _loaded(cfg, task, scratch)
-    note(f"partition=sites: of the data here, only the {data.num_tests} test rows are used")
+    data = None
+    if cfg.data.source != NONE:
+        if task.fits_rows and not told.form.files:  # such as one that says how columns were scaled
+            wish = "what a number stands for follows from training rows, and those are at the sites; use data=none"
+            raise ConfigError(f"data: with task={type(task).__name__.lower()} {wish}")
+        rng.seed_torch(cfg.seed, "load")
+        data = _loaded(cfg, task, scratch)
     told.save(data, scratch)
+    if data is not None and data.num_tests:
+        note(f"partition=sites: of the data here, only the {data.num_tests} test rows are used")
+    else:
+        note("data: there is no test set; what clients hold out is measured with evaluate.clients=true")
 
 
 def _say_what_wins(

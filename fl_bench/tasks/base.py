@@ -85,10 +85,6 @@ class Task(ABC):
         loaded: FederatedData = call(loaders[data.source], data, skip=["source", "cache"], folder=folder)
         return loaded
 
-    def load_none(self, folder: Path) -> FederatedData:
-        """What only the driver of a deployment can do with: it does not ask for it."""
-        raise ConfigError("data=none: there must be rows somewhere, as at the sites with partition=sites")
-
     def gather(self, columns: Columns, rows: NDArray, device: torch.device | str) -> Batch:
         """The examples of these rows, as `objective` and `score` take them."""
         return gather(columns, rows, device)

@@ -1,5 +1,6 @@
 """A driver without training rows: what the sites say of theirs stands in for them, and the files stay the same."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import compose, table
+from flwr.app import Message
 from flwr.supercore.task_identity import TaskIdentity
 from test_site_grid import NAMES, Line
 
@@ -120,7 +122,7 @@ def test_without_a_test_set_there_is_what_the_clients_measure(
 ) -> None:
     run = deployed(line, tmp_path, "data=none", "figures=true")
     said = capsys.readouterr().err
-    assert "note: data=none: there is no test set" in said
+    assert "note: data: there is no test set" in said
     assert (run / "model.safetensors").read_bytes() == (whole / "inline" / "model.safetensors").read_bytes()
     rows = [
         {name: value for name, value in row.items() if not name.startswith("test_")}
@@ -143,6 +145,24 @@ def test_a_run_goes_on_unless_the_sites_hold_something_else(
     np.save(path, kept)
     line.begin("b")
     assert contents(deployed(line, tmp_path, begin=Start.RESUME)) == contents(whole / "inline")
+
+
+def test_a_site_that_comes_back_with_other_classes_ends_the_run(
+    line: Line, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = line.folder / "shares" / "b" / "classes.json"
+    kept = file.read_text()
+
+    def change(name: str, message: Message) -> None:
+        if (name, message.metadata.message_type) == ("b", "train"):
+            file.write_text(json.dumps(json.loads(kept)[::-1]))
+            line.end("b")
+            line.begin("b")
+
+    line.before = change
+    deployed(line, tmp_path, expected=1)
+    file.write_text(kept)
+    assert "b: has come back with other clients, or other data" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -199,6 +219,28 @@ def test_a_driver_opens_sizes_and_no_rows(tmp_path: Path, capsys: pytest.Capture
     assert train.train_rows(0).tolist() == []
     data = FederatedData.open(tmp_path)
     assert (data.num_tests, data.classes, data.train["x"].tolist()) == (0, ("no", "yes"), [[[0, 0]], [[0, 0]]])
+
+
+def test_test_rows_must_be_like_those_of_the_sites(tmp_path: Path) -> None:
+    told = Told.by({"a": welcome(0, files={"facts.json": "0"})})
+    told.save(None, tmp_path)  # who has no rows need not know what numbers in them mean
+    rows, none = np.ones((1, 1, 2), np.uint8), np.ones((0, 1, 2), np.uint8)
+    for test, classes, why in (
+        (rows, ("no", "yes"), "data: the sites have a facts.json beside their rows"),
+        (rows, ("yes", "no"), "data: classes of the test rows here: yes no; of the sites' rows: no yes"),
+        (
+            rows.astype(np.int64),
+            ("no", "yes"),
+            r"data: x of the test rows here: int64 \[1, 2\]; of the sites' rows: uint8",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=why):
+            told.save(FederatedData({}, {"x": test}, classes), tmp_path)
+    told = Told.by({"a": welcome(0)})
+    for test in (rows, none):
+        told.save(FederatedData({}, {"x": test}, ("no", "yes")), tmp_path)
+        assert FederatedData.open(tmp_path).num_tests == len(test)
+    assert FederatedData.open(tmp_path).train["x"].tolist() == [[[0, 0]], [[0, 0]]]
 
 
 @pytest.mark.parametrize(
