@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +65,7 @@ class Roster:
         Raises ConfigError or RunError where they do not fit together, or do not come.
         """
         self._asked = self._wait_for(wanted, seconds)
-        return Told.by(self._welcomes(self._asked))
+        return Told.by(self._welcomes(self._asked, seconds))
 
     def gather(self, wanted: int, seconds: float) -> list[Site]:
         """The sites that are there, once they are so many, each of which holds what it should, and all together all.
@@ -76,9 +76,10 @@ class Roster:
         _refuse_unfit(trainer)
         self.size = trainer.layout.size
         self._num_clients = trainer.num_clients
-        self._ours = Welcome.of(trainer, told.clients if told else Held.open(self._data).holdings())
+        ours = Welcome.of(trainer, told.clients if told else Held.open(self._data).holdings())
+        self._ours = replace(ours, form=told.form) if told else ours
         there = self._asked or self._wait_for(wanted, seconds)
-        for name, welcome in self._welcomes(there).items():
+        for name, welcome in self._welcomes(there, seconds).items():
             self._refuse_others(name, welcome)  # who was asked before the data was prepared
             for oddity in welcome.oddities(self._ours):
                 note(f"{name}: the last bits may be others than on one machine: {oddity}")
@@ -133,9 +134,8 @@ class Roster:
             except Unproven as error:
                 raise RunError(f"{name}: is not who it says: {error}") from error
             self._refuse_others(name, found)
-            before = site.welcome
-            if before is not None and (found.clients, found.form) != (before.clients, before.form):
-                raise RunError(f"{name}: has come back with other clients, or other data")
+            if site.welcome is not None and found.clients != site.welcome.clients:
+                raise RunError(f"{name}: has come back with other clients")
             site.welcome, site.greeted = found, since
 
     def _greeting(self) -> RecordDict:
@@ -144,12 +144,15 @@ class Roster:
             content[INIT] = to_record({INIT: np.fromfile(self._data / INIT, np.uint8)})
         return content
 
-    def _welcomes(self, sites: Sequence[Site]) -> dict[str, Welcome]:
-        """What each of these sites says of itself, by its name."""
-        self.greet(site for site in sites if not site.ready)
-        for site in sites:
-            if site.welcome is None:
-                raise RunError(f"{site.talk.name}: is there, and does not answer")
+    def _welcomes(self, sites: Sequence[Site], seconds: float) -> dict[str, Welcome]:
+        """What each of these sites says of itself, by its name. Some may be killed just now, and come back."""
+        deadline = time.monotonic() + seconds
+        while silent := [site for site in sites if site.welcome is None]:
+            self.greet(site for site in silent if site.since is not None)
+            if time.monotonic() > deadline and silent[0].welcome is None:
+                raise RunError(f"{silent[0].talk.name}: was there, and does not answer")
+            time.sleep(POLL_SECONDS)
+            self.look()
         return {site.talk.name: site.welcome for site in sites if site.welcome is not None}
 
     def _refuse_others(self, name: str, welcome: Welcome) -> None:

@@ -64,6 +64,9 @@ class Welcome:
             yield f"its fl-bench is {self.code}, and that of the command is {ours.code}"
         if self.layout != ours.layout:
             yield "the model of this config has other tensors there, or it is on a GPU at one side only"
+        for key, theirs, here in zip(Form._fields, self.form, ours.form, strict=True):
+            if theirs != here:
+                yield f"its {key} are others than in this run: {theirs}, and here {here}"
         for client, held in self.clients.items():
             if (wanted := ours.clients.get(client)) is None:
                 yield f"it has client {client}, which holds nothing in this run"
