@@ -247,7 +247,7 @@ def test_test_rows_must_be_like_those_of_the_sites(tmp_path: Path) -> None:
     ("task", "words", "why"),
     [
         ("text", (), ""),
-        ("text", ("task.max_vocabulary=50",), "data: the sites have a vocabulary.json beside their rows"),
+        ("text", ("task.max_vocabulary=50",), r"data: the sites have a \w+\.json beside their rows"),
         ("text", ("data=none",), "data: the sites have a vocabulary.json beside their rows, which is not here"),
         ("tabular", ("data=none",), ""),
         ("tabular", (), "data: with task=tabular what a number stands for follows from training rows"),
