@@ -20,7 +20,9 @@ def test_strategies(launch: Launch, strategy: str) -> None:  # on task=cifar the
     launch(f"strategy={strategy}", *SMALL)
 
 
-@pytest.mark.parametrize("partition", [name for name in options("partition") if name not in ("natural", "file")])
+@pytest.mark.parametrize(
+    "partition", [name for name in options("partition") if name not in ("natural", "file", "sites")]
+)
 def test_partitions(launch: Launch, partition: str) -> None:
     launch(f"partition={partition}", *SMALL)
 

@@ -33,7 +33,7 @@ OUTSIDE = 5  # how many of them a record may have around a key of the config, an
 COUNT, LARGEST = 2**31 - 1, 2**63 - 1  # of anything; of an integer
 MOST_CLIENTS = 10**7
 AUTO_CLIENTS = "auto"  # as many as the data has sources
-NATURAL = "fl_bench.data.partition.natural"
+NATURAL, SITES = "fl_bench.data.partition.natural", "fl_bench.data.split.sites"
 
 
 def _at_least(key: str, low: int) -> Rule:
@@ -73,8 +73,8 @@ RULES: list[Rule] = [
     *_clients("num_clients", MOST_CLIENTS),
     (
         "num_clients",
-        lambda value, cfg: value != AUTO_CLIENTS or cfg.partition.get("_target_") == NATURAL,
-        "needs partition=natural, and data with sources",
+        lambda value, cfg: value != AUTO_CLIENTS or cfg.partition.get("_target_") in (NATURAL, SITES),
+        "needs partition=natural, and data with sources; or partition=sites",
     ),
     (
         "num_clients",
@@ -151,7 +151,11 @@ RULES: list[Rule] = [
         lambda value, _: value is None or _is_expected(value),
         "must have source, metric, rounds, at (last, validation or best) and results, a list of {{value, where}}",
     ),
-    ("partition.holdout", lambda value, _: is_number(value) and 0 <= value < 1, "must be from 0 to below 1"),
+    (
+        "partition.holdout",  # sites know what they hold out
+        lambda value, cfg: cfg.partition._target_ == SITES or (is_number(value) and 0 <= value < 1),
+        "must be from 0 to below 1",
+    ),
     (
         "partition.unseen",  # a partition of one's own need not say it
         lambda value, _: value is None or (is_number(value) and 0 <= value < 1),

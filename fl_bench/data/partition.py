@@ -34,7 +34,7 @@ class Partition:
         ([1], [1, 2], [0, 1])
     """
 
-    rows: Ints
+    rows: Ints  # none where `elsewhere`
     starts: Ints  # [num_clients + 1]
     ends: Ints  # [num_clients]
 
@@ -62,6 +62,11 @@ class Partition:
     def heldout_rows(self, client: int) -> Ints:
         """What the client is evaluated on."""
         return self.rows[self.ends[client] : self.starts[client + 1]]
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether only the sizes are known here, as the rows are at sites."""
+        return len(self.rows) < int(self.starts[-1])
 
     @property
     def train_sizes(self) -> Ints:

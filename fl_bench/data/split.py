@@ -17,6 +17,7 @@ from fl_bench.errors import ConfigError
 from fl_bench.storage import files
 
 NAME = "split.csv.gz"
+ANY = "any"  # in place of the labels that only the sites know
 COLUMNS = ["row", "client", "heldout", "unseen"]
 
 
@@ -39,14 +40,20 @@ def write(data: FederatedData, partition: Partition, unseen: Partition, folder: 
 
     partition.csv: how many samples of each label, or range of numbers, each client holds, where it holds any.
     sources.csv, where the data has sources: how many of each. And every row that somebody holds: its number, its
-    client, whether it is held out, and whether the client never trains (1 or 0).
+    client, whether it is held out, and whether the client never trains (1 or 0). Where the rows are elsewhere, only how
+    many each client holds.
     """
     both = (partition, unseen)
-    _write_counts(both, folder / "partition.csv", "label", *countable(data.train["y"], data.classes))
+    if partition.elsewhere:
+        sizes = np.concatenate([np.diff(part.starts) for part in both])
+        _write_counts(sizes[:, None], folder / "partition.csv", "label", [ANY])
+        return
+    numbers, names = countable(data.train["y"], data.classes)
+    _write_counts(_counts(both, numbers, names), folder / "partition.csv", "label", names)
     if "source" in data.train:
         values, numbers = np.unique(data.train["source"], return_inverse=True)
         names = [data.sources[value] if data.sources else str(value) for value in values]
-        _write_counts(both, folder / "sources.csv", "source", numbers, names)
+        _write_counts(_counts(both, numbers, names), folder / "sources.csv", "source", names)
     parts = []
     for first, part in zip((0, len(partition.ends)), both, strict=True):
         clients = np.repeat(np.arange(len(part.ends)), np.diff(part.starts))
@@ -57,11 +64,13 @@ def write(data: FederatedData, partition: Partition, unseen: Partition, folder: 
     files.write(folder / NAME, gzip.compress(text, compresslevel=1, mtime=0))  # more takes long, for a tenth less
 
 
-def _write_counts(
-    partitions: Iterable[Partition], file: Path, what: str, numbers: NDArray, names: Sequence[str]
-) -> None:
-    """A row for each client and each of the `names` that it holds samples of; `numbers` [N] has that of a sample."""
-    counts = np.concatenate([partition.label_counts(numbers, len(names)) for partition in partitions])
+def _counts(partitions: Iterable[Partition], numbers: NDArray, names: Sequence[str]) -> NDArray[np.int64]:
+    """How many samples of each of the `names` each client holds; `numbers` [N] has that of a sample."""
+    return np.concatenate([partition.label_counts(numbers, len(names)) for partition in partitions])
+
+
+def _write_counts(counts: NDArray[np.int64], file: Path, what: str, names: Sequence[str]) -> None:
+    """A row for each client and each of the `names` that it holds samples of; `counts` [num_clients, names]."""
     clients, held = np.nonzero(counts)
     cells = zip(clients.tolist(), map(names.__getitem__, held.tolist()), counts[clients, held].tolist(), strict=True)
     files.write(file, files.csv_of([("client", what, "samples"), *cells]))
@@ -101,3 +110,12 @@ def from_file(columns: Columns, num_clients: int, rng: Generator, path: str | No
         heldout[table.row] = table.heldout == 1
     unseen = np.unique(table.client[table.unseen == 1]) if "unseen" in table else None
     return Split(owners, heldout if "heldout" in table else None, unseen)
+
+
+def sites(columns: Columns, num_clients: int, rng: Generator) -> Split:
+    """As the sites of a deployment hold their own rows: what there is where there are none to ask.
+
+    Raises:
+        ConfigError: always.
+    """
+    raise ConfigError("partition=sites: only engine=deployment has sites, which hold rows of their own")

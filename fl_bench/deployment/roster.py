@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from fl_bench.deployment.runtime_api import LOST, LinkGrid
 from fl_bench.deployment.shares import Held
 from fl_bench.deployment.signing import Unproven
 from fl_bench.deployment.site import GREETING
+from fl_bench.deployment.told import Told
 from fl_bench.deployment.welcome import Welcome
 from fl_bench.errors import ConfigError, RunError, note
 from fl_bench.federation.fleet import collect
@@ -45,33 +46,43 @@ class Site:
 
 
 class Roster:
-    """The sites whose keys the driver has, for the run of which the prepared data is in `data`."""
+    """The sites whose keys the driver has, for the run of which the prepared data is in `data`, or will be: before
+    that, there is only its config, and what the model begins from.
+    """
 
     def __init__(self, line: LinkGrid, keys: DriverKeys, data: Path) -> None:
-        trainer, held = trainer_in(data), Held.open(data)
-        _refuse_unfit(trainer)
-        self._line, self._keys, self._num_clients = line, keys, held.num_clients
-        self.size = trainer.layout.size  # of what travels
-        self._ours = Welcome.of(trainer, held.holdings())
-        self._greeting = RecordDict({GREETING: ConfigRecord({"config": (data / CONFIG).read_text()})})
-        if (data / INIT).exists():
-            self._greeting[INIT] = to_record({INIT: np.fromfile(data / INIT, np.uint8)})
+        self._line, self._keys, self._data = line, keys, data
+        self._ours: Welcome | None = None  # what is here, as soon as it is known
+        self._asked: list[Site] = []
+        self.size = 0  # of what travels
         run = line.run.run_id
         self._known = {name: Site(Conversation(name, run, keys.key, key)) for name, key in keys.sites.items()}
         self._looked = float("-inf")
+
+    def ask(self, wanted: int, seconds: float) -> Told:
+        """What the sites say of their rows, once so many are there: before the data is prepared, which then follows it.
+
+        Raises ConfigError or RunError where they do not fit together, or do not come.
+        """
+        self._asked = self._wait_for(wanted, seconds)
+        return Told.by(self._welcomes(self._asked, seconds))
 
     def gather(self, wanted: int, seconds: float) -> list[Site]:
         """The sites that are there, once they are so many, each of which holds what it should, and all together all.
 
         Raises ConfigError or RunError where it is not so.
         """
-        there = self._wait_for(wanted, seconds)
-        self.greet(there)
-        for site in there:
-            if site.welcome is None:
-                raise RunError(f"{site.talk.name}: is there, and does not answer")
-            for oddity in site.welcome.oddities(self._ours):
-                note(f"{site.talk.name}: the last bits may be others than on one machine: {oddity}")
+        trainer, told = trainer_in(self._data), Told.open(self._data)
+        _refuse_unfit(trainer)
+        self.size = trainer.layout.size
+        self._num_clients = trainer.num_clients
+        ours = Welcome.of(trainer, told.clients if told else Held.open(self._data).holdings())
+        self._ours = replace(ours, form=told.form) if told else ours
+        there = self._asked or self._wait_for(wanted, seconds)
+        for name, welcome in self._welcomes(there, seconds).items():
+            self._refuse_others(name, welcome)  # who was asked before the data was prepared
+            for oddity in welcome.oddities(self._ours):
+                note(f"{name}: the last bits may be others than on one machine: {oddity}")
         return there
 
     def owners(self, sites: Sequence[Site]) -> NDArray[np.int64]:
@@ -84,6 +95,7 @@ class Roster:
                         f"{site.talk.name}: has client {client}, as {sites[int(owners[client])].talk.name} has"
                     )
                 owners[client] = place
+        assert self._ours is not None
         if lacking := [client for client in sorted(self._ours.clients) if owners[client] == -1]:
             raise ConfigError(f"engine.sites: no site that is there has client {', '.join(map(str, lacking[:10]))}")
         found: NDArray[np.int64] = np.maximum(owners, 0)
@@ -107,7 +119,7 @@ class Roster:
         """
         pending: dict[str, tuple[Site, Facts, str | None]] = {}
         for site in sites:
-            message, facts = site.talk.greeting(self._greeting, site.node)
+            message, facts = site.talk.greeting(self._greeting(), site.node)
             (name,) = self._line.push_messages([message])
             pending[name] = site, facts, site.since
         for reply in collect(self._line, pending, GREETING_SECONDS):
@@ -121,11 +133,32 @@ class Roster:
                 found = site.talk.welcome(reply, facts)
             except Unproven as error:
                 raise RunError(f"{name}: is not who it says: {error}") from error
-            if why := next(found.differences(self._ours), None):
-                raise ConfigError(f"{name}: {why}")
+            self._refuse_others(name, found)
             if site.welcome is not None and found.clients != site.welcome.clients:
                 raise RunError(f"{name}: has come back with other clients")
             site.welcome, site.greeted = found, since
+
+    def _greeting(self) -> RecordDict:
+        content = RecordDict({GREETING: ConfigRecord({"config": (self._data / CONFIG).read_text()})})
+        if (self._data / INIT).exists():
+            content[INIT] = to_record({INIT: np.fromfile(self._data / INIT, np.uint8)})
+        return content
+
+    def _welcomes(self, sites: Sequence[Site], seconds: float) -> dict[str, Welcome]:
+        """What each of these sites says of itself, by its name. Some may be killed just now, and come back."""
+        deadline = time.monotonic() + seconds
+        while silent := [site for site in sites if site.welcome is None]:
+            self.greet(site for site in silent if site.since is not None)
+            if time.monotonic() > deadline and silent[0].welcome is None:
+                raise RunError(f"{silent[0].talk.name}: was there, and does not answer")
+            time.sleep(POLL_SECONDS)
+            self.look()
+        return {site.talk.name: site.welcome for site in sites if site.welcome is not None}
+
+    def _refuse_others(self, name: str, welcome: Welcome) -> None:
+        """Raise ConfigError where a site does not fit what is here, as far as that is known yet."""
+        if self._ours is not None and (why := next(welcome.differences(self._ours), None)):
+            raise ConfigError(f"{name}: {why}")
 
     def _wait_for(self, wanted: int, seconds: float) -> list[Site]:
         """The sites that are there, once they are so many."""

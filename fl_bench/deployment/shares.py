@@ -6,6 +6,7 @@ has all clients, whose ids it keeps; those who are elsewhere hold nothing. Row n
 
 import shutil
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,13 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_bench.config.paths import INIT
-from fl_bench.data.arrays import FederatedData, Lookup, Ragged
+from fl_bench.config.rules import MOST_CLIENTS, is_count
+from fl_bench.data.arrays import CLASSES, SOURCES, Columns, FederatedData, Lookup, Ragged
 from fl_bench.data.partition import UNSEEN, Partition
 from fl_bench.federation.local import CONFIG
-from fl_bench.storage.files import digest
+from fl_bench.storage.files import digest, digest_of
 
 Ints = NDArray[np.int64]
 NOT_THEIRS = ("train.", "test.", "partition.", CONFIG, INIT)  # how the names of files begin that no site is given so
+MOST_NUMBERS = 2**28  # in a row
 
 
 class Holding(NamedTuple):
@@ -57,6 +60,62 @@ class Held(NamedTuple):
         return found
 
 
+class Form(NamedTuple):
+    """What prepared data are like, whoever holds them. It travels as JSON."""
+
+    columns: Mapping[str, Any]  # of training rows, as `form_of` has them
+    classes: list[str]
+    num_clients: int  # who train, at all sites
+    num_unseen: int  # who never do
+    files: Mapping[str, str]  # what else there is, such as a vocabulary, by name: a digest
+
+    @classmethod
+    def of(cls, folder: Path) -> "Form":
+        data, parts = Held.open(folder)
+        counts = [len(part.ends) for part in parts]
+        return cls(form_of(data.train), list(data.classes), counts[0], sum(counts[1:]), beside(folder))
+
+
+def told(fields: Sequence[Any], holdings: Mapping[str, Sequence[Any]]) -> tuple[Form, dict[int, Holding]]:
+    """A form, and by client what it holds, as they come from JSON.
+
+    Raises ValueError, TypeError or AttributeError where they are something else.
+    """
+    form = Form(*fields)
+    clients = {int(client): Holding(*held) for client, held in holdings.items()}
+    for kind, shape in form.columns.values():
+        sizes = shape or []
+        if np.dtype(kind).kind not in "biuf" or not all(map(is_count, sizes)) or prod(sizes) > MOST_NUMBERS:
+            raise ValueError(f"there are no columns of {kind} {shape}")
+    counts = [form.num_clients, form.num_unseen]
+    if not all(map(is_count, counts)) or sum(counts) > MOST_CLIENTS:
+        raise ValueError(f"there are no {counts} clients")
+    for client, held in clients.items():
+        if client not in range(sum(counts)) or not (is_count(held.train) and is_count(held.heldout)):
+            raise ValueError(f"there is no such client as {client}")
+    return form, clients
+
+
+def form_of(columns: Columns) -> dict[str, Any]:
+    """By the name of a column: the type of its numbers, and the shape of a row, None where rows differ in length."""
+    found: dict[str, Any] = {}
+    for name, column in columns.items():
+        array = column.table if isinstance(column, Lookup) else column
+        ragged = isinstance(column, Ragged)
+        found[name] = [column.flat.dtype.name, None] if ragged else [array.dtype.name, list(array.shape[1:])]
+    return found
+
+
+def beside(folder: Path) -> dict[str, str]:
+    """Digests of the files and folders that are neither rows nor of one run, by name."""
+    found = {}
+    for path in sorted(folder.iterdir()):
+        if not path.name.startswith((*NOT_THEIRS, CLASSES, SOURCES)):
+            files = sorted(path.resolve().rglob("*")) if path.is_dir() else [path]
+            found[path.name] = digest(*(digest_of(file).encode() for file in files if file.is_file()))
+    return found
+
+
 def share(source: Path, folder: Path, clients: Sequence[int]) -> None:
     """Write to the new `folder` what these clients hold of the prepared data in `source`."""
     held = Held.open(source)
@@ -79,11 +138,11 @@ def share(source: Path, folder: Path, clients: Sequence[int]) -> None:
     for name, part in zip(("partition", UNSEEN), parts, strict=False):
         part.save(folder, name)
     taken = np.concatenate(rows)
-    train = {name: _take(column, taken) for name, column in held.data.train.items()}
+    train = {name: take(column, taken) for name, column in held.data.train.items()}
     FederatedData(train, {}, held.data.classes, sources=held.data.sources).save(folder)
 
 
-def _take(column: Any, rows: Ints) -> Any:
+def take(column: Any, rows: Ints) -> Any:
     """These rows of a column, without what is nobody's of them."""
     if isinstance(column, Lookup):
         places, index = np.unique(column.index[rows], return_inverse=True)
@@ -100,7 +159,7 @@ def _digest(columns: Mapping[str, Any], rows: Ints) -> str:
     """Of what these rows are, however their columns are stored."""
     parts: list[Any] = []
     for name in sorted(columns):
-        column = _take(columns[name], rows)
+        column = take(columns[name], rows)
         arrays = [column.flat, column.offsets] if isinstance(column, Ragged) else [_values(column)]
         parts += [part for a in arrays for part in (f"{name} {a.dtype} {a.shape}".encode(), np.ascontiguousarray(a))]
     return digest(*parts)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fl_bench.deployment.shares import Holding
+from fl_bench.deployment.shares import Form, Holding, told
 from fl_bench.federation.local import Trainer
 from fl_bench.machine import describe, package
 from fl_bench.storage.files import digest
@@ -26,6 +26,7 @@ class Welcome:
     layout: str  # digest of what travels: names and shapes
     model: str  # digest of the model before it has been trained
     clients: Mapping[int, Holding]
+    form: Form  # of all training rows
 
     @classmethod
     def of(cls, trainer: Trainer, clients: Mapping[int, Holding], session: str = "") -> "Welcome":
@@ -44,6 +45,7 @@ class Welcome:
             digest(shapes.encode()),
             digest(*values),
             clients,
+            Form.of(trainer.data.folder),
         )
 
     def to_json(self) -> str:
@@ -53,8 +55,8 @@ class Welcome:
     def from_json(cls, text: str) -> "Welcome":
         """Raises ValueError, TypeError or AttributeError where a site sends something else."""
         fields: dict[str, Any] = json.loads(text)
-        clients = {int(client): Holding(*held) for client, held in fields.pop("clients").items()}
-        return cls(**fields, clients=clients)
+        form, clients = told(fields.pop("form"), fields.pop("clients"))
+        return cls(**fields, clients=clients, form=form)
 
     def differences(self, ours: "Welcome") -> Iterator[str]:
         """Why a run with this site and our part of it cannot be: what its clients hold, or make of the config."""
@@ -62,6 +64,9 @@ class Welcome:
             yield f"its fl-bench is {self.code}, and that of the command is {ours.code}"
         if self.layout != ours.layout:
             yield "the model of this config has other tensors there, or it is on a GPU at one side only"
+        for key, theirs, here in zip(Form._fields, self.form, ours.form, strict=True):
+            if theirs != here:
+                yield f"its {key} are others than in this run: {theirs}, and here {here}"
         for client, held in self.clients.items():
             if (wanted := ours.clients.get(client)) is None:
                 yield f"it has client {client}, which holds nothing in this run"

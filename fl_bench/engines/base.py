@@ -15,6 +15,7 @@ from fl_bench.machine import address_space, num_cpus
 if TYPE_CHECKING:
     from flwr.serverapp import Grid
 
+    from fl_bench.deployment.told import Told
     from fl_bench.storage.states import ClientStates
 
 Connect = Callable[[], "Grid"]
@@ -85,6 +86,13 @@ class Engine(ABC):
     def states(self, register: "ClientStates") -> "ClientStates":
         """Where the server looks for what clients keep: in its own files, as given, unless the engine knows better."""
         return register
+
+    def ask(self, data: Path) -> "Told | None":
+        """What the sites say of training rows that only they have, once there are workers; None where none are sites.
+
+        `data` has what they must know to answer: the config, and what the model begins from.
+        """
+        return None
 
     @abstractmethod
     def workers(self, scratch: Path) -> AbstractContextManager[Connect]:

@@ -11,6 +11,7 @@ from fl_bench.config.rules import require, require_seconds
 from fl_bench.engines.base import Connect, Engine
 
 if TYPE_CHECKING:
+    from fl_bench.deployment.told import Told
     from fl_bench.storage.states import ClientStates
 
 ADDRESS = re.compile(r"[^\s/@]+:[0-9]{1,5}")
@@ -35,6 +36,8 @@ class Deployment(Engine):
         require("engine.sites", self.sites, self.sites >= 1, "must be 1 or more")
         require_seconds("engine.wait_s", self.wait_s)
         require_seconds("engine.round_timeout_s", self.round_timeout_s)
+        if self.resources["num_gpus"] == "auto":
+            self.resources["num_gpus"] = 0  # here: nobody shares what this machine has
 
     @property
     def elsewhere(self) -> bool:
@@ -46,6 +49,9 @@ class Deployment(Engine):
         self._states = StatesElsewhere(register.folder, register.run)
         return self._states
 
+    def ask(self, data: Path) -> "Told":
+        return self._roster.ask(self.sites, self.wait_s)
+
     @contextmanager
     def workers(self, scratch: Path) -> Iterator[Connect]:
         from fl_bench.deployment import keys
@@ -56,9 +62,10 @@ class Deployment(Engine):
         known, patience = keys.of_driver(Path(str(self.certs))), Patience(self.wait_s, self.round_timeout_s)
         grids: list[SiteGrid] = []
         with run_at(str(self.link), known.ca, known.claim) as line:
+            self._roster = Roster(line, known, scratch / "data")
 
             def connect() -> SiteGrid:
-                grids.append(SiteGrid(line, Roster(line, known, scratch / "data"), self.sites, self._states, patience))
+                grids.append(SiteGrid(line, self._roster, self.sites, self._states, patience))
                 return grids[0]
 
             yield connect

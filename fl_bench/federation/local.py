@@ -199,6 +199,11 @@ class Trainer:
         personalize: Any = self.algorithm.personalize
         return self.adapt_steps != 0 or personalize.__func__ is not LocalAlgorithm.personalize
 
+    @property
+    def shows(self) -> bool:
+        """Whether the task can show what the server's model does: it is whole for that, and there is a test set."""
+        return not self.personal and self.data.num_tests > 0
+
     @torch.no_grad()
     def _scores(self, rows: NDArray, round: int) -> dict[str, Summand]:
         """The metrics of the model as it is on these training rows as they look in this round."""
@@ -209,8 +214,8 @@ class Trainer:
     def test_batches(self) -> range:
         """The numbers of the batches of the central test set that say what the server's model is worth.
 
-        None where parts of it are the clients' own. What the task itself leaves with the clients (a discriminator) it
-        can do without in its `measure`, which is then all.
+        None where there is no such set, or parts of the model are the clients' own. What the task itself leaves with
+        the clients (a discriminator) it can do without in its `measure`, which is then all.
         """
         return range(0 if self.private else len(self._batches(self._test_rows())))
 
@@ -218,7 +223,7 @@ class Trainer:
     def validation_batches(self) -> range:
         """The numbers of the batches of the rows that the server keeps to choose by, after those of the test set."""
         first = len(self.test_batches)
-        return range(first, first + len(self._batches(self.validation_rows)) if len(self.validation_rows) else first)
+        return range(first, first + len(self._batches(self.validation_rows)))
 
     @torch.no_grad()
     def test(self, payload: Vector, batches: Sequence[int]) -> list[Mapping[str, Summand]]:
@@ -230,7 +235,7 @@ class Trainer:
 
     def measure(self, payload: Vector) -> dict[str, float]:
         """The task's metrics of the server's model that do not add up over batches."""
-        if self.personal:
+        if not self.shows:
             return {}
         self.load(payload)
         measured = self.task.measure(self.flat.model, self.data)
@@ -281,10 +286,10 @@ class Trainer:
         return self.task.score(self.flat.model, batch if round is None else self.drift(batch, rows, round))
 
     def _test_rows(self) -> NDArray:
-        return np.arange(len(next(iter(self.data.test.values()))))
+        return np.arange(self.data.num_tests)
 
     def _batches(self, rows: NDArray) -> list[NDArray]:
-        return np.split(rows, range(self.batch_size, len(rows), self.batch_size))
+        return np.split(rows, range(self.batch_size, len(rows), self.batch_size)) if len(rows) else []
 
 
 def _named(prefix: str, metrics: Mapping[str, Summand]) -> dict[str, Summand]:

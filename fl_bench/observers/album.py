@@ -27,7 +27,7 @@ class Album(Observer):
 
     def see(self, round: Round) -> None:
         every = max(1, self.num_rounds // 10)
-        if self.trainer.personal or (round.number % every and round.number != self.num_rounds):
+        if not self.trainer.shows or (round.number % every and round.number != self.num_rounds):
             return
         self.trainer.load(round.vector)
         picture = self.trainer.task.picture(self.trainer.flat.model, self.trainer.data)

@@ -16,6 +16,7 @@ from fl_bench.build import build
 from fl_bench.config.changes import identity
 from fl_bench.config.paths import MODEL
 from fl_bench.config.rules import require
+from fl_bench.deployment.told import Told
 from fl_bench.engines.base import Engine
 from fl_bench.engines.resources import limit_gpus
 from fl_bench.errors import ConfigError, no_exit, note, plain
@@ -48,12 +49,14 @@ def evaluate(cfg: DictConfig, folder: Path, round: int | None, out: Path) -> int
     record = run_json.read_run(folder)
     with scratch_folder() as scratch:
         data = engine.place(scratch)
-        trainer = prepare(cfg, build(cfg.task, Task), data)
+        trainer = prepare(cfg, build(cfg.task, Task), data, lambda _: Told.open(folder))
         digests = data_digests(cfg, data)
         if others := [name for name, value in (record["data"] or {}).items() if digests.get(name) != value]:
             _refuse_other_meanings(cfg, record, trainer, others)
             note(f"not on what the run had: other {' and '.join(others)}")
         number, vector, run = _model(folder, record, round, trainer)
+        if trainer.partition.elsewhere and cfg.evaluate.clients:
+            raise ConfigError("--clients: their rows are at the sites, which measure while a run goes on")
         if cfg.evaluate.clients:
             held = bool(trainer.partition.heldout_sizes.any())
             require("partition.holdout", cfg.partition.holdout, held, "no client holds out a sample for --clients")
@@ -79,7 +82,7 @@ def whole_model(cfg: DictConfig, folder: Path) -> nn.Module:
     """
     threads = torch.get_num_threads()
     with locked_folder(gettempdir()) as scratch, torch.random.fork_rng():
-        trainer = prepare(cfg, build(cfg.task, Task), scratch)
+        trainer = prepare(cfg, build(cfg.task, Task), scratch, lambda _: Told.open(folder))
         torch.set_num_threads(threads)
         if trainer.personal:
             names = ", ".join(sorted(trainer.personal))

@@ -19,6 +19,7 @@ from fl_bench.config.origin import UNKNOWN, Origin
 from fl_bench.config.paths import INIT, MODEL
 from fl_bench.data import split
 from fl_bench.data.labels import countable
+from fl_bench.deployment import told
 from fl_bench.engines.base import Engine
 from fl_bench.engines.resources import limit_gpus, share_gpus
 from fl_bench.errors import note
@@ -89,13 +90,14 @@ def execute(
             begun = True
             journal.save()
             write_snapshot(folder, origin)
-            if (made.data / INIT).exists():
-                files.write(folder / INIT, (made.data / INIT).read_bytes())
+            for name in (INIT, told.NAME):
+                if (made.data / name).exists():
+                    files.write(folder / name, (made.data / name).read_bytes())
             tracking = Tracking(tracker, folder, store.tables.rows("metrics"))
             return [*_observers(made, store, start, journal, tell), Heartbeat(arm), tracking]
 
         made, journal.record["stopped_early"] = run(cfg, engine, scratch, store, start, observe)
-        if not made.trainer.private:  # there is a whole model
+        if made.trainer.test_batches:  # there is a whole model, and a test set
             made.trainer.task.tables(made.trainer.flat.model, made.trainer.data, folder)
         if cfg.figures:
             with _no_garbage():
@@ -142,7 +144,7 @@ def run(
         trainer = prepare(cfg, task, data)
         share_gpus(engine, trainer)
     with engine.workers(scratch) as connect:  # they start while the data is prepared
-        trainer = trainer or prepare(cfg, task, data)
+        trainer = trainer or prepare(cfg, task, data, engine.ask)
         made = experiment.make(cfg, strategy, trainer, data, store)
         together = experiment.train_together(engine, trainer)
         if start is not None:
@@ -232,9 +234,10 @@ def _draw(made: Experiment) -> None:
     from fl_bench.results import figures  # matplotlib takes a second to import
 
     trainer, data = made.trainer, made.trainer.data
-    figures.draw(made.folder, trainer.num_clients, countable(data.train["y"], data.classes)[1])
+    names = [split.ANY] if trainer.partition.elsewhere else countable(data.train["y"], data.classes)[1]
+    figures.draw(made.folder, trainer.num_clients, names)
     Album(made.folder / "figures", trainer, made.cfg.num_rounds).bind()
-    if not trainer.personal:
+    if trainer.shows:
         trainer.task.figures(trainer.flat.model, data, made.folder / "figures")
 
 

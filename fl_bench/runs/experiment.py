@@ -151,7 +151,7 @@ def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
 
 def _metric_names(trainer: Trainer) -> list[str]:
     """What the task measures. Raises ConfigError where it does not declare it."""
-    batch = trainer.task.gather(trainer.data.test, np.arange(1), trainer.device)
+    batch = trainer.task.gather(trainer.data.train, np.arange(1), trainer.device)
     names = list(trainer.task.score(trainer.flat.model.eval(), batch))
     trainer.task.declared(names)
     return names

@@ -3,6 +3,7 @@
 import inspect
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,10 +18,12 @@ from fl_bench import rng
 from fl_bench.build import call, find_target
 from fl_bench.config.paths import INIT, SHARED, initial_model
 from fl_bench.config.rules import AUTO_CLIENTS, require
+from fl_bench.data import shift
 from fl_bench.data.arrays import FederatedData, rows_of
 from fl_bench.data.cache import kept, key_of
 from fl_bench.data.partition import UNSEEN, Partition
-from fl_bench.data.split import Split, from_file, validation_rows
+from fl_bench.data.split import Split, from_file, sites, validation_rows
+from fl_bench.deployment.told import Told
 from fl_bench.errors import ConfigError, note
 from fl_bench.federation.local import CONFIG, Trainer, trainer_in
 from fl_bench.machine import describe, package
@@ -28,10 +31,24 @@ from fl_bench.models.initial import sha256
 from fl_bench.storage.files import digest, digest_of
 from fl_bench.tasks.base import Task
 
+NONE = "none"  # data.source where there are no rows
 
-def prepare(cfg: DictConfig, task: Task, scratch: Path) -> Trainer:
-    """Put the config, the data and the partition where the workers find them, and be the first to read them."""
+
+def nobody(scratch: Path) -> None:
+    """Whom `prepare` asks where there are no sites."""
+
+
+def prepare(cfg: DictConfig, task: Task, scratch: Path, ask: Callable[[Path], Told | None] = nobody) -> Trainer:
+    """Put the config, the data and the partition where the workers find them, and be the first to read them.
+
+    With partition=sites the training rows are those of whom it asks.
+    """
     OmegaConf.save(cfg, scratch / CONFIG, resolve=True)
+    if (file := initial_model(cfg)) is not None:
+        shutil.copyfile(file, scratch / INIT)
+    if find_target(cfg.partition) is sites and (told := ask(scratch)) is not None:
+        _save_told(cfg, task, scratch, told)
+        return trainer_in(scratch)
     rng.seed_torch(cfg.seed, "load")  # some tasks make a pretrained model along with their data
     data = _loaded(cfg, task, scratch)
     rest = np.delete(np.arange(data.num_samples), validation_rows(cfg.evaluate.validation, data.num_samples, cfg.seed))
@@ -55,9 +72,30 @@ def prepare(cfg: DictConfig, task: Task, scratch: Path) -> Trainer:
         partition = partition.of_clients(np.delete(np.arange(num_clients), unseen))
     partition.save(scratch)
     replace(data, train=shifted).save(scratch)
-    if (file := initial_model(cfg)) is not None:
-        shutil.copyfile(file, scratch / INIT)
     return trainer_in(scratch)
+
+
+def _save_told(cfg: DictConfig, task: Task, scratch: Path, told: Told) -> None:
+    """What a run has whose training rows are at sites, which have `told` what they are."""
+    count, validation = told.num_clients, cfg.evaluate.validation
+    wish = f"must be {count}, the clients of the sites, or auto"
+    require("num_clients", cfg.num_clients, cfg.num_clients in (AUTO_CLIENTS, count), wish)
+    wish = "the server has no training rows, of which to keep some; must be clients, or 0"
+    require("evaluate.validation", validation, validation in ("clients", 0), wish)
+    if find_target(cfg.shift) is not shift.none:
+        raise ConfigError("shift: with partition=sites the samples are as the sites have them; use shift=none")
+    data = None
+    if cfg.data.source != NONE:
+        if task.fits_rows and not told.form.files:  # such as one that says how columns were scaled
+            wish = "what a number stands for follows from training rows, and those are at the sites; use data=none"
+            raise ConfigError(f"data: with task={type(task).__name__.lower()} {wish}")
+        rng.seed_torch(cfg.seed, "load")
+        data = _loaded(cfg, task, scratch)
+    told.save(data, scratch)
+    if data is not None and data.num_tests:
+        note(f"partition=sites: of the data here, only the {data.num_tests} test rows are used")
+    else:
+        note("data: there is no test set; what clients hold out is measured with evaluate.clients=true")
 
 
 def _say_what_wins(

@@ -67,7 +67,7 @@ def check_privacy(cfg: DictConfig, trainer: Trainer, schedule: Schedule, privacy
     require(
         "partition.unseen",
         cfg.partition.get("unseen"),
-        not cfg.partition.get("unseen"),
+        not len(trainer.unseen.ends),
         "epsilon is for cohorts drawn from all num_clients; must be 0",
     )
     last = bisect(range(1, cfg.num_rounds + 1), False, key=lambda round: not privacy.lasts(round))

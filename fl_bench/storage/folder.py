@@ -11,7 +11,7 @@ FOLDERS = ("checkpoint", "state", "figures", ".hydra")
 NUMBER = r"(?:0|[1-9][0-9]*)"
 FIGURES = "curves|participation|client_losses|partition|predictions|confusion|sentences"
 OURS = re.compile(
-    r"(?:run\.json|split\.csv\.gz|(?:model|init)\.safetensors"
+    r"(?:(?:run|told)\.json|split\.csv\.gz|(?:model|init)\.safetensors"
     r"|(?:metrics|clients|partition|sources|timing|evaluate|per_class|confusion)\.csv"
     rf"|checkpoint/{NUMBER}\.safetensors|state/{NUMBER}/{NUMBER}\.safetensors"
     rf"|figures/(?:(?:{FIGURES})\.(?:png|pdf)|round_(?:[0-9]{{4}}|[1-9][0-9]{{4,}})\.png|rounds\.gif)"

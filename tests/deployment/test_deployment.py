@@ -177,3 +177,19 @@ def test_a_site_that_does_not_know_the_link_says_so(deployed: Deployment) -> Non
     odd.join(PATIENCE_SECONDS)
     assert odd.exitcode == 2
     assert "certificate verify failed" in deployed.said("odd")
+
+
+@long
+def test_a_driver_without_rows_writes_the_same(deployed: Deployment) -> None:
+    deployed.start("driver", *deployed.words("run", "partition=sites", "num_clients=auto"))
+    deployed.wait("driver", "round 1/3")
+    deployed.kill("site2")
+    deployed.start_site("site2")
+    deployed.wait("driver", "round 2/3")
+    assert deployed.kill("driver", signal.SIGINT) == 130
+    deployed.start("driver", "resume", "run")
+    deployed.processes["driver"].join(PATIENCE_SECONDS)
+    assert deployed.processes["driver"].exitcode == 0, deployed.said("driver")
+    for name in ("metrics.csv", "clients.csv", "model.safetensors"):  # partition.csv has no labels
+        ours, theirs = (deployed.folder / run / name for run in ("run", "inline"))
+        assert ours.read_bytes() == theirs.read_bytes(), name
