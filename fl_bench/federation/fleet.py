@@ -13,17 +13,17 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from flwr.app import Error, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import Error, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from fl_bench.errors import RunError, StorageError, WorkerDied, note
+from fl_bench.federation import replies
 from fl_bench.federation.exchange import TOTAL, Answer, Job, Report, Status, Trouble, with_status
 from fl_bench.federation.masked import TRAIN, MaskedRound, Said
 from fl_bench.federation.parameters import Layout
 from fl_bench.federation.update import ExactMean, Update
-from fl_bench.masking.words import Numbers
-from fl_bench.metrics import Mean, Summand, merge
+from fl_bench.metrics import Summand, merge
 from fl_bench.network.schedule import Plan
 
 MASKS = f"{MessageType.QUERY}.masks"  # asks parties of a masked sum
@@ -245,17 +245,17 @@ class Fleet:
                 update, numbers = opened
                 first = answered[0].client
                 models = {first: mean.mean(update)}
-                told = {first: _of_all(first, numbers)}
+                told = {first: replies.of_all(first, numbers)}
                 answers[first] = replace(answers[first], of_all=numbers)
         elif total is not None and mean is not None:
             first = answered[0].client
             models = {first: mean.mean(total)}
-            told = {first: _together(answered, total.weight)}
+            told = {first: replies.together(answered, total.weight)}
         else:
             told = {answer.client: answer for answer in answered}
         for client, answer in told.items():
             arrays = {"arrays": self.layout.to_record(models[client])} if client in models else {}
-            message = Message(RecordDict({**arrays, "metrics": _numbers(answer)}), reply_to=originals[client])
+            message = Message(RecordDict({**arrays, "metrics": replies.numbers(answer)}), reply_to=originals[client])
             answers[client] = replace(answers[client], message=message)
         return answers
 
@@ -295,32 +295,6 @@ def collect(grid: Grid, message_ids: Iterable[str], timeout: float | None = None
         if time.monotonic() > deadline:
             break
     return replies
-
-
-def _together(answered: Sequence[Answer], weight: int) -> Answer:
-    """One answer for all: their metrics merged, and the means of their replies by weight."""
-    replies = merge({k: Mean(v * a.weight, a.weight) for k, v in a.reply.items()} for a in answered)
-    return replace(
-        answered[0],
-        weight=weight,
-        metrics=merge(answer.metrics for answer in answered),
-        reply={name: mean.value for name, mean in replies.items()},
-    )
-
-
-def _of_all(client: int, numbers: Numbers) -> Answer:
-    """The same where the numbers have come as sums."""
-    reply = {name: mean.value for name, mean in numbers.reply.items()}
-    return Answer(client, Status.OK, numbers.metrics, weight=numbers.weight, reply=reply)
-
-
-def _numbers(answer: Answer) -> MetricRecord:
-    """What Flower's strategies want to know of an answer beside the model."""
-    values = {name: mean.value for name, mean in answer.metrics.items() if "/" not in name}
-    if answer.status is Status.EVALUATED:
-        return MetricRecord({"num-examples": answer.metrics["loss"].count, **values})
-    trained = {f"train_{name}": value for name, value in values.items()}
-    return MetricRecord({"num-examples": answer.weight, **trained, **answer.reply})
 
 
 def _without_room(reports: Iterable[Report]) -> list[int]:

@@ -1,0 +1,36 @@
+"""What a strategy is given for what clients, or all of them together, have said."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from flwr.app import MetricRecord
+
+from fl_bench.federation.exchange import Answer, Status
+from fl_bench.masking.words import Numbers
+from fl_bench.metrics import Mean, merge
+
+
+def together(answered: Sequence[Answer], weight: int) -> Answer:
+    """One answer for all: their metrics merged, and the means of their replies by weight."""
+    replies = merge({k: Mean(v * a.weight, a.weight) for k, v in a.reply.items()} for a in answered)
+    return replace(
+        answered[0],
+        weight=weight,
+        metrics=merge(answer.metrics for answer in answered),
+        reply={name: mean.value for name, mean in replies.items()},
+    )
+
+
+def of_all(client: int, numbers: Numbers) -> Answer:
+    """The same where the numbers have come as sums."""
+    reply = {name: mean.value for name, mean in numbers.reply.items()}
+    return Answer(client, Status.OK, numbers.metrics, weight=numbers.weight, reply=reply)
+
+
+def numbers(answer: Answer) -> MetricRecord:
+    """What Flower's strategies want to know of an answer beside the model."""
+    values = {name: mean.value for name, mean in answer.metrics.items() if "/" not in name}
+    if answer.status is Status.EVALUATED:
+        return MetricRecord({"num-examples": answer.metrics["loss"].count, **values})
+    trained = {f"train_{name}": value for name, value in values.items()}
+    return MetricRecord({"num-examples": answer.weight, **trained, **answer.reply})
