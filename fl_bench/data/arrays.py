@@ -106,6 +106,11 @@ class FederatedData:
         """How many training rows there are."""
         return len(next(iter(self.train.values())))
 
+    @property
+    def num_tests(self) -> int:
+        """How many test rows there are."""
+        return len(next(iter(self.test.values())))
+
     def save(self, folder: Path) -> None:
         """Write every array to `folder`, but for those that already live there (see `new_column`)."""
         for split, columns in (("train", self.train), ("test", self.test)):

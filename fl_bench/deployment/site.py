@@ -66,11 +66,26 @@ class Unknown(Exception):
 
 
 class Site:
-    """A site of this name, with prepared data, and a root that is all that it writes to."""
+    """A site of this name, with prepared data, and a root that is all that it writes to.
 
-    def __init__(self, name: str, keys: SiteKeys, data: Path, root: Path, trusted: Collection[str] = ()) -> None:
+    With `only` no other clients of the data take part. Raises ConfigError where it does not have these.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        keys: SiteKeys,
+        data: Path,
+        root: Path,
+        trusted: Collection[str] = (),
+        only: Collection[int] | None = None,
+    ) -> None:
         self.name = name
-        self.clients = Held.open(data).holdings()
+        held = Held.open(data).holdings()
+        if only is not None and (strange := [client for client in only if client not in held]):
+            has = ", ".join(map(str, held))
+            raise ConfigError(f"--clients {strange[0]}: holds no rows in {data}; those who do: {has}")
+        self.clients = {client: held[client] for client in held if only is None or client in only}
         self._keys = keys
         self._data = data.absolute()
         self._root = root
@@ -118,7 +133,10 @@ class Site:
         if kind == WORK:
             message.content = content
             content = RecordDict({name: record for name, record in content.items() if name not in (KEPT, RECORD)})
-            message.content = Job.of(message).beside(content, folder=str(session.folder), states=str(states))
+            job = Job.of(message)
+            if strange := [client for client in job.clients if client not in self.clients]:
+                raise Unproven(f"client {strange[0]} is not of this site")
+            message.content = job.beside(content, folder=str(session.folder), states=str(states))
             reply = app(message, Context(message.metadata.run_id, 0, {}, RecordDict(), {}))
             if reply.has_error():
                 return reply

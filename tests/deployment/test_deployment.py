@@ -118,7 +118,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cfg = compose(*WORDS, "local.lr_horizon=3")  # as the command has it
     assert execute(cfg, folder / "inline", folder / "scratch") == 0
     keys.make(folder / "keys", NAMES)
-    share_out(cfg, folder / "shares", NAMES)
+    share_out(cfg, folder / "shares", dict.fromkeys(NAMES, ()))
     shutil.rmtree(folder / "scratch")
     return folder
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from fl_bench.deployment.conversation import Conversation
 from fl_bench.deployment.shares import share
 from fl_bench.deployment.signing import seal
 from fl_bench.deployment.site import GREETING, Site
+from fl_bench.deployment.welcome import Welcome
+from fl_bench.errors import ConfigError
 from fl_bench.federation.exchange import Job, Report, Status, Trouble
 from fl_bench.federation.local import CONFIG, Trainer
 from fl_bench.runs.prepare import prepare
@@ -43,9 +46,9 @@ class World:
         driver = keys.of_driver(folder / "keys" / "driver")
         self.talk = Conversation("a", RUN, driver.key, driver.sites["a"])
 
-    def begun(self, *trusted: str) -> Site:
+    def begun(self, *trusted: str, only: list[int] | None = None) -> Site:
         known = keys.of_site(self.folder / "keys" / "sites" / "a")
-        return Site("a", known, self.folder / "rows", self.folder / "root", trusted)
+        return Site("a", known, self.folder / "rows", self.folder / "root", trusted, only)
 
     def config(self, **changes: Any) -> str:
         cfg = OmegaConf.load(self.folder / "data" / CONFIG)
@@ -61,9 +64,11 @@ class World:
             self.talk.welcome(reply, facts)
         return reply
 
-    def job(self, round: int, rounds: Mapping[int, list[int]], place: str = PLACE) -> tuple[Message, Mapping[str, Any]]:
+    def job(
+        self, round: int, rounds: Mapping[int, list[int]], place: str = PLACE, client: int = 1
+    ) -> tuple[Message, Mapping[str, Any]]:
         arrays = self.trainer.layout.to_record(self.trainer.untrained())
-        job = Job("/etc", "/etc", "run", False, 1, round, (1,), weight_bound=10**6)
+        job = Job("/etc", "/etc", "run", False, 1, round, (client,), weight_bound=10**6)
         content = job.beside(RecordDict({"arrays": arrays, "config": ConfigRecord({})}))
         return self.talk.work(content, 1, MessageType.TRAIN, {"folder": place, "rounds": rounds})
 
@@ -105,6 +110,26 @@ def test_a_site_trains_its_client_and_keeps_what_is_needed(world: World) -> None
     code, why = refusal(world.site.answer(world.job(9, {1: [8]})[0]))
     assert code == Trouble.REFUSED
     assert "state/1/8.safetensors: is not there, and its client goes on from it" in why
+
+
+def test_a_site_takes_part_with_its_clients_only(world: World) -> None:
+    world.site = world.begun(only=[1])
+    world.greet()
+    why = "refuses: client 2 is not of this site"
+    assert refusal(world.site.answer(world.job(1, {2: []}, client=2)[0])) == (Trouble.REFUSED, why)
+    with pytest.raises(ConfigError, match=r"--clients 2: holds no rows in .*rows; those who do: 1"):
+        world.begun(only=[1, 2])
+
+
+def test_what_numbers_mean_must_be_the_same(world: World) -> None:
+    content = RecordDict({GREETING: ConfigRecord({"config": world.config()})})
+    message, facts = world.talk.greeting(content, node=1)
+    theirs = world.talk.welcome(world.site.answer(message), facts)
+    ours = Welcome.of(world.trainer, theirs.clients)
+    assert list(theirs.differences(ours)) == []
+    assert [line.split(" are ")[0] for line in theirs.differences(replace(ours, meaning=""))] == [
+        "its classes, scales of columns or words"
+    ]
 
 
 def test_a_message_is_obeyed_once_and_in_its_conversation_only(world: World) -> None:
