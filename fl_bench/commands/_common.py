@@ -4,6 +4,7 @@ import argparse
 import re
 import signal
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,14 @@ def folder(word: str) -> Path:
     if path.is_dir():
         check_links(path)
     return path
+
+
+def new_beside(run: Path, what: str) -> Path:
+    """RUN_what, or RUN_what2 and so on: an empty folder beside that of a run."""
+    names = (f"{run.name}_{what}{'' if number == 1 else number}" for number in count(1))
+    new = next(folder for folder in map(run.with_name, names) if not (folder.exists() and any(folder.iterdir())))
+    new.mkdir(exist_ok=True)
+    return new
 
 
 def end_in_order() -> None:

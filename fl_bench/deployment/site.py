@@ -129,7 +129,7 @@ class Site:
             made = RecordDict({WELCOME: ConfigRecord({WELCOME: welcome.to_json()})})
             return Message(seal(made, self._keys.key, {**facts, "kind": WELCOME}), reply_to=message)
         session = self._sessions[message.metadata.run_id]
-        states = self._settled(content)
+        states = self._settled(content, session.folder / "aside")
         if kind == WORK:
             message.content = content
             content = RecordDict({name: record for name, record in content.items() if name not in (KEPT, RECORD)})
@@ -190,14 +190,21 @@ class Site:
                 OmegaConf.update(built, key, INIT)  # what was sent along
         return built  # type: ignore[no-any-return]
 
-    def _settled(self, content: RecordDict) -> Path:
-        """The folder of the states of this run's clients, of which those are left that the server needs."""
+    def _settled(self, content: RecordDict, aside: Path) -> Path:
+        """The folder of the states of this run's clients, of which those are left that the server needs.
+
+        Where it only looks at a turn, they all stay as they are, and the turn has copies, in the folder `aside`.
+        """
         kept = json.loads(str(content.config_records[KEPT][KEPT]))
         if not RUN.fullmatch(kept["folder"]):
             raise Unproven("it names no run")
         states = ClientStates(self._root / "runs" / kept["folder"] / "state")
-        for client, rounds in kept["rounds"].items():
-            states.keep(int(client), rounds)
+        needed = {int(client): rounds for client, rounds in kept["rounds"].items()}
+        if kept.get("aside"):
+            shutil.rmtree(aside, ignore_errors=True)
+            return states.copied(needed, aside).folder
+        for client, rounds in needed.items():
+            states.keep(client, rounds)
         return states.folder
 
     @property
