@@ -108,8 +108,8 @@ class FederatedData:
 
     @property
     def num_tests(self) -> int:
-        """How many test rows there are."""
-        return len(next(iter(self.test.values())))
+        """How many test rows there are: none at a site of a deployment, and where nobody has given the server some."""
+        return len(next(iter(self.test.values()), ()))
 
     def save(self, folder: Path) -> None:
         """Write every array to `folder`, but for those that already live there (see `new_column`)."""

@@ -1,10 +1,14 @@
-"""What numbers in the data mean, where that follows from the rows of all: classes, scales of columns, a vocabulary.
+"""What numbers in the data mean, where that follows from the rows of all: classes, scales of columns, a vocabulary,
+channels.
 
 Who has only a part of the rows cannot find it out, and reads it from a file, `data.facts`, that is the same for all.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fl_bench.data.arrays import writing_into
@@ -41,6 +45,7 @@ class Facts(_Stated):
     classes: list[str]  # names, by the number that is their label
     columns: dict[str, Numbers | Words] | None = None  # those that a model sees, in their order
     vocabulary: list[str] | None = None  # words, by their number
+    colours: bool | None = None  # whether images have three channels, not one
 
     @classmethod
     def read(cls, path: str) -> "Facts":
@@ -53,6 +58,12 @@ class Facts(_Stated):
             raise ConfigError(f"data.facts={path}: {where or 'it'}: {first['msg']}") from None
         except (OSError, UnicodeError) as error:
             raise ConfigError(f"data.facts={path}: cannot be read: {error}") from error
+
+    def labels(self, names: Sequence[str], where: str) -> NDArray[np.int64]:
+        """The numbers of these classes. Raises ConfigError, beginning with `where`, where one is none."""
+        if strange := [name for name in names if name not in self.classes]:
+            raise ConfigError(f"{where}: has {strange[0]}, which is no class of data.facts")
+        return np.array([self.classes.index(name) for name in names], np.int64)
 
     def write(self, folder: Path) -> None:
         """For who has only a part of these data."""

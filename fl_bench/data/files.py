@@ -141,9 +141,7 @@ def labelled(
         _require_columns(key, names, table)
     y, classes = groups(f"data.label={label}", table[label])
     if facts is not None:
-        if strange := [name for name in classes if name not in facts.classes]:
-            raise ConfigError(f"data.label={label}: has {strange[0]}, which is no class of data.facts")
-        y, classes = np.array([facts.classes.index(name) for name in classes], np.int64)[y], facts.classes
+        y, classes = facts.labels(classes, f"data.label={label}")[y], facts.classes
     if not 2 <= len(classes) <= MOST_CLASSES:
         wish = f"must have from 2 to {MOST_CLASSES} different values, the classes, and has {len(classes)}"
         raise ConfigError(f"data.label={label}: {wish}")

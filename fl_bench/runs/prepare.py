@@ -36,7 +36,7 @@ def prepare(cfg: DictConfig, task: Task, scratch: Path) -> Trainer:
     rng.seed_torch(cfg.seed, "load")  # some tasks make a pretrained model along with their data
     data = _loaded(cfg, task, scratch)
     if not data.num_tests:
-        wish = "these rows have no test set, and a run needs one: a file test.csv or test.parquet beside them"
+        wish = "these rows have no test set, and a run needs one: test.csv, test.parquet, or a folder test"
         raise ConfigError(f"data.facts={cfg.data.get('facts')}: {wish}")
     rest = np.delete(np.arange(data.num_samples), validation_rows(cfg.evaluate.validation, data.num_samples, cfg.seed))
     if cfg.num_clients != AUTO_CLIENTS and cfg.num_clients > len(rest):

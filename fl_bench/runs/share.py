@@ -94,5 +94,7 @@ def _refuse_what_needs_all(cfg: DictConfig, client: int) -> None:
             raise ConfigError(f"{key}: has no effect with --as-client, whose rows are as they are; leave it out")
     if cfg.data.get("facts") is None:
         wish = "must name a file that says what is known from all rows only: classes, scales of columns, vocabulary"
-        known = wish if "facts" in cfg.data else "is of data=csv and data=parquet; only these can be one client's own"
+        known = (
+            wish if "facts" in cfg.data else "is of data=csv, parquet and folder, which alone can be one client's own"
+        )
         raise ConfigError(f"data.facts: with --as-client, {known}")

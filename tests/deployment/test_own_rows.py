@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import compose
+from PIL import Image
 
 from fl_bench import cli, commands
 from fl_bench.data.partition import UNSEEN, Partition
@@ -81,7 +82,10 @@ def test_the_command_takes_the_words_of_a_run(
         (["num_clients=3", "new", "--sites", "a=2-1"], "--sites a=2-1: must be numbers and ranges"),
         (["num_clients=3", "new", "--sites", "../a"], r"--sites \.\./a: must be NAME,NAME,\.\.\. or NAME=CLIENTS"),
         (["num_clients=3", "new", "--sites", "a,a"], "--sites a,a: must be NAME,NAME"),
-        (["num_clients=3", "new", "--as-client", "1"], "data.facts: with --as-client, is of data=csv and data=parquet"),
+        (
+            ["num_clients=3", "new", "--as-client", "1"],
+            "data.facts: with --as-client, is of data=csv, parquet and folder",
+        ),
         ([*WORDS, "data.root=x", "num_clients=3", "n", "--as-client", "1"], "data.facts: with --as-client, must name"),
         (["num_clients=3", "new", "--as-client", "3"], "--as-client 3: must be from 0 to 2, as num_clients says"),
         (["partition=linear", "new", "--as-client", "1"], "partition: has no effect with --as-client"),
@@ -179,6 +183,28 @@ def test_texts_have_the_stated_vocabulary(tmp_path: Path) -> None:
     assert held["tokens"].flat.tolist() == [1, 1, 4, 2]
     assert held["y"].tolist() == [1, 0]
     assert (tmp_path / "own" / "vocabulary.json").read_text() == '["?", "good", "bad", "film", "so"]'
+
+
+def test_images_have_the_stated_classes_and_channels(tmp_path: Path) -> None:
+    colours = {"all/train/cat": "red", "all/train/dog": "grey", "all/test/dog": "grey", "own/dog": "grey"}
+    for number, (folder, colour) in enumerate(colours.items()):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.new("L" if colour == "grey" else "RGB", (4, 4), colour).save(tmp_path / folder / f"{number}.png")
+    words = ("task=images", "data=folder", "partition.holdout=0", "num_clients=2")
+    shared(tmp_path / "whole", {"a": [0, 1]}, *words, f"data.root={tmp_path / 'all'}")
+    facts = tmp_path / "whole" / "a" / "facts.json"
+    assert json.loads(facts.read_text()) == {"classes": ["cat", "dog"], "colours": True}
+    own = (*words, f"data.root={tmp_path / 'own'}", f"data.facts={facts}")
+    assert share_own(compose(*own), tmp_path / "mine", 1)[:2] == (1, 0)
+    held = Held.open(tmp_path / "mine").data
+    assert (held.classes, held.train["y"].tolist(), held.train["x"].shape) == (("cat", "dog"), [1], (1, 3, 4, 4))
+    for stated, root, why in (
+        ({"classes": ["cat"], "colours": True}, "own", "has dog, which is no class of data.facts"),
+        ({"classes": ["cat", "dog"]}, "all/train", "data.facts: does not state that there are colours"),
+    ):
+        facts.write_text(json.dumps(stated))
+        with pytest.raises(ConfigError, match=why):
+            share_own(compose(*own, f"data.root={tmp_path / root}"), tmp_path / "again", 1)
 
 
 def test_a_run_needs_test_rows(all_rows: Path, tmp_path: Path) -> None:
