@@ -60,8 +60,8 @@ def image_folders(folder: Path, root: str, client: bool, size: int | None, facts
     sources, source = np.unique(owners, return_inverse=True)
     is_test = np.array(tested) if len(halves) == 2 else None
     images = [(str(file.relative_to(top)), file) for file in files]
-    whose = (source, sources.tolist()) if client else (None, ())
-    data = labelled_images(where, folder, images, size, y, is_test, classes, *whose, facts=facts)
+    whose, owner_names = (source, sources.tolist()) if client else (None, [])
+    data = labelled_images(where, folder, images, size, y, is_test, classes, whose, owner_names, facts)
     Facts(classes=classes, colours=data.train["x"].shape[1] == 3).write(folder)
     return data
 
