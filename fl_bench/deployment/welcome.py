@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fl_bench.data.arrays import FederatedData
-from fl_bench.data.facts import NAME as FACTS
 from fl_bench.deployment.shares import Holding
 from fl_bench.federation.local import Trainer
 from fl_bench.machine import describe, package
@@ -27,7 +25,6 @@ class Welcome:
     threads: int  # of torch
     layout: str  # digest of what travels: names and shapes
     model: str  # digest of the model before it has been trained
-    meaning: str  # digest of what numbers in the data mean: classes, and what `data.facts` would state
     clients: Mapping[int, Holding]
 
     @classmethod
@@ -46,7 +43,6 @@ class Welcome:
             torch.get_num_threads(),
             digest(shapes.encode()),
             digest(*values),
-            _meaning(trainer.data),
             clients,
         )
 
@@ -66,8 +62,6 @@ class Welcome:
             yield f"its fl-bench is {self.code}, and that of the command is {ours.code}"
         if self.layout != ours.layout:
             yield "the model of this config has other tensors there, or it is on a GPU at one side only"
-        if self.meaning != ours.meaning:
-            yield "its classes, scales of columns or words are others than in this run: data.facts must be one for all"
         for client, held in self.clients.items():
             if (wanted := ours.clients.get(client)) is None:
                 yield f"it has client {client}, which holds nothing in this run"
@@ -87,11 +81,6 @@ class Welcome:
             yield f"torch has {self.threads} threads, and here {ours.threads}"
         if self.model != ours.model:
             yield "its untrained model has other values"
-
-
-def _meaning(data: FederatedData) -> str:
-    facts = data.folder / FACTS
-    return digest(json.dumps(data.classes).encode(), facts.read_bytes() if facts.exists() else b"")
 
 
 def _rows(held: Holding) -> str:

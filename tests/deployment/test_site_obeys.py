@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from fl_bench.deployment.conversation import Conversation
 from fl_bench.deployment.shares import share
 from fl_bench.deployment.signing import seal
 from fl_bench.deployment.site import GREETING, Site
-from fl_bench.deployment.welcome import Welcome
 from fl_bench.errors import ConfigError
 from fl_bench.federation.exchange import TOTAL, Job, Report, Status, Trouble
 from fl_bench.federation.local import CONFIG, Trainer
@@ -142,17 +140,6 @@ def test_a_site_takes_part_with_its_clients_only(world: World) -> None:
     assert refusal(world.site.answer(world.job(1, {2: []}, client=2)[0])) == (Trouble.REFUSED, why)
     with pytest.raises(ConfigError, match=r"--clients 2: holds no rows in .*rows; those who do: 1"):
         world.begun(only=[1, 2])
-
-
-def test_what_numbers_mean_must_be_the_same(world: World) -> None:
-    content = RecordDict({GREETING: ConfigRecord({"config": world.config()})})
-    message, facts = world.talk.greeting(content, node=1)
-    theirs = world.talk.welcome(world.site.answer(message), facts)
-    ours = Welcome.of(world.trainer, theirs.clients)
-    assert list(theirs.differences(ours)) == []
-    assert [line.split(" are ")[0] for line in theirs.differences(replace(ours, meaning=""))] == [
-        "its classes, scales of columns or words"
-    ]
 
 
 def test_a_message_is_obeyed_once_and_in_its_conversation_only(world: World) -> None:
