@@ -49,6 +49,8 @@ def share_own(cfg: DictConfig, folder: Path, client: int) -> Holding:
         data = build(cfg.task, Task).load(cfg.data, source)
         if data.num_tests:
             note(f"{data.num_tests} rows are of a test set, and nobody's here")
+        if not data.num_samples:
+            raise ConfigError("data: has no rows that could be a client's")
         data.save(source)
         sizes = np.where(np.arange(cfg.num_clients) == client, data.num_samples, 0)
         starts = np.concatenate(([0], np.cumsum(sizes)))

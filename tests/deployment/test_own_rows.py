@@ -212,3 +212,6 @@ def test_a_run_needs_test_rows(all_rows: Path, tmp_path: Path) -> None:
     words = (*WORDS, f"data.root={all_rows / 'a.csv'}", f"data.facts={tmp_path / 'facts.json'}", "num_clients=2")
     with pytest.raises(ConfigError, match="these rows have no test set, and a run needs one"):
         shared(tmp_path / "x", {"a": []}, *words)
+    TABLE[:0].to_csv(all_rows / "a.csv", index=False)
+    with pytest.raises(ConfigError, match="data: has no rows that could be a client's"):
+        share_own(compose(*words), tmp_path / "y", 1)
