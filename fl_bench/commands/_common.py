@@ -1,8 +1,10 @@
 """What several verbs share."""
 
 import argparse
+import re
 import signal
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +13,23 @@ from omegaconf import DictConfig, OmegaConf
 from fl_bench.build import nearest
 from fl_bench.config import trust
 from fl_bench.config.changes import complete, flat
-from fl_bench.config.compose import GROUPS, options, with_option
+from fl_bench.config.compose import GROUPS, compose, compose_with_choices, options, with_option
 from fl_bench.config.explain import explained
+from fl_bench.config.fit import refuse_unfit
+from fl_bench.config.named import add_named
 from fl_bench.config.origin import Origin
 from fl_bench.config.paths import INIT
 from fl_bench.config.rules import validate
 from fl_bench.config.schema import Config
 from fl_bench.config.suggest import suggest
-from fl_bench.config.words import assignments
+from fl_bench.config.unread import refuse_unread
+from fl_bench.config.words import assignments, readable
 from fl_bench.errors import ConfigError
 from fl_bench.storage import run_json
 from fl_bench.storage.folder import check_links
 
 UNSET = object()
+RANGE = re.compile(r"([0-9]{1,7})(?:-([0-9]{1,7}))?")
 RECHOSEN = ("engine", "tracker")  # groups of which a run may be given another option later
 # What engines were called when they were functions, and had all keys of the others.
 ENGINES = {f"fl_bench.engines.{name}.run": name for name in ("inline", "simulation")}
@@ -35,6 +41,14 @@ def folder(word: str) -> Path:
     if path.is_dir():
         check_links(path)
     return path
+
+
+def new_beside(run: Path, what: str) -> Path:
+    """RUN_what, or RUN_what2 and so on: an empty folder beside that of a run."""
+    names = (f"{run.name}_{what}{'' if number == 1 else number}" for number in count(1))
+    new = next(folder for folder in map(run.with_name, names) if not (folder.exists() and any(folder.iterdir())))
+    new.mkdir(exist_ok=True)
+    return new
 
 
 def end_in_order() -> None:
@@ -99,6 +113,30 @@ def recorded(
         config: Any = OmegaConf.to_container(cfg, resolve=True)
     trust.refuse_strange(folder, config, named)
     return cfg, origin.and_then(words, chosen)
+
+
+def composed(words: Sequence[str], own: Path | None = None) -> DictConfig:
+    """The config of these words, checked as that of a run; `own` has options of the user's."""
+    words = readable(words)
+    with explained(words, own):
+        add_named(words, own)
+        cfg, choices = compose_with_choices(words, own)
+        refuse_unfit(cfg, choices, own)
+        validate(cfg)
+        refuse_unread(cfg, Origin(choices, list(words)), lambda words: compose(words, own), own)
+    return cfg
+
+
+def numbers_of(option: str, text: str) -> list[int]:
+    """The numbers that a text such as 0-3,7 names. Raises ConfigError, which begins with `option` and the text."""
+    found: list[int] = []
+    for part in text.split(","):
+        ends = RANGE.fullmatch(part)
+        more = range(int(ends[1]), int(ends[2] or ends[1]) + 1) if ends else ()
+        if not more:
+            raise ConfigError(f"{option}{text}: must be numbers and ranges, such as 0-3,7")
+        found += more
+    return found
 
 
 def _change(cfg: DictConfig, key: str, value: object, own: Path | None, rechosen: Sequence[str]) -> None:

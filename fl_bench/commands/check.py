@@ -15,7 +15,7 @@ from fl_bench.config.explain import explained
 from fl_bench.config.fit import refuse_unfit
 from fl_bench.config.named import add_named
 from fl_bench.config.origin import Origin
-from fl_bench.config.rules import validate
+from fl_bench.config.rules import at_sites, validate
 from fl_bench.config.unread import refuse_unread
 from fl_bench.config.words import readable
 from fl_bench.errors import ConfigError
@@ -50,6 +50,10 @@ def command(given: argparse.Namespace) -> int:
             cfg, choices = compose_with_choices(words, given.config_dir)
             refuse_unfit(cfg, choices, given.config_dir)
             validate(cfg)
+            if at_sites(cfg):
+                raise ConfigError(
+                    "engine=deployment: the checks make data of their own, and sites have theirs; leave it out"
+                )
             refuse_unread(cfg, Origin(choices, words), composed, given.config_dir)
 
             from fl_bench.runs.checks import check  # torch and Flower: seconds, once the words are known to be right

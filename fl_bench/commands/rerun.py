@@ -4,11 +4,10 @@ The exit code is 0 where it comes out the same again.
 """
 
 import argparse
-from itertools import count
 
 from omegaconf import OmegaConf
 
-from fl_bench.commands._common import add_run, recorded
+from fl_bench.commands._common import add_run, new_beside, recorded
 from fl_bench.commands.verify import compare
 from fl_bench.config.changes import refuse_changes
 from fl_bench.runs.begin import Start
@@ -21,12 +20,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(given: argparse.Namespace) -> int:
     """Run in RUN_DIR_again, or RUN_DIR_again2 and so on."""
-    names = (f"{given.run_dir.name}_again{'' if number == 1 else number}" for number in count(1))
-    again = next(folder for folder in map(given.run_dir.with_name, names) if not folder.exists())
     before, _ = recorded(given.run_dir, (), given.config_dir, given.trust)
     words = ["data.cache=null"] if before.data.cache else []  # the data too are made again
     cfg, origin = recorded(given.run_dir, [*words, *given.overrides], given.config_dir, given.trust)
     refuse_changes(OmegaConf.to_container(before, resolve=True), cfg, 0)  # type: ignore[arg-type]
-    again.mkdir()
+    again = new_beside(given.run_dir, "again")
     code = launch(cfg, again, Start.NEW, origin)
     return max(code, compare(given.run_dir, again)) if code in (0, 1) else code

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from fl_bench.commands._common import end_in_order
+from fl_bench.commands._common import end_in_order, numbers_of
 from fl_bench.errors import ConfigError, note, plain
 
 
@@ -20,6 +20,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", required=True, help="that of the site, as `fl-bench certs` was told")
     parser.add_argument("--certs", required=True, type=Path, help="the folder of this site that `fl-bench certs` made")
     parser.add_argument("--data", required=True, type=Path, help="its rows, as `fl-bench share` writes them")
+    about = "those of the clients in --data who take part, such as 0,2-5; without it, all"
+    parser.add_argument("--clients", help=about)
     parser.add_argument("--root", required=True, type=Path, help="all that it writes: what clients keep between rounds")
     about = "a module that runs may be made of here besides fl-bench's own; may be said again"
     parser.add_argument("--trust", action="append", default=[], metavar="MODULE", help=about)
@@ -35,12 +37,12 @@ def command(given: argparse.Namespace) -> NoReturn:
     from fl_bench.federation import flower_log
 
     flower_log.quieten()
-    known = keys.of_site(given.certs)
+    known, only = keys.of_site(given.certs), given.clients and numbers_of("--clients ", given.clients)
     if not (given.data / "partition.rows.npy").is_file():
         raise ConfigError(f"--data {given.data}: has no rows that `fl-bench share` has written")
     given.root.mkdir(parents=True, exist_ok=True)
     _hold(given.root)
-    site = Site(given.name, known, given.data, given.root, given.trust, given.only_masked)
+    site = Site(given.name, known, given.data, given.root, given.trust, given.only_masked, only)
     line = Line(given.link, known.ca, known.node, given.root / "number")
     rows = sum(held.train + held.heldout for held in site.clients.values())
     while True:

@@ -22,11 +22,13 @@ def command(given: argparse.Namespace) -> int:
 
 def compare(a: Path, b: Path) -> int:
     """Print how the runs in two folders differ; 0 where they are the same."""
-    from fl_bench.runs.verify import differences, drift  # NumPy
+    from fl_bench.runs.verify import differences, drift, left_out  # NumPy
 
     found = list(differences(a, b))
     for line in drift(a, b):
         print(plain(f"drifted: {line}"))
+    for line in left_out(a, b):
+        print(plain(f"not compared: {line}"))
     for line in found:
         print(plain(f"differs: {line}"))
     print(plain(f"{a}\n{b}\n") + (f"{len(found)} differences" if found else "the same to the last bit"))

@@ -14,8 +14,8 @@ from fl_bench.errors import ConfigError
 # Keys that a resumed run may change without altering finished rounds; of files, digests say whether they are the same.
 FREE = (
     "num_rounds", "figures", "resume", "overwrite", "checkpoint", "early_stop.patience", "stop_on_divergence",
-    "on_client_failure", "engine", "tracker", "sweep", "data.root", "data.cache", "strategy.max_epsilon", "expected",
-    "model.init", "task.model.init", "secure_aggregation",
+    "on_client_failure", "engine", "tracker", "sweep", "data.root", "data.facts", "data.cache",
+    "strategy.max_epsilon", "expected", "model.init", "task.model.init", "secure_aggregation",
 )  # fmt: skip
 HORIZONS = ("local.lr_horizon", "strategy.horizon")  # in rounds; they follow num_rounds until the run begins
 NUM_GPUS = "engine.client_resources.num_gpus"  # only whether it is 0 matters

@@ -8,7 +8,10 @@ from omegaconf import DictConfig, OmegaConf
 from fl_bench.errors import ConfigError
 
 # The last may be a hub's name instead.
-PATHS = ("data.root", "data.cache", "model.init", "network.traces", "partition.path", "engine.certs", "model.path")
+PATHS = (
+    "data.root", "data.facts", "data.cache", "model.init", "network.traces", "partition.path", "engine.certs",
+    "model.path",
+)  # fmt: skip
 SHARED = "FL_BENCH_SHARED_DATA"  # a variable that names a folder such as data.cache, for the cells of one sweep
 MODEL, INIT = "model.safetensors", "init.safetensors"  # what a run has made, and what it began from
 TO_CONVERT = "save_file(torch.load(FILE, weights_only=True), 'model.safetensors') of safetensors.torch makes one"

@@ -34,6 +34,13 @@ COUNT, LARGEST = 2**31 - 1, 2**63 - 1  # of anything; of an integer
 MOST_CLIENTS = 10**7
 AUTO_CLIENTS = "auto"  # as many as the data has sources
 NATURAL, SITES = "fl_bench.data.partition.natural", "fl_bench.data.split.sites"
+DEPLOYMENT = "fl_bench.engines.deployment.Deployment"
+
+
+def at_sites(config: Any) -> bool:
+    """Whether the clients of a run with this config are at sites of their own, where what they keep stays."""
+    engine = config.get("engine")
+    return hasattr(engine, "get") and engine.get("_target_") == DEPLOYMENT
 
 
 def _at_least(key: str, low: int) -> Rule:

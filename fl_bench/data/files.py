@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from fl_bench.build import nearest
 from fl_bench.data.arrays import FederatedData
-from fl_bench.data.tables import features_of, federated, test_rows
+from fl_bench.data.facts import Facts
+from fl_bench.data.tables import as_stated, facts_of, federated, refuse_unstated, test_rows
 from fl_bench.data.texts import Texts
 from fl_bench.errors import ConfigError, disk_trouble
 
@@ -42,18 +43,26 @@ def options_of(kind: str, separator: str | None, encoding: str | None) -> dict[s
 
 
 def table_of_files(
-    kind: str, root: str, label: str, client: str | None, features: Sequence[str] | None, **options: Any
-) -> FederatedData:
+    kind: str,
+    root: str,
+    label: str,
+    client: str | None,
+    features: Sequence[str] | None,
+    facts: Facts | None = None,
+    **options: Any,
+) -> tuple[FederatedData, Facts]:
     """The rows of the file `root`, or of all files *.`kind` in that folder; see `table_of_rows`.
 
     The rows of the file test.`kind` are the test set. `options` are for the reader of pandas.
     """
-    return table_of_rows(f"data.root={root}", *_read(kind, root, options), label, client, features)
+    return table_of_rows(f"data.root={root}", *_read(kind, root, options), label, client, features, facts)
 
 
-def texts_of_files(kind: str, root: str, text: str, label: str, client: str | None, **options: Any) -> Texts:
+def texts_of_files(
+    kind: str, root: str, text: str, label: str, client: str | None, facts: Facts | None = None, **options: Any
+) -> Texts:
     """The same of files with texts; see `texts_of_rows`."""
-    return texts_of_rows(f"data.root={root}", *_read(kind, root, options), text, label, client)
+    return texts_of_rows(f"data.root={root}", *_read(kind, root, options), text, label, client, facts)
 
 
 def table_of_rows(
@@ -63,29 +72,45 @@ def table_of_rows(
     label: str,
     client: str | None,
     features: Sequence[str] | None,
-) -> FederatedData:
+    facts: Facts | None = None,
+) -> tuple[FederatedData, Facts]:
     """The rows that `labelled` finds, as `features_of` makes them: of the columns `features`, or all others.
+
+    With `facts` as these say, which are otherwise found out; they are returned too.
 
     Raises:
         ConfigError: beginning with `where` or with the key of a column, where something is wrong with it.
     """
-    found = labelled(where, table, is_test, label, client, {"data.features": features or []})
+    found = labelled(where, table, is_test, label, client, {"data.features": features or []}, facts)
     if features is not None and (label in features or not features):
         raise ConfigError(f"data.features={list(features)}: must name columns other than the label")
     rest = [str(name) for name in table.columns if name not in (label, client)]
-    x = features_of(table[list(features or rest)], found.is_test)
-    return federated(x, found.y, found.is_test, found.classes, found.source, found.sources)
+    seen = table[list(features or rest)]
+    if facts is None:
+        facts = Facts(classes=found.classes, columns=facts_of(seen, found.is_test))
+    elif facts.columns is None:
+        raise ConfigError("data.facts: states no columns, which task=tabular needs")
+    else:
+        refuse_unstated("data.facts", seen, facts.columns)
+    x = as_stated(seen, facts.columns or {})
+    return federated(x, found.y, found.is_test, found.classes, found.source, found.sources), facts
 
 
 def texts_of_rows(
-    where: str, table: pd.DataFrame, is_test: NDArray[np.bool_] | None, text: str, label: str, client: str | None
+    where: str,
+    table: pd.DataFrame,
+    is_test: NDArray[np.bool_] | None,
+    text: str,
+    label: str,
+    client: str | None,
+    facts: Facts | None = None,
 ) -> Texts:
     """The rows that `labelled` finds, of which column `text` has the texts.
 
     Raises:
         ConfigError: as for `table_of_rows`, or where a text is missing, empty or none.
     """
-    y, classes, is_test, source, sources = labelled(where, table, is_test, label, client, {"data.text": [text]})
+    y, classes, is_test, source, sources = labelled(where, table, is_test, label, client, {"data.text": [text]}, facts)
     texts = table[text].tolist()
     if text in (label, client):
         raise ConfigError(f"data.text={text}: must name another column than data.label and data.client")
@@ -105,19 +130,25 @@ def labelled(
     label: str,
     client: str | None,
     others: Mapping[str, Sequence[str]],
+    facts: Facts | None = None,
 ) -> Labelled:
     """Classes are the values of column `label`, sources those of column `client`; `others` must be there, by their key.
 
-    `is_test` [N] says which rows are to test; where it is None, every tenth row is, as `test_rows` chooses.
+    `is_test` [N] says which rows are to test; where it is None, every tenth row is, as `test_rows` chooses. With
+    `facts` the classes are theirs, and the rows a part of all: only `is_test` says which are to test, if any are.
     """
     for key, names in {"data.label": [label], "data.client": [] if client is None else [client], **others}.items():
         _require_columns(key, names, table)
     y, classes = groups(f"data.label={label}", table[label])
+    if facts is not None:
+        y, classes = facts.labels(classes, f"data.label={label}")[y], facts.classes
     if not 2 <= len(classes) <= MOST_CLASSES:
         wish = f"must have from 2 to {MOST_CLASSES} different values, the classes, and has {len(classes)}"
         raise ConfigError(f"data.label={label}: {wish}")
     source, sources = groups(f"data.client={client}", table[client]) if client is not None else (None, [])
-    return Labelled(y, classes, test_rows(where, y, source, classes, is_test), source, sources)
+    if facts is None:
+        is_test = test_rows(where, y, source, classes, is_test)
+    return Labelled(y, classes, np.zeros(len(y), bool) if is_test is None else is_test, source, sources)
 
 
 def _read(kind: str, root: str, options: Mapping[str, Any]) -> tuple[pd.DataFrame, np.ndarray | None]:

@@ -125,7 +125,7 @@ def images_of(
 def rows_of(splits: Splits, label: str, client: str | None, features: Sequence[str] | None) -> FederatedData:
     """The rows as those of a table, see `table_of_rows`."""
     wanted = None if features is None else [*features, label, *([client] if client is not None else [])]
-    return table_of_rows(*_rows(splits, wanted), label, client, features)
+    return table_of_rows(*_rows(splits, wanted), label, client, features)[0]
 
 
 def texts_of(splits: Splits, text: str | None, label: str, client: str | None) -> Texts:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_bench.data.arrays import FederatedData, new_column
+from fl_bench.data.facts import Facts
 from fl_bench.data.images import converted, opened
 from fl_bench.data.sources import SUFFIXES
 from fl_bench.data.tables import test_rows
@@ -17,7 +18,7 @@ TESTS = ("test", "validation", "val")  # where there is one of these, it is the 
 Named = Iterable[tuple[str, Path | bytes]]  # images and what errors call them; it is gone through twice
 
 
-def image_folders(folder: Path, root: str, client: bool, size: int | None) -> FederatedData:
+def image_folders(folder: Path, root: str, client: bool, size: int | None, facts: Facts | None = None) -> FederatedData:
     """The images in root/CLASS, or in root/train/CLASS and root/test/CLASS; with `client`, in .../CLIENT/CLASS.
 
     torchvision's ImageFolder reads the same, but knows no clients. Links to files are followed, and so are links to the
@@ -52,12 +53,17 @@ def image_folders(folder: Path, root: str, client: bool, size: int | None) -> Fe
     lacking += [("client", name) for name in sorted({owner.name for _, owner, _ in places} - {*owners}) if client]
     for what, name in lacking:
         note(f"{where}: no image is in a folder {name}, so that it is no {what}")
-    classes, y = np.unique(kinds, return_inverse=True)
+    names, y = np.unique(kinds, return_inverse=True)
+    classes: list[str] = names.tolist()
+    if facts is not None:
+        y, classes = facts.labels(classes, where)[y], facts.classes
     sources, source = np.unique(owners, return_inverse=True)
     is_test = np.array(tested) if len(halves) == 2 else None
     images = [(str(file.relative_to(top)), file) for file in files]
-    whose = (source, sources.tolist()) if client else (None, ())
-    return labelled_images(where, folder, images, size, y, is_test, classes.tolist(), *whose)
+    whose, owner_names = (source, sources.tolist()) if client else (None, [])
+    data = labelled_images(where, folder, images, size, y, is_test, classes, whose, owner_names, facts)
+    Facts(classes=classes, colours=data.train["x"].shape[1] == 3).write(folder)
+    return data
 
 
 def labelled_images(
@@ -70,19 +76,27 @@ def labelled_images(
     classes: Sequence[str],
     source: NDArray | None = None,
     sources: Sequence[str] = (),
+    facts: Facts | None = None,
 ) -> FederatedData:
     """Images with labels `y` [N] and who each is from, `source` [N]; written to `folder` one by one.
 
     They are of one size, or cut to a square in the middle and made `size` x `size`. Where all are grey they have one
-    channel, otherwise all have three. Without `is_test` [N], every tenth is for the test set (see `test_rows`).
+    channel, otherwise all have three. Without `is_test` [N], every tenth is for the test set (see `test_rows`). With
+    `facts` these say whether there are colours, and the images are a part of all: without `is_test` none is to test.
 
     Raises:
         ConfigError: beginning with `where`, if an image cannot be read, or is of another size.
     """
     if size is not None and size < 1:
         raise ConfigError(f"data.size={size}: must be 1 or more, or null")
-    is_test = test_rows(where, y, source, classes, is_test)
+    if facts is None:
+        is_test = test_rows(where, y, source, classes, is_test)
+    is_test = np.zeros(len(y), bool) if is_test is None else is_test
     mode, (width, height) = _form(where, images, size)
+    if facts is not None:
+        if facts.colours is not True and mode == "RGB":
+            raise ConfigError(f"data.facts: does not state that there are colours, and in {where} there are")
+        mode = "RGB" if facts.colours else mode
     shape = (3 if mode == "RGB" else 1, height, width)
     columns = [
         {"x": new_column(folder, split, "x", (len(rows), *shape), np.uint8), "y": y[rows].astype(np.int64)}

@@ -6,9 +6,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fl_bench.build import nearest
 from fl_bench.data.arrays import FederatedData
+from fl_bench.data.facts import Numbers, Words
 from fl_bench.errors import ConfigError, note
 
+Columns = dict[str, Numbers | Words]  # what is stated of each
 LARGEST = 1e30  # of a column of numbers, whose squares are added up
 MOST_VALUES = 50  # of a column of words, which becomes so many columns of 0 and 1
 
@@ -57,38 +60,95 @@ def features_of(table: pd.DataFrame, is_test: NDArray[np.bool_]) -> NDArray[np.f
     Raises:
         ConfigError: where a column has too many words, or numbers that are infinite.
     """
-    blocks: list[NDArray] = [np.empty((len(table), 0))]
+    return as_stated(table, facts_of(table, is_test))
+
+
+def facts_of(table: pd.DataFrame, is_test: NDArray[np.bool_]) -> Columns:
+    """What the training rows decide, by column."""
+    found: Columns = {}
     for name, column in table.items():
         missing = column.isna().to_numpy()
-        if not (known := ~missing & ~is_test).any():
+        if (known := ~missing & ~is_test).any():
+            found[str(name)] = (_numbers if _is_number(column) else _words)(column, missing, known)
+        else:
             note(f"data: the column {name} has no value in the training rows, and is left out")
-            continue
-        is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
-        blocks.append((_scaled if is_number else _one_hot)(str(name), column, missing, known))
-        if missing.any():
+    return found
+
+
+def as_stated(table: pd.DataFrame, columns: Columns) -> NDArray[np.float32]:
+    """These columns of `table` as features [N, features]."""
+    blocks: list[NDArray] = [np.empty((len(table), 0))]
+    for name, stated in columns.items():
+        column, missing = table[name], table[name].isna().to_numpy()
+        if isinstance(stated, Numbers):
+            blocks.append(_scaled(column, missing, stated))
+        else:
+            blocks.append(_one_hot(column, missing, stated))
+        if stated.missing:
             blocks.append(missing[:, None])
     return np.concatenate(blocks, axis=1, dtype=np.float32)
 
 
-def _scaled(name: str, column: pd.Series, missing: NDArray, known: NDArray) -> NDArray:
-    numbers = column.to_numpy(np.float64, na_value=np.nan)
+def refuse_unstated(where: str, table: pd.DataFrame, columns: Columns) -> None:
+    """Raise ConfigError, beginning with `where`, for a column that is not as stated; a note says what else is odd."""
+    for name, stated in columns.items():
+        if name not in table:
+            hint = nearest(name, map(str, table.columns))
+            raise ConfigError(f"{where}: states a column {name}, which is not there; {hint}")
+        column, missing = table[name], table[name].isna()
+        if isinstance(stated, Numbers) and not (_is_number(column) or missing.all()):
+            word = column[~missing].iloc[0]
+            raise ConfigError(f"{where}: states numbers in the column {name}, and here are words, such as '{word}'")
+        if missing.any() and not stated.missing:
+            wish = f"states that none is missing in the column {name}, and here {missing.sum()} are"
+            raise ConfigError(f"{where}: {wish}")
+        if isinstance(stated, Words) and (strange := ~missing & ~column.astype(str).isin(stated.values)).any():
+            others = f"{strange.sum()} rows have others, such as '{column[strange].iloc[0]}'"
+            note(
+                f"{where}: states {len(stated.values)} values of the column {name}; {others}: none of these for a model"
+            )
+    if unstated := [str(name) for name in table if str(name) not in columns]:
+        note(f"{where}: does not state these columns, which are left out: {', '.join(unstated)}")
+
+
+def _is_number(column: pd.Series) -> bool:
+    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+
+
+def _numbers(column: pd.Series, missing: NDArray, known: NDArray) -> Numbers:
+    numbers = _finite(column, missing)[known]
+    return Numbers(mean=numbers.mean(), std=numbers.std() or 1.0, missing=bool(missing.any()))
+
+
+def _finite(column: pd.Series, missing: NDArray) -> NDArray[np.float64]:
+    numbers: NDArray[np.float64] = column.to_numpy(np.float64, na_value=np.nan)
     if (np.abs(numbers[~missing]) > LARGEST).any():
-        raise ConfigError(f"data: the column {name} has infinite numbers, or beyond {LARGEST:g}; remove those rows")
-    mean, std = numbers[known].mean(), numbers[known].std()
-    return np.where(missing, 0, (numbers - mean) / (std or 1))[:, None].astype(np.float32)
+        wish = f"has infinite numbers, or beyond {LARGEST:g}; remove those rows"
+        raise ConfigError(f"data: the column {column.name} {wish}")
+    return numbers
 
 
-def _one_hot(name: str, column: pd.Series, missing: NDArray, known: NDArray) -> NDArray:
+def _words(column: pd.Series, missing: NDArray, known: NDArray) -> Words:
     words = column.astype(str).to_numpy(object)
     strange = words[~missing & pd.to_numeric(column.astype(str), errors="coerce").isna().to_numpy()]
     if 0 < 2 * len(strange) < (count := len(words) - missing.sum()):
         is_none = f"{len(strange)} of {count} cells are not numbers ('{strange[0]}' is the first)"
-        note(f"data: the column {name}: {is_none}, so it is taken as words")
+        note(f"data: the column {column.name}: {is_none}, so it is taken as words")
     values, counts = np.unique(words[known], return_counts=True)
     if len(values) > MOST_VALUES:
         wish = f"at most {MOST_VALUES} can be features; name others in data.features=[...]"
-        raise ConfigError(f"data: the column {name} has {len(values)} different texts, and {wish}")
-    marks: NDArray = np.where(missing, values[counts.argmax()], words)[:, None] == values
+        raise ConfigError(f"data: the column {column.name} has {len(values)} different texts, and {wish}")
+    return Words(values=values.tolist(), usual=values[counts.argmax()], missing=bool(missing.any()))
+
+
+def _scaled(column: pd.Series, missing: NDArray, stated: Numbers) -> NDArray:
+    scaled = (_finite(column, missing) - stated.mean) / stated.std
+    return np.where(missing, 0, scaled)[:, None].astype(np.float32)
+
+
+def _one_hot(column: pd.Series, missing: NDArray, stated: Words) -> NDArray:
+    words = column.astype(str).to_numpy(object)
+    marks: NDArray = np.where(missing, stated.usual, words)[:, None] == np.array(stated.values, object)
     return marks
 
 

@@ -68,7 +68,10 @@ class Unknown(Exception):
 
 
 class Site:
-    """A site of this name, with prepared data, and a root that is all that it writes to."""
+    """A site of this name, with prepared data, and a root that is all that it writes to.
+
+    With `only` no other clients of the data take part. Raises ConfigError where it does not have these.
+    """
 
     def __init__(
         self,
@@ -78,9 +81,14 @@ class Site:
         root: Path,
         trusted: Collection[str] = (),
         only_masked: bool = False,
+        only: Collection[int] | None = None,
     ) -> None:
         self.name = name
-        self.clients = Held.open(data).holdings()
+        held = Held.open(data).holdings()
+        if only is not None and (strange := [client for client in only if client not in held]):
+            has = ", ".join(map(str, held))
+            raise ConfigError(f"--clients {strange[0]}: holds no rows in {data}; those who do: {has}")
+        self.clients = {client: held[client] for client in held if only is None or client in only}
         self._keys = keys
         self._data = data.absolute()
         self._root = root
@@ -123,11 +131,13 @@ class Site:
             made = RecordDict({WELCOME: ConfigRecord({WELCOME: welcome.to_json()})})
             return Message(seal(made, self._keys.key, {**facts, "kind": WELCOME}), reply_to=message)
         session = self.sessions[message.metadata.run_id]
-        states = self._settled(content)
+        states = self._settled(content, session.folder / "aside")
         if kind == WORK:
             message.content = content
             content = RecordDict({name: record for name, record in content.items() if name not in (KEPT, RECORD)})
             job = Job.of(message)
+            if strange := [client for client in job.clients if client not in self.clients]:
+                raise Unproven(f"client {strange[0]} is not of this site")
             if job.masks is None and self._only_masked:
                 raise ConfigError("secure_aggregation=none: this site says nothing but in masked sums (--only-masked)")
             own = masks.allowed(job.masks, self.name, self._keys, states.parent) if job.masks is not None else None
@@ -192,14 +202,21 @@ class Site:
                 OmegaConf.update(built, key, INIT)  # what was sent along
         return built  # type: ignore[no-any-return]
 
-    def _settled(self, content: RecordDict) -> Path:
-        """The folder of the states of this run's clients, of which those are left that the server needs."""
+    def _settled(self, content: RecordDict, aside: Path) -> Path:
+        """The folder of the states of this run's clients, of which those are left that the server needs.
+
+        Where it only looks at a turn, they all stay as they are, and the turn has copies, in the folder `aside`.
+        """
         kept = json.loads(str(content.config_records[KEPT][KEPT]))
         if not RUN.fullmatch(kept["folder"]):
             raise Unproven("it names no run")
         states = ClientStates(self._root / "runs" / kept["folder"] / "state")
-        for client, rounds in kept["rounds"].items():
-            states.keep(int(client), rounds)
+        needed = {int(client): rounds for client, rounds in kept["rounds"].items()}
+        if kept.get("aside"):
+            shutil.rmtree(aside, ignore_errors=True)
+            return states.copied(needed, aside).folder
+        for client, rounds in needed.items():
+            states.keep(client, rounds)
         return states.folder
 
     @property

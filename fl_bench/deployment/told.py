@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fl_bench.data import facts
 from fl_bench.data.arrays import FederatedData, Ragged
 from fl_bench.data.partition import NOBODY, UNSEEN, Partition
 from fl_bench.deployment.shares import Form, Holding, beside, form_of, take, told
@@ -20,7 +21,6 @@ from fl_bench.errors import ConfigError, Damaged, note
 from fl_bench.storage.files import write
 
 NAME = "told.json"
-FACTS = "facts.json"  # what numbers in rows mean: who has none need not know
 EXAMPLES = 2  # training rows of the driver: vectorized.py tries two
 NOTHING = Holding(0, 0, "")
 
@@ -68,7 +68,7 @@ class Told:
         """
         if data is not None:
             _refuse_others(form_of(data.test) | {"classes": list(data.classes)}, self.form)
-        files = beside(folder) if data is not None else {FACTS: self.form.files.get(FACTS)}
+        files = beside(folder) if data is not None else {facts.NAME: self.form.files.get(facts.NAME)}
         for name, seal in self.form.files.items():
             if files.get(name) != seal:
                 raise ConfigError(f"data: the sites have a {name} beside their rows, which is not here, or another")

@@ -72,6 +72,8 @@ class SiteGrid(Grid):
 
     def settle(self) -> None:
         """Let the sites keep nothing but what is still needed of this run."""
+        if self._states.aside:
+            return
         asked = list[str]()
         for site in self._sites.values():
             if site.ready and site.welcome is not None:
@@ -187,7 +189,8 @@ class SiteGrid(Grid):
         return ""
 
     def _kept(self, clients: Iterable[int]) -> Mapping[str, Any]:
-        return {"folder": self._states.place, "rounds": {c: self._states.needed(c) for c in clients}}
+        needed = {client: self._states.needed(client) for client in clients}
+        return {"folder": self._states.place, "rounds": needed, "aside": self._states.aside}
 
 
 def _wrong(answer: Message, job: Job, size: int) -> str:

@@ -15,7 +15,7 @@ from torch import nn
 from fl_bench.build import build
 from fl_bench.config.changes import identity
 from fl_bench.config.paths import MODEL
-from fl_bench.config.rules import require
+from fl_bench.config.rules import at_sites, require
 from fl_bench.deployment.told import Told
 from fl_bench.engines.base import Engine
 from fl_bench.engines.resources import limit_gpus
@@ -30,7 +30,7 @@ from fl_bench.runs.prepare import data_digests, prepare
 from fl_bench.runs.scratch import scratch_folder
 from fl_bench.storage import files, run_json
 from fl_bench.storage.checkpoint import Store
-from fl_bench.storage.states import ClientStates
+from fl_bench.storage.states import ClientStates, StatesElsewhere
 from fl_bench.storage.temporary import locked_folder
 from fl_bench.tasks.base import Task
 
@@ -58,6 +58,7 @@ def evaluate(cfg: DictConfig, folder: Path, round: int | None, out: Path) -> int
         if trainer.partition.elsewhere and cfg.evaluate.clients:
             raise ConfigError("--clients: their rows are at the sites, which measure while a run goes on")
         if cfg.evaluate.clients:
+            _refuse_states_elsewhere(folder, record)
             held = bool(trainer.partition.heldout_sizes.any())
             require("partition.holdout", cfg.partition.holdout, held, "no client holds out a sample for --clients")
         elif trainer.private and not trainer.unseen.ends.size:
@@ -102,6 +103,18 @@ def _refuse_other_meanings(cfg: DictConfig, record: Mapping[str, Any], trainer: 
     if record.get("classes") not in (None, names):
         first = next((a, b) for a, b in zip_longest(record["classes"], names) if a != b)
         raise ConfigError(f"data: its classes are not the run's, which has {first[0]} where these have {first[1]}")
+
+
+def _refuse_states_elsewhere(folder: Path, record: Mapping[str, Any]) -> None:
+    """Raise ConfigError where clients may have kept something that is not here."""
+    if not at_sites(record["config"]):
+        return
+    store, states = Store(folder, 0), StatesElsewhere(folder / "state")
+    if known := store.rounds():
+        store.read(known[-1]).put_back({"states": states})
+    if states.versions or not known:
+        wish = "what this run's clients keep lies at their sites; evaluate.clients=true measures it in the run"
+        raise ConfigError(f"--clients: {wish}")
 
 
 def _model(

@@ -21,6 +21,7 @@ from fl_bench.config.rules import AUTO_CLIENTS, require
 from fl_bench.data import shift
 from fl_bench.data.arrays import FederatedData, rows_of
 from fl_bench.data.cache import kept, key_of
+from fl_bench.data.facts import NAME as FACTS
 from fl_bench.data.partition import UNSEEN, Partition
 from fl_bench.data.split import Split, from_file, sites, validation_rows
 from fl_bench.deployment.told import Told
@@ -51,6 +52,9 @@ def prepare(cfg: DictConfig, task: Task, scratch: Path, ask: Callable[[Path], To
         return trainer_in(scratch)
     rng.seed_torch(cfg.seed, "load")  # some tasks make a pretrained model along with their data
     data = _loaded(cfg, task, scratch)
+    if not data.num_tests:
+        wish = "these rows have no test set, and a run needs one: test.csv, test.parquet, or a folder test"
+        raise ConfigError(f"data.facts={cfg.data.get('facts')}: {wish}")
     rest = np.delete(np.arange(data.num_samples), validation_rows(cfg.evaluate.validation, data.num_samples, cfg.seed))
     if cfg.num_clients != AUTO_CLIENTS and cfg.num_clients > len(rest):
         raise ConfigError(f"num_clients={cfg.num_clients}: there are only {len(rest)} samples to share out")
@@ -167,7 +171,7 @@ def data_digests(cfg: DictConfig, scratch: Path) -> dict[str, str]:
     """Digests of the data, the partition, the traces and the model to begin from: two runs with equal ones were given
     the same.
     """
-    others = (scratch / CONFIG, scratch / INIT)
+    others = (scratch / CONFIG, scratch / INIT, scratch / FACTS)  # the last follow from the rows, or the rows from them
     arrays = sorted(file for file in scratch.rglob("*") if file.is_file() and file not in others)
     partition = [file for file in arrays if file.name.startswith("partition.")]
     kinds = {"data": [file for file in arrays if file not in partition], "partition": partition}

@@ -11,11 +11,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fl_bench.build import build
+from fl_bench.config.changes import identity
+from fl_bench.config.rules import at_sites
+from fl_bench.deployment.told import Told
 from fl_bench.engines.base import Engine
 from fl_bench.engines.resources import limit_gpus
 from fl_bench.errors import ConfigError, Damaged, RunError, no_exit, note, plain
 from fl_bench.federation import flower_log, rows
-from fl_bench.federation.local import Trainer
+from fl_bench.federation.local import Trainer, Vector
 from fl_bench.federation.rounds import Experiment, Rounds
 from fl_bench.federation.rows import Row
 from fl_bench.observers.base import Observer
@@ -28,6 +31,7 @@ from fl_bench.runs.scratch import scratch_folder
 from fl_bench.storage import run_json
 from fl_bench.storage.checkpoint import Checkpoint, Store
 from fl_bench.storage.files import digest
+from fl_bench.storage.states import StatesElsewhere
 from fl_bench.storage.tables import rows_of
 from fl_bench.tasks.base import Task
 
@@ -36,8 +40,9 @@ from fl_bench.tasks.base import Task
 def replay(cfg: DictConfig, folder: Path, round: int, client: int, evaluation: bool, debug: bool) -> int:
     """Show a client's numbers in a round of the run in `folder` beside those of its clients.csv; 0 where they agree.
 
-    `cfg` is the run's, on the inline engine. What the round began with comes from a checkpoint; without one the rounds
-    before it are repeated. Nothing in `folder` is changed. With `debug` the turn begins in pdb.
+    `cfg` is the run's, on the inline engine, or on the sites that have its clients. What the round began with comes
+    from a checkpoint; without one the rounds before it are repeated, but not at sites. Nothing in `folder` is changed.
+    With `debug` the turn begins in pdb.
     """
     flower_log.quieten()
     engine = build(cfg.engine, Engine)
@@ -45,24 +50,35 @@ def replay(cfg: DictConfig, folder: Path, round: int, client: int, evaluation: b
     if engine.vectorize != "off":
         note("the run stacked clients into one program; one alone gives the same numbers only but for rounding")
     with scratch_folder() as scratch:
-        copy = scratch / "run"
         known = round in (0, *Store(folder, 0).rounds())
-        start = _go_to(cfg, engine, folder, round if evaluation and known else round - 1, copy, scratch)
+        begun = round if evaluation and (known or at_sites(cfg)) else round - 1
+        if at_sites(cfg):
+            store, start = _as_kept(cfg, engine, folder, begun)
+        else:
+            start = _go_to(cfg, engine, folder, begun, scratch)
+            store = Store(scratch / "run", 0, start.run)
         data = engine.place(scratch)
-        strategy, trainer = make_strategy(cfg.strategy.server), prepare(cfg, build(cfg.task, Task), data)
-        experiment = make(cfg, strategy, trainer, data, Store(copy, 0, start.run))
-        start.put_back(experiment.parts)
+        trainer = prepare(cfg, build(cfg.task, Task), data, lambda _: Told.open(folder))
+        strategy = make_strategy(cfg.strategy.server)
+        experiment = make(cfg, strategy, trainer, data, store)
+        if start is not None:
+            start.put_back(experiment.parts)
+        vector = trainer.untrained() if start is None else start.vector
+        if digest(vector) not in run_json.read(folder)["digests"][begun : begun + 1]:
+            note(f"the run went on from another model after round {begun}")
         with engine.workers(scratch) as connect:
             rounds = Rounds(experiment, make_fleet(experiment, connect()))
-            turn = partial(_evaluate if evaluation else _train, rounds, round, start, client)
+            if evaluation and begun < round:
+                vector = rounds.train(round, vector).vector
+            turn = partial(_evaluate if evaluation else _train, rounds, round, vector, client)
             row = _debugged(turn, Trainer.evaluate_client if evaluation else Trainer.train) if debug else turn()
     hidden = cfg.secure_aggregation != "none"
     return 1 if row is None else _compare(row, _recorded(folder, round, client), hidden)
 
 
-def _train(rounds: Rounds, number: int, start: Checkpoint, client: int) -> Row:
+def _train(rounds: Rounds, number: int, vector: Vector, client: int) -> Row:
     """The client's row as its training makes it."""
-    messages, plan = rounds.configure_train(number, start.vector)
+    messages, plan = rounds.configure_train(number, vector)
     by_client = {message.metadata.dst_node_id: message for message in messages}
     if client not in by_client or client in plan.dropping:
         turns = sorted(by_client.keys() - plan.dropping)
@@ -72,9 +88,8 @@ def _train(rounds: Rounds, number: int, start: Checkpoint, client: int) -> Row:
     return rows.trained(answer, plan, rounds.trainer.channel.bytes_down)
 
 
-def _evaluate(rounds: Rounds, number: int, start: Checkpoint, client: int) -> Row:
+def _evaluate(rounds: Rounds, number: int, vector: Vector, client: int) -> Row:
     """What its evaluation adds to the row."""
-    vector = start.vector if start.round == number else rounds.train(number, start.vector).vector
     unseen = client >= len(rounds.trainer.partition.ends)
     messages, plan = rounds.configure_evaluate(number, vector, unseen)
     by_client = {message.metadata.dst_node_id: message for message in messages}
@@ -84,8 +99,31 @@ def _evaluate(rounds: Rounds, number: int, start: Checkpoint, client: int) -> Ro
     return rows.of_evaluation(answer, columns=rounds.columns_of_strangers if unseen else rows.CLIENTS)
 
 
-def _go_to(cfg: DictConfig, engine: Engine, folder: Path, round: int, copy: Path, scratch: Path) -> Checkpoint:
-    """The run as it was after `round`, in a folder of its own."""
+def _as_kept(cfg: DictConfig, engine: Engine, folder: Path, round: int) -> tuple[Store, Checkpoint | None]:
+    """The run as it was after `round`, with what its clients keep at their sites; None where nobody had trained yet.
+
+    Raises ConfigError where there is no checkpoint: the sites do not keep what no checkpoint needs.
+    """
+    store = Store(folder, 0, identity(cfg))
+    store.states = states = engine.states(store.states)
+    assert isinstance(states, StatesElsewhere)
+    states.aside = True
+    known = store.rounds()
+    if round not in known and round:
+        has = ", ".join(map(str, known)) or "none"
+        wish = "at sites it can only be begun from a checkpoint, with what clients kept then"
+        raise ConfigError(f"--round: there is no checkpoint of round {round} (there are: {has}); {wish}")
+    if round not in known:
+        return store, None
+    start = store.read(round)
+    states.run = start.run
+    start.put_back({"states": states})
+    return store, start
+
+
+def _go_to(cfg: DictConfig, engine: Engine, folder: Path, round: int, scratch: Path) -> Checkpoint:
+    """The run as it was after `round`, in the folder `run` of scratch."""
+    copy = scratch / "run"
     copy.mkdir()
     for name in ("metrics.csv", "clients.csv", "timing.csv"):
         shutil.copy(folder / name, copy)
@@ -118,8 +156,6 @@ def _go_to(cfg: DictConfig, engine: Engine, folder: Path, round: int, copy: Path
         start = Store(copy, every=1).restore(shorter)
     if start is None or start.round != round:
         raise RunError(f"{folder}: the run could not be brought to round {round} again")
-    if digest(start.vector) not in run_json.read(folder)["digests"][round : round + 1]:
-        note(f"the run went on from another model after round {round}")
     return start
 
 

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
 from fl_bench.config.changes import apart, changes, flat, matters, shown
+from fl_bench.config.rules import at_sites
 from fl_bench.storage import run_json
 from fl_bench.storage.files import digest_of
 from fl_bench.storage.folder import is_number
@@ -43,7 +44,15 @@ def differences(a: Path, b: Path) -> Iterator[str]:
         if (a / name).exists() and (b / name).exists():
             yield from _rows(a / name, b / name, keys)
     yield from _tensors(a / "model.safetensors", b / "model.safetensors", "model.safetensors")
-    yield from _states(a / "state", b / "state")
+    if not any(at_sites(record["config"]) for record in (first, second)):
+        yield from _states(a / "state", b / "state")
+
+
+def left_out(a: Path, b: Path) -> Iterator[str]:
+    """A line for what of two runs cannot be compared."""
+    there = [at_sites(run_json.read_run(folder)["config"]) for folder in (a, b)]
+    if all(there) or (any(there) and any((folder / "state").exists() for folder in (a, b))):
+        yield "state: what clients keep lies at the sites"
 
 
 def drift(a: Path, b: Path) -> Iterator[str]:

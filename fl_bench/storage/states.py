@@ -9,6 +9,7 @@ refused.
 """
 
 import secrets
+import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,9 @@ class ClientStates:
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         """Take these checkpoints' versions for the newest. Raises Damaged where something is not there."""
         self._know(state)
+        if self.versions and "place" in state:
+            wish = "what this run's clients keep lies at their sites; go on with engine=deployment"
+            raise ConfigError(f"engine: {wish}")
         for client, version in self.versions.items():
             self._unseal(client, version)
 
@@ -105,6 +109,17 @@ class ClientStates:
         for file in (self.folder / str(client)).glob("*.safetensors"):
             if is_number(file.stem) and int(file.stem) not in needed:
                 file.unlink()
+
+    def copied(self, needed: Mapping[int, Sequence[int]], folder: Path) -> "ClientStates":
+        """The last state that is `needed` of each of these clients, in a new `folder`. Raises Damaged: one is gone."""
+        copies = ClientStates(folder, self.run)
+        for client, round in ((client, rounds[-1]) for client, rounds in needed.items() if rounds):
+            file, copy = self._file(client, round), copies._file(client, round)
+            if not file.exists():
+                raise Damaged(f"{file}: is not there any more: nothing has needed it since")
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
+        return copies
 
     def settle(self) -> None:
         """Leave no state but what the checkpoints need."""
@@ -142,6 +157,7 @@ class StatesElsewhere(ClientStates):
     def __init__(self, folder: Path, run: str = "") -> None:
         super().__init__(folder, run)
         self.place = secrets.token_hex(16)  # the name by which the sites know this run again
+        self.aside = False  # whether turns are only looked at, so that the sites keep what they have as it is
 
     def commit(self, round: int, trained: Collection[int], drawn: Collection[int]) -> None:
         self.versions |= dict.fromkeys(trained, round)

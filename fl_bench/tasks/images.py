@@ -6,6 +6,7 @@ from typing import Literal
 from fl_bench.build import nearest
 from fl_bench.data import hugging, sources
 from fl_bench.data.arrays import FederatedData
+from fl_bench.data.facts import Facts
 from fl_bench.data.labelled import image_folders
 from fl_bench.data.leaf import leaf_images
 from fl_bench.errors import ConfigError
@@ -23,9 +24,11 @@ class Images(hugging.FromDataSets, ColourImages):
             raise ConfigError(f"data.split={split}: must be null, or with EMNIST one of {', '.join(sources.EMNIST)}")
         return sources.torchvision_images(dataset, root, split=split or "balanced", option="torchvision")
 
-    def load_folder(self, folder: Path, root: str, client: Literal["folder"] | None, size: int | None) -> FederatedData:
+    def load_folder(
+        self, folder: Path, root: str, client: Literal["folder"] | None, size: int | None, facts: str | None = None
+    ) -> FederatedData:
         """Images in a folder for each class."""
-        return image_folders(folder, root, client == "folder", size)
+        return image_folders(folder, root, client == "folder", size, Facts.read(facts) if facts else None)
 
     def load_leaf(self, folder: Path, root: str) -> FederatedData:
         """Images of LEAF's users."""

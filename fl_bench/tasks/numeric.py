@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fl_bench.data import hugging, tables
 from fl_bench.data.arrays import FederatedData
+from fl_bench.data.facts import Facts
 from fl_bench.data.files import options_of, table_of_files
 from fl_bench.data.flights import flights
 from fl_bench.data.har import har
@@ -57,10 +58,14 @@ class Tabular(hugging.FromDataSets, Numeric):
         text: str | None = None,
         separator: str | None = None,
         encoding: str | None = None,
+        facts: str | None = None,
     ) -> FederatedData:
         if text is not None:
             raise ConfigError(f"data.text={text}: this task takes no texts; use task=text, or data.features")
-        return table_of_files(format, root, label, client, features, **options_of(format, separator, encoding))
+        stated, options = Facts.read(facts) if facts else None, options_of(format, separator, encoding)
+        data, found = table_of_files(format, root, label, client, features, stated, **options)
+        found.write(folder)
+        return data
 
     def of_splits(self, folder: Path, splits: hugging.Splits, wanted: hugging.Wanted) -> FederatedData:
         return hugging.rows_of(splits, wanted.label, wanted.client, wanted.features)

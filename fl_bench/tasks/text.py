@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fl_bench.build import call, find_target, positive
 from fl_bench.data import hugging, reviews
 from fl_bench.data.arrays import FederatedData, writing_into
+from fl_bench.data.facts import Facts
 from fl_bench.data.files import options_of, texts_of_files
 from fl_bench.data.texts import Texts, numbered, vocabulary_of
 from fl_bench.errors import ConfigError
@@ -76,26 +77,31 @@ class Text(hugging.FromDataSets, Classifier):
         features: Sequence[str] | None,
         separator: str | None = None,
         encoding: str | None = None,
+        facts: str | None = None,
     ) -> FederatedData:
         if text is None:
             raise ConfigError("data.text=null: must name the column with the texts")
         if features is not None:
             raise ConfigError(f"data.features={list(features)}: task=text reads the column data.text only")
-        options = options_of(format, separator, encoding)
-        return self.numbered(folder, texts_of_files(format, root, text, label, client, **options))
+        stated, options = Facts.read(facts) if facts else None, options_of(format, separator, encoding)
+        return self.numbered(folder, texts_of_files(format, root, text, label, client, stated, **options), stated)
 
     def of_splits(self, folder: Path, splits: hugging.Splits, wanted: hugging.Wanted) -> FederatedData:
         return self.numbered(folder, hugging.texts_of(splits, wanted.text, wanted.label, wanted.client))
 
-    def numbered(self, folder: Path, given: Texts) -> FederatedData:
-        """Texts and labels as columns; what the words' numbers mean stays beside them in `folder`."""
+    def numbered(self, folder: Path, given: Texts, facts: Facts | None = None) -> FederatedData:
+        """Texts and labels as columns; what the words' numbers mean stays beside them in `folder`, as `facts` say."""
         node = OmegaConf.create({"model": self.chosen}).model  # so that errors name model.path
         if find_target(node) is classifier:
             tokenizer, limits = call(
                 text_model_into, node, NOT_ARGUMENTS, folder=folder / PRETRAINED, num_classes=len(given.classes)
             )
+            Facts(classes=list(given.classes)).write(folder)
             return given.federated(lambda texts: tokens_of(texts, tokenizer, limits, node.path, self.max_length))
-        words = vocabulary_of(given.train, self.max_vocabulary)
+        if facts is not None and facts.vocabulary is None:
+            raise ConfigError("data.facts: states no vocabulary, which this model needs")
+        words = (facts and facts.vocabulary) or vocabulary_of(given.train, self.max_vocabulary)
+        Facts(classes=list(given.classes), vocabulary=words).write(folder)
         with writing_into(folder):
             (folder / VOCABULARY).write_text(json.dumps(words))
         return given.federated(lambda texts: numbered(texts, words, self.max_length))

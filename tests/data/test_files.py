@@ -25,7 +25,7 @@ TABLE = pd.DataFrame(
 
 
 def read(root: Path, kind: str = "csv", **given: Any) -> FederatedData:
-    return table_of_files(kind, str(root), **({"label": "ill", "client": "hospital", "features": None} | given))
+    return table_of_files(kind, str(root), **({"label": "ill", "client": "hospital", "features": None} | given))[0]
 
 
 @pytest.fixture

@@ -69,6 +69,14 @@ class Deployment:
         process.join(PATIENCE_SECONDS)
         return process.exitcode
 
+    def call(self, *words: str) -> tuple[int | None, str]:
+        """The exit code of a command, and what it has said."""
+        name = f"call{len(list(self.folder.glob('call*.out')))}"
+        self.start(name, *words)
+        process = self.processes.pop(name)
+        process.join(PATIENCE_SECONDS)
+        return process.exitcode, self.said(name)
+
     def said(self, name: str) -> str:
         return "".join((self.folder / f"{name}.{kind}").read_text() for kind in ("out", "err"))
 
@@ -118,7 +126,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cfg = compose(*WORDS, "local.lr_horizon=3")  # as the command has it
     assert execute(cfg, folder / "inline", folder / "scratch") == 0
     keys.make(folder / "keys", NAMES)
-    share_out(cfg, folder / "shares", NAMES)
+    share_out(cfg, folder / "shares", dict.fromkeys(NAMES, ()))
     shutil.rmtree(folder / "scratch")
     return folder
 
@@ -193,3 +201,49 @@ def test_a_driver_without_rows_writes_the_same(deployed: Deployment) -> None:
     for name in ("metrics.csv", "clients.csv", "model.safetensors"):  # partition.csv has no labels
         ours, theirs = (deployed.folder / run / name for run in ("run", "inline"))
         assert ours.read_bytes() == theirs.read_bytes(), name
+
+
+@long
+def test_a_simulation_is_promoted_and_its_turns_are_repeated_at_their_sites(deployed: Deployment) -> None:
+    code, said = deployed.call("promote", "inline", "--link", deployed.link, "--certs", "keys/driver")
+    assert (code, "the same to the last bit\n" in said) == (0, True), said
+    assert "not compared: state: what clients keep lies at the sites" in said
+    run = "inline_deployed"
+    assert deployed.digests(run) == digests(deployed.folder / "inline")
+
+    def kept() -> dict[str, bytes]:
+        files = deployed.folder.glob("root/*/runs/*/state/*/*")
+        return {f"{file} {file.stat().st_mtime_ns}": file.read_bytes() for file in files}
+
+    before, own = kept(), digests(deployed.folder / run)
+    for words in (
+        ("3", "--client", "0"),
+        ("3", "--client", "3", "--evaluation"),
+        ("0", "--client", "3", "--evaluation"),
+    ):
+        code, said = deployed.call("replay", run, "--round", *words)
+        assert (code, "the same as in clients.csv\n" in said) == (0, True), said
+    for refused, why in (
+        (
+            ("replay", run, "--round", "2", "--client", "0"),
+            "--round: there is no checkpoint of round 1 (there are: 2, 3)",
+        ),
+        (
+            ("replay", run, "--round", "3", "--client", "9"),
+            "--client 9: does not train in round 3; those who do: [0, 1",
+        ),
+        (("evaluate", run, "--clients"), "--clients: what this run's clients keep lies at their sites"),
+        (("resume", run, "num_rounds=4", "engine=inline"), "engine: what this run's clients keep lies at their sites"),
+    ):
+        code, said = deployed.call(*refused)
+        assert code == 2, said
+        assert said.splitlines()[-1].startswith(f"fl-bench: {why}"), said
+    assert kept() == before
+    assert digests(deployed.folder / run) == own
+    assert deployed.call("evaluate", run)[0] == 0
+    for file in deployed.folder.glob("root/*/runs/*/state/0/2.safetensors"):
+        file.unlink()
+    code, said = deployed.call("replay", run, "--round", "3", "--client", "0")
+    assert (code, said.splitlines()[-1].count("state/0/2.safetensors: is not there any more")) == (1, 1), said
+    code, said = deployed.call("rerun", run)
+    assert (code, "the same to the last bit\n" in said) == (0, True), said

@@ -18,7 +18,8 @@ from fl_bench.deployment.conversation import Conversation
 from fl_bench.deployment.shares import share
 from fl_bench.deployment.signing import seal
 from fl_bench.deployment.site import GREETING, Site
-from fl_bench.federation.exchange import Job, Report, Status, Trouble
+from fl_bench.errors import ConfigError
+from fl_bench.federation.exchange import TOTAL, Job, Report, Status, Trouble
 from fl_bench.federation.local import CONFIG, Trainer
 from fl_bench.runs.prepare import prepare
 from fl_bench.tasks.base import Task
@@ -43,9 +44,9 @@ class World:
         driver = keys.of_driver(folder / "keys" / "driver")
         self.talk = Conversation("a", RUN, driver.key, driver.sites["a"])
 
-    def begun(self, *trusted: str) -> Site:
+    def begun(self, *trusted: str, only: list[int] | None = None) -> Site:
         known = keys.of_site(self.folder / "keys" / "sites" / "a")
-        return Site("a", known, self.folder / "rows", self.folder / "root", trusted)
+        return Site("a", known, self.folder / "rows", self.folder / "root", trusted, only=only)
 
     def config(self, **changes: Any) -> str:
         cfg = OmegaConf.load(self.folder / "data" / CONFIG)
@@ -61,11 +62,14 @@ class World:
             self.talk.welcome(reply, facts)
         return reply
 
-    def job(self, round: int, rounds: Mapping[int, list[int]], place: str = PLACE) -> tuple[Message, Mapping[str, Any]]:
+    def job(
+        self, round: int, rounds: Mapping[int, list[int]], place: str = PLACE, client: int = 1, aside: bool = False
+    ) -> tuple[Message, Mapping[str, Any]]:
         arrays = self.trainer.layout.to_record(self.trainer.untrained())
-        job = Job("/etc", "/etc", "run", False, 1, round, (1,), weight_bound=10**6)
+        job = Job("/etc", "/etc", "run", False, 1, round, (client,), weight_bound=10**6)
         content = job.beside(RecordDict({"arrays": arrays, "config": ConfigRecord({})}))
-        return self.talk.work(content, 1, MessageType.TRAIN, {"folder": place, "rounds": rounds})
+        kept = {"folder": place, "rounds": rounds, "aside": aside}
+        return self.talk.work(content, 1, MessageType.TRAIN, kept)
 
     def states(self) -> list[str]:
         return sorted(file.name for file in (self.folder / "root" / "runs" / PLACE / "state" / "1").glob("*"))
@@ -105,6 +109,37 @@ def test_a_site_trains_its_client_and_keeps_what_is_needed(world: World) -> None
     code, why = refusal(world.site.answer(world.job(9, {1: [8]})[0]))
     assert code == Trouble.REFUSED
     assert "state/1/8.safetensors: is not there, and its client goes on from it" in why
+
+
+def test_a_turn_that_is_only_looked_at_changes_nothing(world: World) -> None:
+    world.greet()
+    place = "f" * 32
+    folder = world.folder / "root" / "runs" / place
+    reports = []
+    for round, needed, aside in ((1, [], False), (2, [1], False), (2, [1], True), (1, [], True)):
+        message, facts = world.job(round, {1: needed}, place, aside=aside)
+        before = {file.name: file.stat().st_mtime_ns for file in folder.rglob("*.safetensors")}
+        reply = world.site.answer(message)
+        assert not reply.has_error(), reply.error
+        reports.append(Report.of(Message(world.talk.answer(reply, facts), reply_to=message)))
+        if aside:
+            assert {file.name: file.stat().st_mtime_ns for file in folder.rglob("*.safetensors")} == before
+            assert sorted(before) == ["1.safetensors", "2.safetensors"]
+    first, second, again, first_again = reports
+    assert first.answers == first_again.answers != second.answers == again.answers
+    assert (second.models[TOTAL] == again.models[TOTAL]).all()
+    code, why = refusal(world.site.answer(world.job(8, {1: [7]}, place, aside=True)[0]))
+    assert code == Trouble.REFUSED
+    assert why.endswith("state/1/7.safetensors: is not there any more: nothing has needed it since")
+
+
+def test_a_site_takes_part_with_its_clients_only(world: World) -> None:
+    world.site = world.begun(only=[1])
+    world.greet()
+    why = "refuses: client 2 is not of this site"
+    assert refusal(world.site.answer(world.job(1, {2: []}, client=2)[0])) == (Trouble.REFUSED, why)
+    with pytest.raises(ConfigError, match=r"--clients 2: holds no rows in .*rows; those who do: 1"):
+        world.begun(only=[1, 2])
 
 
 def test_a_message_is_obeyed_once_and_in_its_conversation_only(world: World) -> None:
