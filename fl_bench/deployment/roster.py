@@ -65,11 +65,16 @@ class Roster:
 
         Raises ConfigError or RunError where it is not so.
         """
+        deadline = time.monotonic() + seconds
         there = self._wait_for(wanted, seconds)
-        self.greet(there)
+        while silent := [site for site in there if site.welcome is None]:  # some may be killed just now
+            self.greet(site for site in silent if site.since is not None)
+            time.sleep(POLL_SECONDS)
+            self.look()
+            if time.monotonic() > deadline and silent[0].welcome is None:
+                raise RunError(f"{silent[0].talk.name}: was there, and does not answer")
         for site in there:
-            if site.welcome is None:
-                raise RunError(f"{site.talk.name}: is there, and does not answer")
+            assert site.welcome is not None
             for oddity in site.welcome.oddities(self._ours):
                 note(f"{site.talk.name}: the last bits may be others than on one machine: {oddity}")
         return there

@@ -1,0 +1,81 @@
+"""The body of a site's process that at some rounds does what no site should."""
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import forks
+import numpy as np
+
+SLOW_SECONDS = 14
+HUGE = 40_000_000  # numbers: 160 MB, where the model has 100,000 bytes or so
+VERSION, NAN, SHAPE, OVERSIZED, STRANGER, TWICE, SLOW, FULL = range(8)
+ALWAYS = 0  # a round that no message is of
+
+
+def command(
+    words: Sequence[str],
+    cwd: Path,
+    environment: Mapping[str, str],
+    outputs: Sequence[Path],
+    oddities: Mapping[int, int],
+) -> None:
+    """The command, whose site does by round what it says here when it is asked to train."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    import fl_bench.deployment.site as module
+    import fl_bench.deployment.welcome as welcome
+    from fl_bench.deployment.fleet_api import Line
+    from fl_bench.federation.exchange import RECORD as ABOUT
+    from fl_bench.federation.exchange import Job, Report
+
+    honest_app, honest_reply, honest_send = module.app, module.Site._reply, Line._send
+    now = {"what": -1}
+    filling = cwd / "root" / "site3" / "filling"
+
+    def app(message: Any, context: Any) -> Any:
+        reply = honest_app(message, context)
+        if now["what"] not in (NAN, SHAPE, OVERSIZED) or reply.has_error():
+            return reply
+        report = Report.of(reply)
+        wrong = {
+            NAN: lambda a: np.full(a.shape, np.nan, np.float32),
+            SHAPE: lambda a: a[:-1],
+            OVERSIZED: lambda a: np.zeros(HUGE, np.float32),
+        }[now["what"]]
+        return replace(report, models={name: wrong(model) for name, model in report.models.items()}).reply_to(message)
+
+    def reply(self: Any, message: Any, kind: str, content: Any, facts: Any) -> Any:
+        filling.unlink(missing_ok=True)
+        now["what"] = -1
+        if message.metadata.message_type == "train" and ABOUT in content:
+            message.content, sealed = content, message.content
+            now["what"] = oddities.get(Job.of(message).round, -1)
+            message.content = sealed
+        if now["what"] == SLOW:
+            time.sleep(SLOW_SECONDS)
+        if now["what"] == FULL:
+            with suppress(OSError), filling.open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(2**12))
+        keys = self._keys
+        if now["what"] == STRANGER:
+            self._keys = replace(keys, key=Ed25519PrivateKey.generate())
+        try:
+            return honest_reply(self, message, kind, content, facts)
+        finally:
+            self._keys = keys
+
+    def send(self: Any, reply: Any, seconds: float) -> None:
+        honest_send(self, reply, seconds)
+        if now["what"] == TWICE:
+            reply.metadata.__dict__["_created_at"] += 0.001  # another message in the link's eyes
+            honest_send(self, reply, seconds)
+
+    module.app, module.Site._reply, Line._send = app, reply, send  # type: ignore[assignment, method-assign]
+    if oddities.get(ALWAYS) == VERSION:
+        welcome.package = lambda: ("9.9.9 of somebody", "")  # type: ignore[assignment]
+    forks.command(words, cwd, environment, outputs)
