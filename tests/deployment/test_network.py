@@ -13,7 +13,7 @@ from wires import Wires, command
 
 from fl_bench.deployment import keys
 
-ROUNDS, CUT_SECONDS = 8, 20
+ROUNDS, CUT_SECONDS = 7, 20
 DELAY, LOSS = 0.1, 0.05  # seconds of each way; of packets
 
 
