@@ -42,7 +42,6 @@ from flwr.supercore.inflatable.inflatable_utils import (
     ObjectPullError,
     ObjectPushError,
     inflate_object_from_contents,
-    pull_objects,
     push_object_contents_from_iterable,
 )
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
@@ -51,7 +50,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from fl_bench.deployment.transport import BROKEN, refuses_tls
+from fl_bench.deployment.transport import BROKEN, pull_parts, refuses_tls
 from fl_bench.errors import ConfigError, RunError, note
 
 BEAT_SECONDS = HEARTBEAT_MIN_INTERVAL / 2  # the link takes a site for gone after four without a word
@@ -137,7 +136,7 @@ class Line:
         run, name = head.metadata.run_id, head.metadata.message_id
         pull = make_pull_object_fn_protobuf(self._asking(self._client.PullObject), self._node, run)
         try:
-            parts = pull_objects([part.object_id for part in iterate_object_tree(tree)], pull)
+            parts = pull_parts([part.object_id for part in iterate_object_tree(tree)], pull)
             make_confirm_message_received_fn_protobuf(
                 self._asking(self._client.ConfirmMessageReceived), self._node, run
             )(name)

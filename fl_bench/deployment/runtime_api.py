@@ -39,9 +39,9 @@ from flwr.supercore.retry import exponential
 from flwr.supercore.retry.retry_invoker import RetryState
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
-from flwr.superlink.grid import HttpGrid
+from flwr.superlink.grid import HttpGrid, http_grid
 
-from fl_bench.deployment.transport import BROKEN, refuses_tls
+from fl_bench.deployment.transport import BROKEN, pull_parts, refuses_tls
 from fl_bench.errors import RunError, note
 
 APP = b"""[project]
@@ -78,6 +78,7 @@ class LinkGrid(HttpGrid):
     """
 
     def __init__(self, address: str, ca: bytes, token: str) -> None:
+        http_grid.pull_objects = pull_parts
         super().__init__(address, insecure=False, root_certificates=ca, token=token)
         self._broken = False  # whether the connection broke while the link was asked
         invoker = self._retry_invoker
@@ -147,12 +148,13 @@ def run_at(address: str, ca: bytes, claim: bytes) -> Iterator[LinkGrid]:
                 ],
             )
         )  # fmt: skip
-        fab, _ = build_fab_from_files({"pyproject.toml": APP})
-        started = control.StartRun(StartRunRequest(fab=fab_to_proto(Fab(hashlib.sha256(fab).hexdigest(), fab, {}))))
-        taken = link.AcquireTask(AcquireTaskRequest(supported_task_types=["flwr-serverapp"]))
-        if taken.task.run_id != started.run_id:
-            control.StopRun(StopRunRequest(run_id=started.run_id))
-            raise RunError(f"engine.link={address}: another run was waiting there, and is given up; begin again")
+        run = begin(control)
+        while (
+            taken := link.AcquireTask(AcquireTaskRequest(supported_task_types=["flwr-serverapp"]))
+        ).task.run_id != run:
+            if not taken.task.run_id:
+                raise RunError(f"engine.link={address}: another driver began at the same moment; begin again")
+            control.StopRun(StopRunRequest(run_id=taken.task.run_id))  # of a driver that was killed just then
     grid = LinkGrid(address, ca, taken.token)
     beats = HeartbeatSender(grid.beat)
     status, why = SubStatus.FAILED, ""
@@ -160,7 +162,7 @@ def run_at(address: str, ca: bytes, claim: bytes) -> Iterator[LinkGrid]:
         with _in_one_line(address):
             beats.start()
             task = grid._runtime_client.PullTaskInput(PullTaskInputRequest())
-            TaskIdentity.task_id, TaskIdentity.run_id = task.task_id, started.run_id
+            TaskIdentity.task_id, TaskIdentity.run_id = task.task_id, run
             TaskIdentity.node_id = task.context.node_id
             grid.set_run(run_from_proto(task.run))
             yield grid
@@ -176,6 +178,13 @@ def run_at(address: str, ca: bytes, claim: bytes) -> Iterator[LinkGrid]:
         if beats.is_running:
             beats.stop()
         grid.finish(status, why)
+
+
+def begin(control: ControlHttpClient) -> int:
+    """Start a run that has no server yet, and return its number."""
+    fab, _ = build_fab_from_files({"pyproject.toml": APP})
+    request = StartRunRequest(fab=fab_to_proto(Fab(hashlib.sha256(fab).hexdigest(), fab, {})))
+    return int(control.StartRun(request).run_id)
 
 
 def superlink(words: Sequence[str]) -> None:

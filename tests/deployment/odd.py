@@ -33,10 +33,13 @@ def command(
     from fl_bench.federation.exchange import Job, Report
 
     honest_app, honest_reply, honest_send = module.app, module.Site._reply, Line._send
-    now = {"what": -1}
-    filling = cwd / "root" / "site3" / "filling"
+    now: dict[str, Any] = {"what": None, "filling": None}
 
     def app(message: Any, context: Any) -> Any:
+        if now["what"] == FULL:  # after what is not needed any more has been deleted
+            with suppress(OSError), now["filling"].open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(2**12))
         reply = honest_app(message, context)
         if now["what"] not in (NAN, SHAPE, OVERSIZED) or reply.has_error():
             return reply
@@ -49,18 +52,14 @@ def command(
         return replace(report, models={name: wrong(model) for name, model in report.models.items()}).reply_to(message)
 
     def reply(self: Any, message: Any, kind: str, content: Any, facts: Any) -> Any:
-        filling.unlink(missing_ok=True)
-        now["what"] = -1
+        now["what"], now["filling"] = None, self._root / "filling"
+        now["filling"].unlink(missing_ok=True)
         if message.metadata.message_type == "train" and ABOUT in content:
             message.content, sealed = content, message.content
-            now["what"] = oddities.get(Job.of(message).round, -1)
+            now["what"] = oddities.get(Job.of(message).round)
             message.content = sealed
         if now["what"] == SLOW:
             time.sleep(SLOW_SECONDS)
-        if now["what"] == FULL:
-            with suppress(OSError), filling.open("wb", buffering=0) as file:
-                while True:
-                    file.write(bytes(2**12))
         keys = self._keys
         if now["what"] == STRANGER:
             self._keys = replace(keys, key=Ed25519PrivateKey.generate())

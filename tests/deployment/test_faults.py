@@ -15,7 +15,7 @@ import pytest
 from conftest import FORKS, digests, environment, fl_bench, leftovers, long, table
 from test_deployment import NAMES, PATIENCE_SECONDS, Deployment, deployed, whole  # noqa: F401  (fixtures)
 
-from fl_bench.deployment import keys
+from fl_bench.deployment import keys, runtime_api
 
 LIES = {2: odd.NAN, 3: odd.SHAPE, 4: odd.OVERSIZED, 5: odd.STRANGER, 6: odd.TWICE, 7: odd.SLOW}
 REFUSALS = (
@@ -124,6 +124,9 @@ def test_a_link_that_forgets_ends_the_run_in_one_line_and_a_resumed_one_goes_on(
     for name in NAMES:
         empty.start_site(name)
     empty.wait("link", "link: listening")
+    ca = keys.of_driver(empty.folder / "keys" / "driver").ca
+    with runtime_api._control(empty.link, ca) as control:
+        runtime_api.begin(control)  # by a driver that was killed before it was the server of its run
     empty.start("driver", *empty.words("run"))
     empty.wait("driver", "round 1/3")
     empty.kill("link")
