@@ -156,7 +156,10 @@ def stock(work: Work) -> Measured:
         for k in range(work.sites):
             node = ("flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}", "--port", free_port())
             here.start(f"node{k}", *node)
-        time.sleep(10)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        with socket.socket() as probe:
+            while probe.connect_ex(("127.0.0.1", port)) and time.monotonic() < deadline:
+                time.sleep(0.5)
         before = processor_seconds(psutil.Process(link.pid))
         large = str(work.large).lower()
         config = f"rounds={work.rounds} nodes={work.sites} large={large}"
