@@ -49,7 +49,7 @@ def command(given: argparse.Namespace) -> NoReturn:
         with suppress(Lost), line.present():
             print(plain(f"{given.name}: at {given.link}, with {len(site.clients)} clients and {rows} rows"), flush=True)
             line.serve(site.answer)
-        note(f"{given.link} does not know this site any more: introducing it again")
+        note(f"the connection to {given.link} was lost: introducing this site again")
         time.sleep(1)
 
 

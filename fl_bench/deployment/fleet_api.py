@@ -21,6 +21,7 @@ from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
     DeactivateNodeRequest,
     PullMessagesRequest,
+    PullMessagesResponse,
     PushMessagesRequest,
 )
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
@@ -41,7 +42,6 @@ from flwr.supercore.inflatable.inflatable_utils import (
     ObjectPullError,
     ObjectPushError,
     inflate_object_from_contents,
-    pull_objects,
     push_object_contents_from_iterable,
 )
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
@@ -50,17 +50,17 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
+from fl_bench.deployment.transport import BROKEN, pull_parts, refuses_tls
 from fl_bench.errors import ConfigError, RunError, note
 
 BEAT_SECONDS = HEARTBEAT_MIN_INTERVAL / 2  # the link takes a site for gone after four without a word
 PATIENCE_SECONDS = 90  # for the link to let a site in that is still taken for present
 TOLD_AFTER = 5  # tries: where both start together, the link does not know its sites at once
 SHORTEST, LONGEST = 0.1, 1.0  # seconds from one look for a message to the next
-TLS = ("certificate", "ssl", "tls")  # words of errors that do not pass
 
 
 class Lost(Exception):
-    """The link does not know this site any more: it must introduce itself again."""
+    """The link does not know this site any more, or may have lost a message: it must introduce itself again."""
 
 
 class Line:
@@ -129,14 +129,14 @@ class Line:
 
     def _next(self) -> Message | None:
         """The next message, if there is one that is whole."""
-        response = self._lasting(lambda: self._client.PullMessages(PullMessagesRequest(node=self._node)))
+        response = self._lasting(self._pull)
         if not response.messages_list:
             return None
         head, tree = message_from_proto(response.messages_list[0]), response.message_object_trees[0]
         run, name = head.metadata.run_id, head.metadata.message_id
         pull = make_pull_object_fn_protobuf(self._asking(self._client.PullObject), self._node, run)
         try:
-            parts = pull_objects([part.object_id for part in iterate_object_tree(tree)], pull)
+            parts = pull_parts([part.object_id for part in iterate_object_tree(tree)], pull)
             make_confirm_message_received_fn_protobuf(
                 self._asking(self._client.ConfirmMessageReceived), self._node, run
             )(name)
@@ -149,6 +149,12 @@ class Line:
         assert isinstance(message, Message)
         message.metadata.__dict__["_message_id"] = name
         return message
+
+    def _pull(self) -> PullMessagesResponse:
+        try:
+            return self._client.PullMessages(PullMessagesRequest(node=self._node))
+        except BROKEN as error:  # the link hands a message out once, and it may have been on its way
+            raise Lost from error
 
     def _send(self, reply: Message, seconds: float) -> None:
         """Send an answer; where its run is over meanwhile, nobody waits for it."""
@@ -203,7 +209,7 @@ class Line:
             try:
                 return call()
             except httpx.TransportError as error:
-                if any(word in str(error).lower() for word in TLS):
+                if refuses_tls(error):
                     raise ConfigError(f"--link {self.address}: {error}") from error
                 why = str(error)
             except httpx.HTTPStatusError as error:

@@ -6,7 +6,8 @@ own; the answer bears both. A site that has begun anew knows no old session, and
 
 An envelope has a head, in JSON: these facts, all records but arrays, the arrays' names, types and shapes, and the
 SHA-256 of their bytes, which lie behind each other in one array. What is signed are the bytes of the head as they
-travel. One array, because the link takes a request for each, and is asked for each by every site.
+travel. One array, because the link takes requests for each, and is asked for each by every site; a small one is in the
+record of the head, which saves half of all requests.
 """
 
 import hashlib
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from fl_bench.storage.buffers import contents, to_record
 
 ENVELOPE, HEAD, SIGNATURE, ARRAYS, BYTES = "envelope", "head", "signature", "arrays", "bytes"
+SMALL = 2**20  # bytes of an array that is in the record of the head
 PURPOSE = b"fl-bench deployment 1\0"  # before what is signed: no other signature by the same key means this
 KINDS = {kind.__name__: kind for kind in (ConfigRecord, MetricRecord)}
 Facts = Mapping[str, Any]
@@ -47,6 +49,9 @@ def seal(content: RecordDict, key: Ed25519PrivateKey, facts: Facts) -> RecordDic
     behind = b"".join(piece.tobytes() for piece in pieces)
     head = json.dumps([facts, records, hashlib.sha256(behind).hexdigest()], default=_to_json)
     signed = ConfigRecord({HEAD: head, SIGNATURE: key.sign(PURPOSE + head.encode())})
+    if len(behind) <= SMALL:
+        signed[ARRAYS] = behind
+        return RecordDict({ENVELOPE: signed})
     return RecordDict({ENVELOPE: signed, ARRAYS: ArrayRecord({ARRAYS: Array(np.frombuffer(behind, np.uint8))})})
 
 
@@ -57,7 +62,10 @@ def unseal(envelope: RecordDict, key: Ed25519PublicKey) -> tuple[RecordDict, dic
         head, signature = str(signed[HEAD]), signed[SIGNATURE]
         key.verify(signature, PURPOSE + head.encode())  # type: ignore[arg-type]
         facts, records, digest = json.loads(head, object_hook=_from_json)
-        behind = np.ascontiguousarray(envelope.array_records[ARRAYS][ARRAYS].numpy())
+        if ARRAYS in signed:
+            behind = np.frombuffer(bytearray(signed[ARRAYS]), np.uint8)  # type: ignore[arg-type]
+        else:
+            behind = np.ascontiguousarray(envelope.array_records[ARRAYS][ARRAYS].numpy())
         if hashlib.sha256(behind.data).hexdigest() != digest:
             raise Unproven("its arrays are not those that were signed")
         return _opened(records, behind), facts

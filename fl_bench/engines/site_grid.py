@@ -207,6 +207,7 @@ def _wrong(answer: Message, job: Job, size: int) -> str:
             ("a model has another shape", any(model.shape != (size,) for model in models)),
             ("a model is of other numbers", any(model.dtype not in (np.int64, np.float32) for model in models)),
             ("a model is not of finite numbers", any(not np.isfinite(model).all() for model in models)),
+            ("it has room for no client", report.together is not None and report.together < 1),
             ("a weight is more than all", any(not 0 <= number <= job.weight_bound for number in numbers)),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

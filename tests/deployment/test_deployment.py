@@ -37,7 +37,7 @@ class Deployment:
         """Start a command, whose output goes to files of its name."""
         outputs = [self.folder / f"{name}.{kind}" for kind in ("out", "err")]
         for file in outputs:
-            file.touch()
+            file.write_text("")  # now, as somebody may wait for what it says
         child = FORKS.Process(target=forks.command, args=(words, self.folder, environment(self.folder), outputs))
         child.start()
         self.processes[name] = child

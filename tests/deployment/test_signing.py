@@ -8,6 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
+from fl_bench.deployment import signing
 from fl_bench.deployment.signing import ARRAYS, ENVELOPE, HEAD, SIGNATURE, Unproven, expect, seal, unseal
 from fl_bench.storage.buffers import contents, to_record
 
@@ -23,6 +24,12 @@ SETTINGS: dict[str, Any] = {
     "many": [1, 2],
     "some": [0.5],
 }
+
+
+@pytest.fixture(autouse=True, params=[0, signing.SMALL])
+def small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arrays travel by themselves, or in the record of the head."""
+    monkeypatch.setattr(signing, "SMALL", request.param)
 
 
 def message() -> RecordDict:
@@ -54,9 +61,12 @@ def changed(what: str) -> RecordDict:
     elif what == "a setting":
         signed[HEAD] = str(signed[HEAD]).replace("0.1", "0.2")
     elif what == "a byte of an array":
-        behind = contents(envelope.array_records[ARRAYS][ARRAYS]).copy()
-        behind[0] ^= 1
-        envelope[ARRAYS] = to_record({ARRAYS: behind})
+        if ARRAYS in signed:
+            signed[ARRAYS] = b"!" + signed[ARRAYS][1:]  # type: ignore[index, operator]
+        else:
+            behind = contents(envelope.array_records[ARRAYS][ARRAYS]).copy()
+            behind[0] ^= 1
+            envelope[ARRAYS] = to_record({ARRAYS: behind})
     elif what == "the signature":
         signed[SIGNATURE] = Ed25519PrivateKey.generate().sign(str(signed[HEAD]).encode())
     elif what == "no purpose":
@@ -66,7 +76,7 @@ def changed(what: str) -> RecordDict:
     elif what == "no envelope":
         del envelope[ENVELOPE]
     elif what == "no arrays":
-        del envelope[ARRAYS]
+        del (signed if ARRAYS in signed else envelope)[ARRAYS]
     return envelope
 
 

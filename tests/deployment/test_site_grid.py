@@ -298,3 +298,9 @@ def test_a_masked_report_that_cannot_be_is_refused(ask: str, said: Any, models: 
     answers = ANSWERS if ask == "train" else []
     reply = Report(answers, 1, models, said=said).reply_to(Message(RecordDict(), 1, "train"))
     assert _wrong(reply, masked_job(ask), 3) == why
+
+
+def test_a_site_that_has_room_for_nobody_is_not_believed() -> None:
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
+    reply = Report(ANSWERS, 1, together=0).reply_to(Message(RecordDict(), 1, "train"))
+    assert _wrong(reply, JOB, 3) == "it has room for no client"
