@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import compose, table
+from conftest import compose, long, table
 from flwr.app import Message
 from flwr.supercore.task_identity import TaskIdentity
 from test_site_grid import NAMES, Line
@@ -117,6 +117,7 @@ def test_what_was_told_is_a_file_that_may_be_damaged(tmp_path: Path) -> None:
             Told.open(tmp_path)
 
 
+@long
 def test_without_a_test_set_there_is_what_the_clients_measure(
     line: Line, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
