@@ -49,10 +49,10 @@ def pattern(shown: str) -> str:
 
 
 @long
-@pytest.mark.parametrize("name", ["own-strategy", "own-task"])
-def test_a_tutorial(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [["own-strategy"], ["own-task"], ["first-experiment", "reading-results"]])
+def test_a_tutorial(names: list[str], tmp_path: Path) -> None:
     commands = 0
-    for file, text in steps(TUTORIALS / f"{name}.md"):
+    for file, text in (step for name in names for step in steps(TUTORIALS / f"{name}.md")):
         if file:
             (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / file).write_text(text)
