@@ -62,7 +62,7 @@ class Shown:
 
     def compared(self) -> str:
         """The tables of `fl-bench compare`, without their captions, which are the same for all studies."""
-        return tables.markdown(replace(self.answer, captions=[])).strip()
+        return tables.markdown(replace(self.answer, captions=dict.fromkeys(self.answer.captions, ()))).strip()
 
     def means(self, metrics: Sequence[str], sums: Sequence[str] = ()) -> str:
         """A row for each arm: the mean of metrics at the last round ± half of its interval, and of sums over rounds."""

@@ -237,5 +237,11 @@ def test_seeds_of_one_arm_have_a_report(tmp_path: Path, count: int) -> None:
 def test_out_must_be_a_folder(study: Path, capfd: pytest.CaptureFixture[str]) -> None:
     from fl_bench.errors import ConfigError
 
-    with pytest.raises(ConfigError, match="must be a folder"):
-        cli.dispatch(["report", str(study), "--out", str(study / "study.csv")])
+    for out in (study / "study.csv", study / "study.csv" / "b", Path("/proc/x")):
+        with pytest.raises(ConfigError, match=f"^--out {out}: must be a folder that can be written: "):
+            cli.dispatch(["report", str(study), "--out", str(out)])
+
+
+def test_what_is_left_out_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.dispatch(["report", str(a_study(tmp_path))]) == 0
+    assert f"note: {tmp_path / 'broken'}: left out: failed: " in capsys.readouterr().err
