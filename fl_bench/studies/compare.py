@@ -99,7 +99,7 @@ def _baselines(study: Study, name: str | None) -> Baselines:
         wanted = [*study.runs.loc[study.runs["strategy"] == "fedavg", "arm"].unique(), *arms]
     elif not (wanted := [arm for arm in arms if arm == name or {*name.split()} <= {*arm.split()}]):
         raise ConfigError(f"--baseline {name}: is no arm of these runs; {nearest(name, arms)}")
-    found = {}
+    found: dict[str, str] = {}
     for setting, there in study.runs.groupby("setting", sort=False)["arm"].unique().items():
         here = [arm for arm in wanted if arm in there]
         if name not in (None, *here) and len(here) > 1:

@@ -52,7 +52,7 @@ def labels(values: pd.DataFrame, named: Sequence[AbstractSet[str]], by: Sequence
     return pd.DataFrame({
         "arm": arm,
         "setting": _written(values, _telling(values, sorted(settings, key=lambda key: key != "task"))),
-        "also": _written(rest, list(rest)),
+        "also": _written(rest, list(map(str, rest))),
     })  # fmt: skip
 
 

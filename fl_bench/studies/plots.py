@@ -131,8 +131,10 @@ def _pareto(axes: Axes, runs: pd.DataFrame, metric: str, better: str | None, arm
         mark, colour = MARKS[number % len(MARKS)], COLOURS[number % len(COLOURS)]
         axes.scatter(each["bytes"] / size, each["value"], marker=mark, color=colour, s=8, alpha=0.5, linewidth=0)
         points.append((float(each["bytes"].mean()), float(each["value"].mean())))
-        hollow = {"facecolor": "none", "edgecolor": colour, "linewidth": 1}  # of two at one place both are seen
-        axes.scatter(points[-1][0] / size, points[-1][1], marker=mark, s=36, label=arm, **hollow)
+        cost, value = points[-1]
+        axes.scatter(  # hollow: of two at one place both are seen
+            cost / size, value, marker=mark, s=36, label=arm, facecolor="none", edgecolor=colour, linewidth=1
+        )
     if better:
         x, y = zip(*(points[i] for i in front(points, better)), strict=True)
         axes.plot([cost / size for cost in x], y, color="grey", linestyle="--", linewidth=0.8, zorder=0)

@@ -35,7 +35,7 @@ def type_in(command: str, folder: Path) -> str:
     here = command.replace("PYTHONPATH=. ", f"PYTHONPATH=.{os.pathsep}{ROOT} ")  # this checkout, installed or not
     done = subprocess.run(
         here, shell=True, cwd=folder, env=os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, timeout=120,
+        stderr=subprocess.STDOUT, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0 or done.stdout.splitlines()[-1].startswith("fl-bench: "), done.stdout
     return done.stdout

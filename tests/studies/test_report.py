@@ -13,6 +13,7 @@ import pytest
 from browser import PATH, Page, opened
 from made import make_run, write
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from PIL import Image
@@ -251,7 +252,8 @@ def test_a_legend_of_many_arms_is_below_the_figure_and_names_all(arms: list[str]
     rounds = pd.DataFrame(rows, columns=["arm", "run", "round", "m"]).assign(bytes=7)
     figure, axes, legend = figure_of(lambda axes: plots.curves(axes, rounds, "m", "round", "round", arms), arms)
     below, whole = legend.get_window_extent(), figure.bbox
-    assert below.y1 < axes.get_tightbbox().y0
+    assert (drawn := axes.get_tightbbox()) is not None
+    assert below.y1 < drawn.y0
     assert whole.x0 <= below.x0 < below.x1 <= whole.x1
     assert whole.y0 <= below.y0
     named = [text.get_text().split() for text in legend.get_texts()]
@@ -265,7 +267,8 @@ def test_arms_have_one_order_and_equal_ones_are_both_seen() -> None:
     runs = pd.DataFrame({"arm": ["b", "a", "c"], "bytes": [400] * 3, "value": [0.5, 0.5, 0.7]})
     _, axes, legend = figure_of(lambda axes: plots._pareto(axes, runs, "m", "higher", ["b", "a", "c"]), ["b", "a", "c"])
     assert [text.get_text() for text in legend.get_texts()] == ["b", "a", "c"]
-    means = [mark for mark in axes.collections if mark.get_sizes().max() > 30]
+    marks = [mark for mark in axes.collections if isinstance(mark, PathCollection)]
+    means = [mark for mark in marks if max(mark.get_sizes()) > 30]
     assert [len(mark.get_facecolor()) for mark in means] == [0, 0, 0]  # hollow
 
 
