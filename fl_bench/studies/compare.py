@@ -70,10 +70,8 @@ def summary(
     better = study.better.get(metric)
     value, clause = values(study, metric, at)
     runs = study.runs.assign(value=value, base=study.runs["arm"] == study.runs["setting"].map(baselines))
-    order = {setting: place for place, setting in enumerate(dict.fromkeys(runs["setting"]))}
-    first = runs.assign(place=runs["setting"].map(order)).sort_values(
-        ["place", "base"], ascending=[True, False], kind="stable"
-    )  # the others stay in their order
+    placed = runs.assign(place=pd.factorize(runs["setting"])[0])
+    first = placed.sort_values(["place", "base"], ascending=[True, False])  # stable: the others stay in their order
     counted = first[first["value"].notna()]
     differences = pd.DataFrame(_rows(counted, better))
     differences["p_holm"] = statistics.holm(differences["p"])
