@@ -17,7 +17,6 @@ from typing import Any
 import jinja2
 import matplotlib
 import pandas as pd
-from matplotlib.ticker import MaxNLocator
 from rich.filesize import decimal
 from sweeps import HERE, markdown
 
@@ -62,7 +61,7 @@ class Shown:
 
     def compared(self) -> str:
         """The tables of `fl-bench compare`, without their captions, which are the same for all studies."""
-        return tables.markdown(replace(self.answer, captions=[])).strip()
+        return tables.markdown(replace(self.answer, captions=dict.fromkeys(self.answer.captions, ()))).strip()
 
     def means(self, metrics: Sequence[str], sums: Sequence[str] = ()) -> str:
         """A row for each arm: the mean of metrics at the last round ± half of its interval, and of sums over rounds."""
@@ -107,10 +106,8 @@ class Shown:
             for axes in figure.axes:
                 if log:
                     axes.set_xscale("log")
-                elif axis == "round":
-                    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-                if legend := axes.get_legend():
-                    legend.remove()
+            for legend in list(figure.legends):  # here the page says what is drawn
+                legend.remove()
             handles, labels = figure.axes[0].get_legend_handles_labels()
             columns = 1 if max(map(len, labels)) > NARROW else 2
             figure.set_size_inches(4.2 * len(figure.axes) + 3, 4 + 0.2 * len(labels) / columns)

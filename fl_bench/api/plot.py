@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from fl_bench.build import nearest
 from fl_bench.errors import ConfigError
-from fl_bench.studies.plots import curves
+from fl_bench.studies.plots import BANDS, curves, legend
 from fl_bench.studies.study import Study
 from fl_bench.studies.values import metric_named
 
@@ -43,5 +43,5 @@ def plot(study: Study, metric: str | None, over: str) -> Figure:
         axes.grid(alpha=0.3)
     for axes in panels[len(settings) :]:
         axes.remove()
-    panels[0].legend()
+    legend(figure, arms, BANDS)
     return figure

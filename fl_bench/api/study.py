@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from fl_bench.api.command import call, words_of
+from fl_bench.errors import ConfigError
 from fl_bench.studies import compare, study, tables
 
 if TYPE_CHECKING:
@@ -28,9 +29,12 @@ def load(*folders: str | PathLike[str], by: str | Sequence[str] = ()) -> "Study"
     """All finished runs below the folders; `by` names the keys that make what is compared, instead of all that are no
     condition.
 
-    Raises ConfigError where a folder is not there, no run below counts, or no run has such a key.
+    `by="strategy,local.lr"` is `by=["strategy", "local.lr"]`. Raises ConfigError where no folder is named or one is not
+    there, no run below counts, or no run has such a key.
     """
-    paths, keys = [Path(folder) for folder in folders], [by] if isinstance(by, str) else by
+    if not folders:
+        raise ConfigError('load(): must name a folder, such as load("outputs/multirun")')
+    paths, keys = [Path(folder) for folder in folders], by.split(",") if isinstance(by, str) else by
     return Study(**vars(study.load(paths, keys)), folders=paths, by=keys)
 
 
@@ -39,8 +43,8 @@ class Study(study.Study):
     """Runs to compare: the tables `runs` and `rounds`, and what can be done with them. `skipped` are the other runs.
 
     A question has the words of `fl-bench compare`: `metric`, a column of `rounds`, or else the target_metric of the
-    runs; `baseline`, an arm, or else that with strategy=fedavg, or the first; `at`, what of a run counts: final,
-    last:K, best or area; `target`, a value to come to. What cannot be answered raises ConfigError.
+    runs; `baseline`, an arm, or else the first with strategy=fedavg, or the first, of each setting; `at`, what of a
+    run counts: final, last:K, best or area; `target`, a value to come to. What cannot be answered raises ConfigError.
     """
 
     folders: Sequence[Path]
@@ -57,7 +61,7 @@ class Study(study.Study):
         return self.compare(**question).differences
 
     def plot(self, metric: str | None = None, over: str = "round") -> "Figure":
-        """The metric's mean over the runs of each arm, with its 95 % interval, a panel for each setting.
+        """The metric's mean over the runs of each arm, with their range, a panel for each setting.
 
         Over the columns round, steps (of all clients, so far), bytes (both ways), virtual_seconds or wall_seconds.
         """
@@ -80,6 +84,11 @@ class Study(study.Study):
         place = self.folders[0] if out is None else Path(out)
         return make(self, self.folders, self.by, place, **question)[1][0]
 
+    def __repr__(self) -> str:
+        counts = {"run": len(self.runs)} | {name: self.runs[name].nunique() for name in ("arm", "seed", "setting")}
+        said = ", ".join(f"{number} {name}{'s' * (number != 1)}" for name, number in counts.items())
+        return f"<Study of {said}; {len(self.skipped)} left out>"
+
     def _repr_html_(self) -> str:
         """How many runs there are of what."""
         counts = self.runs.groupby(["setting", "arm"], sort=False).size().unstack(fill_value=0)
@@ -91,6 +100,8 @@ class Answer(compare.Comparison):
 
     def __str__(self) -> str:
         return tables.text(self)
+
+    __repr__ = __str__
 
     def _repr_markdown_(self) -> str:
         return tables.markdown(self)

@@ -22,7 +22,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def add_question(parser: argparse.ArgumentParser) -> None:
     """What is to be compared with what."""
     parser.add_argument("--metric", help="a column of metrics.csv; without it, the target_metric of the runs")
-    parser.add_argument("--baseline", metavar="ARM", help="without it, the arm with strategy=fedavg, else the first")
+    parser.add_argument(
+        "--baseline", metavar="ARM", help="without it, of each setting the first with strategy=fedavg, else the first"
+    )
     parser.add_argument(
         "--at", default="final",
         help="what of a run counts: final (the last round), last:K (the mean of the last K evaluations), best (the "

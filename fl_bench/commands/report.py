@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from fl_bench.commands.compare import add_question
-from fl_bench.errors import plain
+from fl_bench.errors import note, plain
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +25,9 @@ def command(given: argparse.Namespace) -> int:
     from fl_bench.studies.report import make  # SciPy and Matplotlib, once there is something to draw
 
     question = {name: getattr(given, name) for name in ("metric", "baseline", "at", "target")}
-    _, written = make(study, given.folders, given.by, given.out, **question)
+    answer, written = make(study, given.folders, given.by, given.out, **question)
+    for line in answer.notes if answer else ():
+        note(line)
     for file in written:
         print(plain(file))
     return 0

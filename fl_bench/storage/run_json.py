@@ -34,12 +34,22 @@ def new(cfg: DictConfig, origin: Origin) -> dict[str, Any]:
     return record | describe() | {"config": OmegaConf.to_container(cfg, resolve=True)}
 
 
+class Chosen(BaseModel):
+    """The types of the keys of a config by which runs are compared."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    seed: int | None = None
+    targets: list[float] | None = None
+    target_metric: str | None = None
+
+
 class Record(BaseModel):
     """The types of the entries that are used later; older versions did not write all of them."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
-    config: dict[str, Any] = {}
+    config: Chosen = Chosen()
     choices: dict[str, str | None] = {}
     overrides: list[str] = []
     status: str = ""

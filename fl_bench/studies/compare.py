@@ -1,6 +1,6 @@
 """The question of a study: which arm is better than the baseline, under which conditions, and at what cost."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from fl_bench.build import nearest
 from fl_bench.errors import ConfigError
 from fl_bench.studies import statistics
 from fl_bench.studies.study import Study
-from fl_bench.studies.targets import costs_of, targets_of
+from fl_bench.studies.targets import Baselines, costs_of, named, targets_of
 from fl_bench.studies.values import metric_named, values
 
 ALPHA = 0.05
@@ -23,6 +23,7 @@ VERDICTS = {"higher": ("worse", "better"), "lower": ("better", "worse"), None: (
 class Comparison:
     """An answer, in unrounded numbers; NaN where there is none.
 
+    baselines: by setting the arm that the others are compared with; one that was named may be none of a setting's.
     differences: a row for each setting and arm, the baseline first: setting, arm, also (keys that the arm's label
         leaves out), runs (that have a number), mean and half (of the 95 % interval of the mean); and against the
         baseline: pairs, difference, difference_half, p (paired t), p_holm, p_flip, p_better, effect (d_z), needed
@@ -30,17 +31,17 @@ class Comparison:
     costs: a row for each setting, arm and target: see `costs_of`.
     across: a row for each arm over the settings that all arms have, where there are two or more: arm, settings, middle,
         low, high (the interquartile mean and its interval), difference, p (signed ranks), p_holm.
-    captions: what the numbers are, a sentence each.
+    captions: by table (differences, costs, across) what its numbers are, a sentence each.
     notes: what is left out, and what the numbers cannot say.
     uncompared: why no arm is compared with another; "" where one is.
     """
 
     metric: str
-    baseline: str
+    baselines: Baselines
     differences: pd.DataFrame
     costs: pd.DataFrame
     across: pd.DataFrame
-    captions: Sequence[str]
+    captions: Mapping[str, Sequence[str]]
     notes: Sequence[str]
     uncompared: str
 
@@ -50,8 +51,8 @@ def compare(
 ) -> Comparison:
     """Each arm against the baseline in each setting, by the value of each run that `at` names (values.AT).
 
-    Without a metric it is the target_metric of the runs; without a baseline the arm with strategy=fedavg, else the
-    first; without a target those of the config, else the mean at which the baseline ends.
+    Without a metric it is the target_metric of the runs; without a baseline the first arm with strategy=fedavg, else
+    the first, of each setting; without a target those of the config, else the mean at which the baseline ends.
     Raises ConfigError where one of them is not there, or nothing can be compared.
     """
     found = summary(study, metric, baseline, at, target)
@@ -64,44 +65,56 @@ def summary(
     study: Study, metric: str | None = None, baseline: str | None = None, at: str = "final", target: float | None = None
 ) -> Comparison:
     """What `compare` says, or what arms are by themselves where nothing can be compared, such as one arm only."""
-    baseline, metric = _baseline(study, baseline), metric_named(study, metric)
+    metric = metric_named(study, metric)
+    baselines = _baselines(study, baseline)
     better = study.better.get(metric)
     value, clause = values(study, metric, at)
-    runs = study.runs.assign(value=value)
-    first = runs.sort_values("arm", key=lambda arm: arm != baseline, kind="stable")  # the others stay in their order
+    runs = study.runs.assign(value=value, base=study.runs["arm"] == study.runs["setting"].map(baselines))
+    placed = runs.assign(place=pd.factorize(runs["setting"])[0])
+    first = placed.sort_values(["place", "base"], ascending=[True, False])  # stable: the others stay in their order
     counted = first[first["value"].notna()]
-    differences = pd.DataFrame(_rows(counted, baseline, better))
+    differences = pd.DataFrame(_rows(counted, better))
     differences["p_holm"] = statistics.holm(differences["p"])
-    differences["verdict"] = [_verdict(row, baseline, better) for row in differences.itertuples()]
-    why = "" if differences["pairs"].any() else _nothing_to_compare(study, counted, baseline, metric)
-    across, said_across = (pd.DataFrame(), []) if why else _across(counted, baseline)
-    targets, said_targets = targets_of(study, counted, metric, baseline, target)
+    differences["verdict"] = [_verdict(row, better) for row in differences.itertuples()]
+    why = "" if differences["pairs"].any() else _nothing_to_compare(study, counted, baselines, metric)
+    across, said_across = (pd.DataFrame(), []) if why else _across(counted, baselines)
+    targets, said_targets = targets_of(study, counted, metric, baselines, target)
     costs = costs_of(study, counted, metric, better, targets)
-    captions = [*_captions(metric, better, clause, baseline, differences), *said_across]
+    captions = {
+        "differences": _captions(metric, better, clause, baselines, differences),
+        "costs": [said_targets] if costs["target"].notna().any() else [],
+        "across": said_across,
+    }
     notes = [f"nothing is compared: {why}"] if why else []
-    return Comparison(
-        metric, baseline, differences, costs, across,
-        [*captions, *([said_targets] if costs["target"].notna().any() else [])],
-        [*notes, *_notes(study, runs, baseline, differences, metric)], why,
-    )  # fmt: skip
+    notes += _notes(study, runs, baselines, differences, metric)
+    return Comparison(metric, baselines, differences, costs, across, captions, notes, why)
 
 
-def _baseline(study: Study, name: str | None) -> str:
+def _baselines(study: Study, name: str | None) -> Baselines:
+    """By setting the arm of this name, or that whose label has the words of it; see `compare` for none."""
     arms = study.runs["arm"].unique().tolist()
-    if name is not None and name not in arms:
+    if name is None:
+        wanted = [*study.runs.loc[study.runs["strategy"] == "fedavg", "arm"].unique(), *arms]
+    elif not (wanted := [arm for arm in arms if arm == name or {*name.split()} <= {*arm.split()}]):
         raise ConfigError(f"--baseline {name}: is no arm of these runs; {nearest(name, arms)}")
-    return str(name or next(iter(study.runs.loc[study.runs["strategy"] == "fedavg", "arm"]), arms[0]))
+    found: dict[str, str] = {}
+    for setting, there in study.runs.groupby("setting", sort=False)["arm"].unique().items():
+        here = [arm for arm in wanted if arm in there]
+        if name not in (None, *here) and len(here) > 1:
+            raise ConfigError(f"--baseline {name}: must be one arm; it may be {' or '.join(here)}")
+        found |= {str(setting): str(name if name in here else here[0])} if here else {}
+    return found
 
 
-def _rows(counted: pd.DataFrame, baseline: str, better: str | None) -> Iterator[dict[str, Any]]:
+def _rows(counted: pd.DataFrame, better: str | None) -> Iterator[dict[str, Any]]:
     """The rows of `Comparison.differences`, without what depends on all of them."""
     for setting, here in counted.groupby("setting", sort=False):
-        base = here[here["arm"] == baseline].set_index(PAIR)["value"]
+        base = here[here["base"]].set_index(PAIR)["value"]
         for arm, ours in here.groupby("arm", sort=False):
             mean, half = statistics.interval(ours["value"])
             row = {"setting": setting, "arm": arm, "also": ours["also"].iloc[0], "runs": len(ours)}
             pairs = pd.concat([ours.set_index(PAIR)["value"], base], axis=1, join="inner").to_numpy()
-            yield row | {"mean": mean, "half": half} | _paired(pairs if arm != baseline else pairs[:0], better)
+            yield row | {"mean": mean, "half": half} | _paired(pairs[:0] if ours["base"].any() else pairs, better)
 
 
 def _paired(pairs: np.ndarray, better: str | None) -> dict[str, Any]:
@@ -125,17 +138,19 @@ def _paired(pairs: np.ndarray, better: str | None) -> dict[str, Any]:
     }
 
 
-def _verdict(row: Any, baseline: str, better: str | None) -> str:
-    if row.arm == baseline or not row.pairs:
+def _verdict(row: Any, better: str | None) -> str:
+    if not row.pairs:
         return ""
     return VERDICTS[better][row.difference > 0] if row.p_holm < ALPHA else "not shown"
 
 
-def _across(counted: pd.DataFrame, baseline: str) -> tuple[pd.DataFrame, list[str]]:
+def _across(counted: pd.DataFrame, baselines: Baselines) -> tuple[pd.DataFrame, list[str]]:
     """The table over settings, and what it is."""
     means = counted.pivot_table(index="setting", columns="arm", values="value", sort=False).dropna()
-    if len(means) < 2:
+    shared = {baselines.get(str(setting)) for setting in means.index}
+    if len(means) < 2 or len(shared) > 1 or not shared <= {*means.columns}:
         return pd.DataFrame(), []
+    (baseline,) = shared
     rows = []
     for arm in means.columns:
         ours = counted[(counted["arm"] == arm) & counted["setting"].isin(means.index)]
@@ -151,40 +166,50 @@ def _across(counted: pd.DataFrame, baseline: str) -> tuple[pd.DataFrame, list[st
     table["p_holm"] = statistics.holm(table["p"])
     said = (
         f"Over {len(means)} settings: the interquartile mean of all runs [its 95 % interval by a bootstrap within "
-        f"settings]. p: Wilcoxon's signed ranks of {len(means)} mean differences, which need "
-        f"{statistics.seeds_to_show(ALPHA)} to come below {ALPHA}. Holm: for the {len(rows) - 1} comparisons here."
+        f"settings]. mean difference: from {baseline}, of the settings' plain means. p: Wilcoxon's signed ranks of "
+        f"these {len(means)} differences, which need {statistics.seeds_to_show(ALPHA)} to come below {ALPHA}. Holm: "
+        f"for the {len(rows) - 1} comparisons here."
     )
     if len(rows) > 2:
         said += f" Friedman's test, whether any two of {len(rows)} arms differ: p = {statistics.friedman(means):.3g}."
     return table, [said]
 
 
-def _captions(metric: str, better: str | None, clause: str, baseline: str, differences: pd.DataFrame) -> list[str]:
-    number, least = int(differences["pairs"].gt(0).sum()), statistics.seeds_to_show(ALPHA)
+def _captions(metric: str, better: str | None, clause: str, baselines: Baselines, found: pd.DataFrame) -> list[str]:
+    """What the columns are that differences have a number in."""
+    number, least = int(found["p"].count()), statistics.seeds_to_show(ALPHA)
     way = f" ({better} is better)" if better else ""
-    what = f"{metric}{way} {clause}: the mean over runs ± its 95 % Student interval."
-    if not number:
-        return [what]
-    return [
-        f"{what} Differences are from {baseline}, in pairs of the same seed and partition; each interval is of one "
-        "comparison alone.",
-        f"p: paired t test. Holm: the same, corrected for the number of comparisons here, {number}; the verdict goes "
-        f"by it, at {ALPHA}. flips: exact sign flips, which need {least} pairs to come below {ALPHA}.",
-        f"won: the share of pairs that are {'better' if better else 'higher'}, ties half. d_z: the mean difference in "
-        "standard deviations of the differences. need: pairs to show such a d_z with power 0.8.",
-    ]
+    half = " ± its 95 % Student interval" if found["half"].count() else ""
+    base = named(baselines, "the first arm of their setting")
+    alone = "; each interval is of one comparison alone" if found["difference_half"].count() else ""
+    said = {
+        "mean": f"{metric}{way} {clause}: the mean over runs{half}.",
+        "difference": f"Differences are from {base}, in pairs of the same seed and partition{alone}.",
+        "p": f"p: paired t test. Holm: the same, corrected for the number of comparisons here that have a p, {number}; "
+        f"the verdict goes by it, at {ALPHA}.",
+        "p_flip": f"flips: exact sign flips, which need {least} pairs to come below {ALPHA}.",
+        "p_better": f"won: the share of pairs that are {'better' if better else 'higher'}, ties half.",
+        "effect": "d_z: the mean difference in standard deviations of the differences.",
+        "needed": "need: pairs to show such a d_z with power 0.8.",
+    }
+    return [sentence for column, sentence in said.items() if found[column].count()]
 
 
-def _notes(study: Study, runs: pd.DataFrame, baseline: str, differences: pd.DataFrame, metric: str) -> Iterator[str]:
+def _notes(study: Study, runs: pd.DataFrame, baselines: Baselines, found: pd.DataFrame, metric: str) -> Iterator[str]:
     """What is left out or not known, a line each."""
     if metric not in study.better:
         yield f"{metric}: the runs do not say which way it gets better, so no target is looked for"
     for run in runs[runs["value"].isna()].itertuples():
         yield f"{run.folder}: left out, as {metric} is no number at its last round"
     row: Any
-    for row in differences[differences["arm"] != baseline].itertuples():
+    for row in found.itertuples():
+        if (baseline := baselines.get(row.setting)) == row.arm:
+            continue
         here = runs[(runs["setting"] == row.setting) & runs["value"].notna()]
         where = f"{row.arm}{' with ' if row.setting else ''}{row.setting}"
+        if baseline is None:
+            yield f"{where}: there is no baseline in this setting"
+            continue
         ours, base = (here[here["arm"] == arm].set_index(PAIR) for arm in (row.arm, baseline))
         if alone := sorted({seed for seed, _ in ours.index.symmetric_difference(base.index)}):
             yield f"{where}: no pair with {baseline} of seed {', '.join(map(str, alone))}"
@@ -201,21 +226,20 @@ def _notes(study: Study, runs: pd.DataFrame, baseline: str, differences: pd.Data
         yield f"{skipped.folder}: left out: {skipped.why}"
 
 
-def _nothing_to_compare(study: Study, counted: pd.DataFrame, baseline: str, metric: str) -> str:
+def _nothing_to_compare(study: Study, counted: pd.DataFrame, baselines: Baselines, metric: str) -> str:
+    base = " and ".join(dict.fromkeys(baselines.values()))
     if study.runs["arm"].nunique() == 1:
         number = study.runs["setting"].nunique()
         where = f"{number} settings" if number > 1 else "one setting"
-        return f"there is only one arm, {baseline}, in {where}; --by KEY names other keys that make arms"
+        return f"there is only one arm, {base}, in {where}; --by KEY names other keys that make arms"
     arms = counted["arm"].unique().tolist()
-    if len(arms) == 1 or baseline not in arms:
+    if len(arms) == 1 or not counted["base"].any():
         return (
             f"--metric {metric}: only {', '.join(arms)} has a number at the last round; others may have other metrics"
         )
     shared = counted.groupby("setting")["arm"].nunique().max() > 1
     why = (
-        f"has a pair with the baseline {baseline}, of the same seed and partition"
-        if shared
-        else "has a setting in common"
+        f"has a pair with the baseline {base}, of the same seed and partition" if shared else "has a setting in common"
     )
     settings = ", ".join(setting or "none named" for setting in counted["setting"].unique()[:4])
     return f"no run of another arm {why} (settings: {settings}); --baseline names another, --by KEY what makes an arm"

@@ -81,6 +81,8 @@ function chart({figure, title}, {x, y, across, up, kind = "", marks = null}) {
 const path = (points, X, Y) => "M" + points.map(([x, y]) => `${X(x).toFixed(1)} ${Y(y).toFixed(1)}`).join("L");
 const line = (svg, points, X, Y, arm, width = 2, opacity = 1) =>
   points.length && make("path", {class: "curve", fill: "none", "data-arm": arm, d: path(points, X, Y), stroke: colour(arm), "stroke-width": width, "stroke-dasharray": dash(arm), "stroke-opacity": opacity, "stroke-linejoin": "round"}, svg);
+const hollow = (svg, x, y, arm, size) => // of two at one place both are seen
+  make("path", {class: "hollow", d: MARKS[arm % MARKS.length], transform: `translate(${x} ${y}) scale(${size})`, stroke: colour(arm), "vector-effect": "non-scaling-stroke"}, svg);
 const mark = (svg, x, y, arm, size, opacity = 1) =>
   make("path", {class: "mark", d: MARKS[arm % MARKS.length], transform: `translate(${x} ${y}) scale(${size})`, fill: colour(arm), "fill-opacity": opacity, "vector-effect": "non-scaling-stroke"}, svg);
 
@@ -179,7 +181,7 @@ function drawPareto() {
     if (front.length > 1 && data.better[data.metric]) make("path", {fill: "none", d: path(front.map(p => [p.bytes, p.value]), X, Y), stroke: "#8c8c8c", "stroke-dasharray": "4 3"}, svg);
     for (const run of runs) if (run.setting === setting) mark(svg, X(run.bytes), Y(run.value), run.arm, 3.2, 0.5);
     for (const {arm, bytes, value} of means)
-      make("title", {}, mark(svg, X(bytes), Y(value), arm, 6.5), `${data.arms[arm]}: ${number(value)} at ${number(bytes, "bytes")}`);
+      make("title", {}, hollow(svg, X(bytes), Y(value), arm, 6.5), `${data.arms[arm]}: ${number(value)} at ${number(bytes, "bytes")}`);
   });
 }
 
@@ -214,7 +216,7 @@ function drawPartitions() {
       make("text", {x: left - 6, y: row * high + high / 2 + 4, "text-anchor": "end"}, svg, name.length > 14 ? name.slice(0, 13) + "…" : name);
       clients.forEach((client, column) => make("title", {}, make("rect", {x: left + column * wide, y: row * high, width: Math.max(wide - 1, 0.5), height: high - 1, fill: counts[row][column] ? "#0072B2" : "#f3f4f6", "fill-opacity": counts[row][column] ? 0.12 + 0.88 * Math.sqrt(counts[row][column] / most) : 1}, svg), `client ${client}, ${name}: ${counts[row][column]}`));
     });
-    make("text", {x: left + (width - left) / 2, y: height - 6, "text-anchor": "middle"}, svg, `clients ${clients[0]} to ${clients.at(-1)}; darkest: ${most} samples`);
+    make("text", {x: left + (width - left) / 2, y: height - 6, "text-anchor": "middle"}, svg, `across: clients ${clients[0]} to ${clients.at(-1)}; down: classes; darkest: ${most} samples`);
   });
 }
 

@@ -82,7 +82,7 @@ def _of_runs(found: Findings, command: str) -> tuple[dict[str, Any], dict[str, A
         "heading": f"{'How good' if answer.uncompared else 'Which is better'}, and at what cost?",
         "about": _about(study, arms, settings),
         "tables": _answer(answer, arms),
-        "captions": answer.captions,
+        "captions": [line for lines in answer.captions.values() for line in lines],
         "notes": [below(note) for note in answer.notes if not note.startswith(skipped)],
         "runs": _runs(runs, answer.metric, arms),
         "left_out": left_out,

@@ -34,8 +34,10 @@ def make(
     `question` is that of `compare`: metric, baseline, at and target. Raises ConfigError where it has no answer.
     """
     place = out or folders[0]
-    if place.exists() and not place.is_dir():
-        raise ConfigError(f"--out {place}: must be a folder")
+    try:
+        (place / PAPER).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {place}: must be a folder that can be written: {error.strerror}") from None
     found = None
     if study:
         answer = summary(study, **question)
@@ -60,7 +62,6 @@ def make(
             f"{PAPER}/table.md": tables.markdown(found.answer),
             f"{PAPER}/table.tex": tables.latex(found.answer),
         }
-    (place / PAPER).mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         files.write(place / name, content if isinstance(content, bytes) else content.encode(errors="backslashreplace"))
     figures = plots.draw(found.study, found.answer.metric, found.values, place / PAPER) if found else []

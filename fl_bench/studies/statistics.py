@@ -40,7 +40,7 @@ def interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
 
 
 def t_test(differences: ArrayLike) -> NDArray[np.float64]:
-    """The two-sided p of differences [..., n] by Student's paired t test: 1 where all are 0.
+    """The two-sided p of differences [..., n] by Student's paired t test: 1 where all of two or more are 0.
 
     NaN where they are one value alone, or equal and not 0: how they spread is not known then.
     """
@@ -48,26 +48,27 @@ def t_test(differences: ArrayLike) -> NDArray[np.float64]:
     largest = np.abs(array).max(axis=-1)
     spread = np.ptp(array, axis=-1) > EQUAL * largest
     if array.shape[-1] < 2:
-        p = np.full(array.shape[:-1], np.nan)
-    else:
-        with np.errstate(all="ignore"):  # of equal differences, which are looked at below
-            p = 2 * stats.t.sf(np.abs(array.mean(axis=-1) / stats.sem(array, axis=-1)), array.shape[-1] - 1)
+        return np.full(array.shape[:-1], np.nan)
+    with np.errstate(all="ignore"):  # of equal differences, which are looked at below
+        p = 2 * stats.t.sf(np.abs(array.mean(axis=-1) / stats.sem(array, axis=-1)), array.shape[-1] - 1)
     return np.where(largest == 0, 1.0, np.where(spread, p, np.nan))
 
 
 def sign_flip(differences: ArrayLike) -> float:
     """The two-sided p of differences [n] by Fisher's sign flips (1935): exact up to 16, else of 65,536 random flips.
 
-    It supposes no normal distribution, but of n differences it is never below 2 ** (1 - n): `seeds_to_show`.
+    It supposes no normal distribution, but of n differences it is never below 2 ** (1 - n): `seeds_to_show`. One
+    difference alone, whose p is 1 whatever it is, has none: NaN.
 
     Examples:
         >>> sign_flip([1.0, 2.0, 3.0, 4.0, 5.0])  # no other of 32 choices of signs is as far out, but the opposite
         0.0625
     """
     array = finite(differences)
-    if len(array) == 1 or not array.any():
+    if len(array) == 1:
+        return float("nan")
+    if not array.any():
         return 1.0
-
     draws = {"n_resamples": EXACT, "rng": generator(0, "sign flips")}
     return float(stats.permutation_test((array,), np.mean, permutation_type="samples", vectorized=True, **draws).pvalue)
 

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 
-from fl_bench.build import nearest
 from fl_bench.config.changes import apart, flat, matters, shown
 from fl_bench.config.compose import GROUPS, Choices
 from fl_bench.config.origin import Origin
@@ -20,17 +18,9 @@ from fl_bench.errors import ConfigError, Damaged, FlBenchError
 from fl_bench.metrics import Metric, metric_of
 from fl_bench.storage import run_json
 from fl_bench.storage.folder import FOLDERS
+from fl_bench.studies.labels import IGNORED, is_of, labels
 from fl_bench.studies.sweep import FINAL, TUNING
 
-# Keys, each with all that is below it. The first make neither an arm nor a setting.
-IGNORED = (
-    "seed", "engine", "figures", "checkpoint", "tracker", "resume", "overwrite", "hydra", "data.root", "data.cache",
-    "expected",
-)  # fmt: skip
-SETTING = (
-    "data", "partition", "shift", "data_drift", "network", "num_clients", "clients_per_round", "num_rounds", "evaluate",
-    "experiment", "targets", "target_metric",
-)  # fmt: skip
 ALWAYS = (
     "task",
     "strategy",
@@ -54,11 +44,11 @@ class Study:
     """Runs to compare. Values of a group are the names of options; lists and mappings are JSON texts.
 
     runs: a row for each run that counts: folder, seed, arm (what is compared, by a label), setting (the conditions;
-        "" where there is one), also (keys of the arm that its label leaves out), data_digest, partition_digest, best
-        (the round that is best by validation, NaN where there is none), rounds (the number of the last), steps (of all
-        clients, NaN where a round has not counted them), bytes (both ways), virtual_seconds, wall_seconds (of the
-        rounds), and a column for each key that a run names ("strategy", "partition.alpha"), None where the run has no
-        such key.
+        "" where there is one), also (keys that words of the arm name and its label leaves out), data_digest,
+        partition_digest, best (the round that is best by validation, NaN where there is none), rounds (the number of
+        the last), steps (of all clients, NaN where a round has not counted them), bytes (both ways), virtual_seconds,
+        wall_seconds (of the rounds), and a column for each key that a run names ("strategy", "partition.alpha"), None
+        where the run has no such key.
     rounds: a row for each round of each run: run (the index in `runs`), the columns of metrics.csv, and steps, bytes,
         virtual_seconds and wall_seconds up to its end.
     better: "higher" or "lower" for each metric's column, as far as the runs say.
@@ -96,7 +86,7 @@ def load(folders: Sequence[Path], by: Sequence[str] = ()) -> Study:
             record = _finished(folder)
             table = _rounds(folder)
         except FlBenchError as error:
-            skipped.append(Skipped(str(folder), str(error).removeprefix(f"{folder / run_json.NAME}: ")))
+            skipped.append(Skipped(str(folder), re.sub(f"^{re.escape(str(folder))}(/|: )", "", str(error))))
         else:
             records[str(folder)] = record
             tables.append(table)
@@ -105,13 +95,14 @@ def load(folders: Sequence[Path], by: Sequence[str] = ()) -> Study:
         raise NoRuns(f"{' '.join(map(str, folders))}: there is no finished run below: {first}")
     rows = [_row(folder, record, table) for (folder, record), table in zip(records.items(), tables, strict=True)]
     values = _values(list(records.values()))
-    twice = _repeated(records, values[[key for key in map(str, values) if _is_of(key, by) or not _is_of(key, IGNORED)]])
+    twice = _repeated(records, values[[key for key in map(str, values) if is_of(key, by) or not is_of(key, IGNORED)]])
     kept = [i for i, folder in enumerate(records) if folder not in twice]
     runs, values = pd.DataFrame([rows[i] for i in kept]), values.iloc[kept].reset_index(drop=True)
     rounds = pd.concat([tables[i].assign(run=run) for run, i in enumerate(kept)], ignore_index=True)
     better = _better(list(rounds.columns), [records[folder] for folder in runs["folder"]])
     skipped += [Skipped(folder, why) for folder, why in twice.items()]
-    return Study(pd.concat([runs, _labels(values, by), values], axis=1), rounds, better, skipped)
+    named = [Origin.of(records[folder]).named for folder in runs["folder"]]
+    return Study(pd.concat([runs, labels(values, named, by), values], axis=1), rounds, better, skipped)
 
 
 def _runs(folders: Sequence[Path]) -> Iterator[Path]:
@@ -192,7 +183,7 @@ def _values(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     whole = {key for key in named - known if any(other.startswith(f"{key}.") for other in known)}  # as local.optimizer
     keys = sorted(
         {*ALWAYS, *(named & known), *whole},
-        key=lambda key: (key != "strategy", key not in GROUPS, _is_of(key, ["local"]), key),
+        key=lambda key: (key != "strategy", key not in GROUPS, is_of(key, ["local"]), key),
     )
     rows = [
         [_group(record, key) if key in GROUPS else _plain(_at(record["config"], key)) for key in keys]
@@ -216,11 +207,6 @@ def _plain(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, list | Mapping) else value
 
 
-def _is_of(key: str, names: Sequence[str]) -> bool:
-    """Whether a key is one of these, or below one."""
-    return any(key == name or key.startswith((f"{name}.", f"{name}/")) for name in names)
-
-
 def _repeated(records: Mapping[str, Mapping[str, Any]], words: pd.DataFrame) -> dict[str, str]:
     """By folder why a run does not count, of those with the words and the seed of an earlier one."""
     first: dict[tuple, str] = {}
@@ -239,57 +225,6 @@ def _repeated(records: Mapping[str, Mapping[str, Any]], words: pd.DataFrame) -> 
 
 def _matters(key: str) -> bool:
     return matters(key) and key not in PATHS  # of files the digests say whether they are the same
-
-
-def _labels(values: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """The columns arm, setting and also."""
-    for key in by:
-        if not any(_is_of(column, [key]) for column in map(str, values)):
-            raise ConfigError(f"--by {key}: no run has such a key; {nearest(key, values.columns)}")
-    vary = [key for key in map(str, values) if values[key].nunique(dropna=False) > 1]
-    counts = [key for key in vary if not _is_of(key, IGNORED)]
-    arms = [key for key in vary if _is_of(key, by)] or [key for key in counts if not (by or _is_setting(key))]
-    settings = [key for key in counts if key not in arms]
-    short = _telling(values, arms) or ["strategy"]
-    if values[short].isna().all(axis=1).any():  # a run that has none of these keys would have no name
-        short = arms
-    return pd.DataFrame({
-        "arm": _written(values, short, brief=True),
-        "setting": _written(values, _telling(values, settings)),
-        "also": _written(values, [key for key in arms if key not in short]),
-    })  # fmt: skip
-
-
-def _is_setting(key: str) -> bool:
-    return key == "task" or _is_of(key, SETTING)  # task.label_smoothing is a method
-
-
-def _telling(values: pd.DataFrame, keys: Sequence[str]) -> list[str]:
-    """Of these keys, in their order, those that tell apart what all of them tell apart."""
-    chosen: list[str] = []
-    for key in keys:
-        if len(values[[*chosen, key]].drop_duplicates()) > (len(values[chosen].drop_duplicates()) if chosen else 1):
-            chosen.append(key)
-    return chosen
-
-
-def _written(values: pd.DataFrame, keys: Sequence[str], brief: bool = False) -> list[str]:
-    """For each run the values of these keys in a line, or, to be brief, of as many of the first as tell it from others.
-
-    A strategy needs no key, and what a run has not no word.
-    """
-
-    def word(key: str, value: Any) -> str:
-        text = value if isinstance(value, str) else json.dumps(value)
-        return text if key == "strategy" else f"{key}={text}"
-
-    table = values[list(keys)].itertuples(index=False, name=None)
-    rows = [[word(*pair) for pair in zip(keys, row, strict=True) if pair[1] is not None] for row in table]
-    several = Counter(tuple(row[:n]) for row in set(map(tuple, rows)) for n in range(1, len(row) + 1))
-    lengths = [
-        next((n for n in range(1, len(row)) if brief and several[tuple(row[:n])] == 1), len(row)) for row in rows
-    ]
-    return [" ".join(row[:length]) for row, length in zip(rows, lengths, strict=True)]
 
 
 def _better(columns: Sequence[str], records: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import fill, wrap
 from typing import Any
@@ -25,10 +25,16 @@ TEX = {
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text: `parts` have each a heading, a setting or none, and rows as long as `header`."""
+    """Cells as text: `parts` have each a heading, a setting or none, and rows as long as `header`.
+
+    A paper calls it by its `name`, has the `caption` above it, and below it what the columns are, in `legend`.
+    """
 
     header: Sequence[str]
     parts: Sequence[tuple[str, Sequence[Sequence[str]]]]
+    name: str = ""
+    caption: str = ""
+    legend: Sequence[str] = ()
 
 
 def tables_of(comparison: Comparison) -> list[Table]:
@@ -36,8 +42,11 @@ def tables_of(comparison: Comparison) -> list[Table]:
     differences, costs, across = comparison.differences, comparison.costs, comparison.across
     virtual = costs["virtual_seconds"].any()
     number = numbers(differences["mean"])
+    metric, captions = comparison.metric, comparison.captions
+    against = "" if comparison.uncompared else ", and how it differs from the baseline"
+    goal = f" up to a {metric} and" if captions["costs"] else ""
     found = [
-        _table(differences, {
+        _table(differences, "differences", f"{metric} of each arm{against}", captions, {
             "arm": lambda row: row.arm,
             "n": lambda row: str(row.pairs or row.runs),
             "mean": lambda row: _with_half(number, row.mean, row.half),
@@ -50,7 +59,7 @@ def tables_of(comparison: Comparison) -> list[Table]:
             "need": lambda row: _fixed(row.needed, 0),
             "verdict": lambda row: row.verdict,
         }),
-        _table(costs, {
+        _table(costs, "costs", f"What the arms cost{goal} in all", captions, {
             "arm": lambda row: f"{row.arm}{' with ' if row.also else ''}{row.also}",
             "target": lambda row: number(row.target, ""),
             "reached": lambda row: NONE if math.isnan(row.target) else f"{row.reached} of {row.runs}",
@@ -63,18 +72,24 @@ def tables_of(comparison: Comparison) -> list[Table]:
         }),
     ]  # fmt: skip
     if len(across):
-        found.append(_table(across, {
+        found.append(_table(across, "across", f"{metric} over all settings", captions, {
             "arm": lambda row: row.arm,
             "settings": lambda row: str(row.settings),
             "interquartile mean": lambda row: _bracketed(number, row.middle, row.low, row.high),
-            "difference": lambda row: number(row.difference, "+"),
+            "mean difference": lambda row: number(row.difference, "+"),
             "p": lambda row: _p(row.p),
             "Holm": lambda row: _p(row.p_holm),
         }))  # fmt: skip
     return found
 
 
-def _table(frame: pd.DataFrame, columns: dict[str, Callable[[Any], str]]) -> Table:
+def _table(
+    frame: pd.DataFrame,
+    name: str,
+    caption: str,
+    legends: Mapping[str, Sequence[str]],
+    columns: Mapping[str, Callable[[Any], str]],
+) -> Table:
     """A table of these columns, without those that are empty in all rows."""
     groups = frame.groupby("setting", sort=False) if "setting" in frame else [("", frame)]
     parts = [
@@ -82,8 +97,8 @@ def _table(frame: pd.DataFrame, columns: dict[str, Callable[[Any], str]]) -> Tab
     ]
     told = [any(row[i] not in ("", NONE) for _, rows in parts for row in rows) for i in range(len(columns))]
     keep = [i for i, tells in enumerate(told) if tells]
-    names = list(columns)
-    return Table([names[i] for i in keep], [(name, [[row[i] for i in keep] for row in rows]) for name, rows in parts])
+    names, kept = list(columns), [(heading, [[row[i] for i in keep] for row in rows]) for heading, rows in parts]
+    return Table([names[i] for i in keep], kept, name, caption, legends[name])
 
 
 def numbers(values: pd.Series) -> Callable[[float, str], str]:
@@ -112,20 +127,29 @@ def _reached(value: float, said: Callable[[float], str]) -> str:
     return NONE if math.isnan(value) else "never" if math.isinf(value) else said(value)
 
 
-def text(comparison: Comparison, width: int = WIDTH) -> str:
-    """Plain text of this width, the captions below: arms of long names take more than a line."""
-    lines = [line for table in tables_of(comparison) for line in (*_text(table, width), "")]
-    notes = (f"note: {note}" for note in comparison.notes)
-    return "\n".join(map(plain, [*lines, *(fill(line, width) for line in (*comparison.captions, *notes)), ""]))
+def text(comparison: Comparison, width: int | None = None) -> str:
+    """Plain text of this width, the captions below: arms of long names take more than a line.
+
+    Without a width no word of a name is broken; lines have 100 columns where such words leave room for that.
+    """
+    tables = tables_of(comparison)
+    lines = [line for table in tables for line in (*_text(table, width), "")]
+    said = [*_legends(tables), *(f"note: {note}" for note in comparison.notes)]
+    return "\n".join(map(plain, [*lines, *(fill(line, width or WIDTH) for line in said), ""]))
 
 
-def _text(table: Table, width: int) -> Iterator[str]:
+def _legends(tables: Sequence[Table]) -> list[str]:
+    return [line for table in tables for line in table.legend]
+
+
+def _text(table: Table, width: int | None) -> Iterator[str]:
     rows = [table.header, *(row for _, rows in table.parts for row in rows)]
     first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
-    first = min(first, max(FIRST, width - sum(others) - 2 * len(others)))
+    least = FIRST if width else max(len(word) for row in rows for word in row[0].split())
+    first = min(first, max(least, (width or WIDTH) - sum(others) - 2 * len(others)))
 
     def lines(row: Sequence[str]) -> Iterator[str]:
-        name, *more = wrap(row[0], first) or [""]
+        name, *more = wrap(row[0], first, break_on_hyphens=False)
         cells = [name.ljust(first), *(cell.rjust(size) for cell, size in zip(row[1:], others, strict=True))]
         yield "  ".join(cells).rstrip()
         yield from more
@@ -138,13 +162,12 @@ def _text(table: Table, width: int) -> Iterator[str]:
 
 
 def markdown(comparison: Comparison) -> str:
-    notes = [f"Note: {note}" for note in comparison.notes]
-    return as_markdown(tables_of(comparison), [*comparison.captions, *notes])
+    return as_markdown(tables_of(comparison), [f"Note: {note}" for note in comparison.notes])
 
 
-def as_markdown(tables: Sequence[Table], captions: Sequence[str]) -> str:
-    """Tables that GitHub shows, and the captions."""
-    return "\n".join([*_markdown(tables), *(f"{_cell(line)}\n" for line in captions)])
+def as_markdown(tables: Sequence[Table], notes: Sequence[str] = ()) -> str:
+    """Tables that GitHub shows, and what their columns are."""
+    return "\n".join([*_markdown(tables), *(f"{_cell(line)}\n" for line in (*_legends(tables), *notes))])
 
 
 def _markdown(tables: Sequence[Table]) -> Iterator[str]:
@@ -167,19 +190,19 @@ def _cell(words: str) -> str:
 
 
 def latex(comparison: Comparison) -> str:
-    return as_latex(tables_of(comparison), comparison.captions, comparison.notes)
+    return as_latex(tables_of(comparison), comparison.notes)
 
 
-def as_latex(tables: Sequence[Table], captions: Sequence[str], notes: Sequence[str] = ()) -> str:
+def as_latex(tables: Sequence[Table], notes: Sequence[str] = ()) -> str:
     r"""A table* environment for each table, for a document with \usepackage{booktabs}; notes are comments."""
     lines = [line for table in tables for line in _latex(table)]
-    lines.insert(2, rf"\caption{{{' '.join(map(_tex, captions))}}}")
     return "\n".join([*(f"% {plain(note)}".replace("\n", " ") for note in notes), *lines, ""])
 
 
 def _latex(table: Table) -> Iterator[str]:
     yield r"\begin{table*}"
     yield r"\centering\footnotesize\setlength{\tabcolsep}{3pt}"
+    yield rf"\caption{{{_tex(table.caption)}}}\label{{tab:{table.name}}}"
     yield rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}"
     yield r"\toprule"
     yield _tex_row(table.header)
@@ -190,6 +213,8 @@ def _latex(table: Table) -> Iterator[str]:
         yield from map(_tex_row, rows)
     yield r"\bottomrule"
     yield r"\end{tabular}"
+    if table.legend:
+        yield rf"\par\smallskip\parbox{{\linewidth}}{{\scriptsize {_tex(' '.join(table.legend))}}}"
     yield r"\end{table*}"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from fl_bench.errors import ConfigError
 from fl_bench.studies.statistics import EQUAL
 from fl_bench.studies.study import Study
 
@@ -13,21 +14,32 @@ COSTS = {"round": "rounds_to", "steps": "steps_to", "bytes": "bytes_to", "virtua
 ARM = ["setting", "arm", "also"]
 WHOLE = ("steps", "bytes", "virtual_seconds", "wall_seconds")
 Targets = Mapping[str, Sequence[float]]  # by setting
+Baselines = Mapping[str, str]  # an arm by setting
+
+
+def named(baselines: Baselines, several: str) -> str:
+    """The baseline, where it is one for all settings, or the words for several."""
+    return next(iter(baselines.values())) if len({*baselines.values()}) == 1 else several
 
 
 def targets_of(
-    study: Study, counted: pd.DataFrame, metric: str, baseline: str, target: float | None
+    study: Study, counted: pd.DataFrame, metric: str, baselines: Baselines, target: float | None
 ) -> tuple[Targets, str]:
-    """The values to come to in each setting, and a sentence that says whence they are."""
+    """The values to come to in each setting, and a sentence that says whence they are.
+
+    `baselines` are arms by setting; `counted` has a column `base`, whether a run is of them.
+    """
+    if not (target is None or (isinstance(target, int | float) and np.isfinite(target))):
+        raise ConfigError(f"--target {target}: must be a number")
     settings = counted["setting"].unique()
-    named = {value for text in counted["targets"].dropna() for value in json.loads(text)}
+    chosen = {value for text in counted["targets"].dropna() for value in json.loads(text)}
     if target is not None:
         return {setting: [target] for setting in settings}, f"Target: {target:g}, as --target says.{_MEDIANS}"
-    if named and (counted["target_metric"] == metric).all():
-        return {setting: sorted(named) for setting in settings}, f"Targets: those of the config.{_MEDIANS}"
-    ends = study.rounds.groupby("run")[metric].last().reindex(counted.index)[counted["arm"] == baseline]
+    if chosen and (counted["target_metric"] == metric).all():
+        return {setting: sorted(chosen) for setting in settings}, f"Targets: those of the config.{_MEDIANS}"
+    ends = study.rounds.groupby("run")[metric].last().reindex(counted.index)[counted["base"]]
     means = ends.groupby(counted["setting"]).mean()
-    sentence = f"Target: the mean at which {baseline} ends in the setting.{_MEDIANS}"
+    sentence = f"Target: the mean at which {named(baselines, 'its first arm')} ends in the setting.{_MEDIANS}"
     return {str(setting): [float(mean)] for setting, mean in means.items()}, sentence
 
 

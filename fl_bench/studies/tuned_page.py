@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from optuna.distributions import CategoricalDistribution
@@ -65,10 +66,15 @@ def captions(tuning: Tuning) -> list[str]:
 
 def papers(tunings: Sequence[Tuning]) -> dict[str, str]:
     """What was gained, for papers: texts by the names of their files."""
-    found = ((best(tuning, {label: label for label in tuning.trials}), captions(tuning)) for tuning in tunings)
-    parts = [([table], said) for table, said in found if table]
-    kinds = {"md": as_markdown, "tex": as_latex} if parts else {}
-    return {f"tuning.{kind}": "\n".join(write(*part) for part in parts) for kind, write in kinds.items()}
+    tables = [
+        replace(
+            table, name=f"tuning{number}", caption=f"{tuning.of['metric']}: what tuning gained", legend=captions(tuning)
+        )
+        for number, tuning in enumerate(tunings, start=1)
+        if (table := best(tuning, {label: label for label in tuning.trials}))
+    ]
+    kinds = {"md": as_markdown, "tex": as_latex} if tables else {}
+    return {f"tuning.{kind}": "\n".join(write([table]) for table in tables) for kind, write in kinds.items()}
 
 
 IMPORTANCE = (

@@ -35,7 +35,7 @@ def type_in(command: str, folder: Path) -> str:
     here = command.replace("PYTHONPATH=. ", f"PYTHONPATH=.{os.pathsep}{ROOT} ")  # this checkout, installed or not
     done = subprocess.run(
         here, shell=True, cwd=folder, env=os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, timeout=120,
+        stderr=subprocess.STDOUT, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0 or done.stdout.splitlines()[-1].startswith("fl-bench: "), done.stdout
     return done.stdout
@@ -49,10 +49,10 @@ def pattern(shown: str) -> str:
 
 
 @long
-@pytest.mark.parametrize("name", ["own-strategy", "own-task"])
-def test_a_tutorial(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [["own-strategy"], ["own-task"], ["first-experiment", "reading-results"]])
+def test_a_tutorial(names: list[str], tmp_path: Path) -> None:
     commands = 0
-    for file, text in steps(TUTORIALS / f"{name}.md"):
+    for file, text in (step for name in names for step in steps(TUTORIALS / f"{name}.md")):
         if file:
             (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / file).write_text(text)

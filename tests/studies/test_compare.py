@@ -28,7 +28,7 @@ def answer(folder: Path, *given: str, **more: float) -> Comparison:
 
 def test_differences_by_hand(tmp_path: Path) -> None:
     found = answer(make_study(tmp_path))
-    assert (found.metric, found.baseline) == ("test_accuracy", "fedavg")
+    assert (found.metric, found.baselines) == ("test_accuracy", {"": "fedavg"})
     base, row = found.differences.itertuples()
     assert (base.arm, base.runs, base.pairs, base.verdict) == ("fedavg", 3, 0, "")
     assert base.mean == pytest.approx(0.6)
@@ -89,7 +89,7 @@ def test_targets_of_the_config(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("at", "value"), [("final", 0.70), ("last:2", 0.65), ("area", (0.1 / 2 + 0.6 + 0.7 / 2) / 2)])
 def test_what_of_a_run_counts(tmp_path: Path, at: str, value: float) -> None:
     found = answer(make_study(tmp_path), "test_accuracy", "scaffold", at)
-    assert found.baseline == "scaffold"
+    assert found.baselines == {"": "scaffold"}
     means = {"final": 0.6, "last:2": 0.55, "area": (0.1 / 2 + 0.5 + 0.6 / 2) / 2}
     assert found.differences["mean"].iloc[1] == pytest.approx(means[at])
     one = load([tmp_path / "fedavg0", tmp_path / "scaffold0"])
@@ -141,12 +141,77 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
 def test_of_few_pairs_there_is_a_word(tmp_path: Path) -> None:
     for strategy, end in (("fedavg", 0.5), ("fedprox", 0.6)):
         make_run(tmp_path / strategy, [0.1, end], f"strategy={strategy}")
-    assert answer(tmp_path).notes == ["fedprox: one pair only, so there is neither an interval nor a p"]
+    found = answer(tmp_path)
+    assert found.notes == ["fedprox: one pair only, so there is neither an interval nor a p"]
+    assert found.captions["differences"] == [
+        "test_accuracy (higher is better) at the last round: the mean over runs.",
+        "Differences are from fedavg, in pairs of the same seed and partition.",
+        "won: the share of pairs that are better, ties half.",
+    ]
+    assert tables.tables_of(found)[0].header == ["arm", "n", "mean", "difference", "won", "verdict"]
     for strategy, end in (("fedavg", 0.7), ("fedprox", 0.8)):
         make_run(tmp_path / f"{strategy}1", [0.1, end], f"strategy={strategy}", "seed=1")
     found = answer(tmp_path)
     assert found.notes == ["fedprox: all differences are 0.1, so nothing is known of their spread: no p"]
     assert found.differences["verdict"].tolist() == ["", "not shown"]
+
+
+def test_one_pair_of_equal_runs_has_no_p_either(tmp_path: Path) -> None:
+    for strategy in ("fedavg", "fedprox"):
+        make_run(tmp_path / strategy, [0.1, 0.5], f"strategy={strategy}")
+    assert answer(tmp_path).differences[["p", "p_holm", "p_flip", "effect"]].isna().all(axis=None)
+
+
+def test_the_number_of_comparisons_is_that_of_the_p(tmp_path: Path) -> None:
+    make_study(tmp_path)
+    for seed in range(3):  # it differs from fedavg by the same with each seed, and so has no p
+        make_run(tmp_path / f"same{seed}", [0.1, 0.2, 0.8 - seed / 10], "strategy=fedprox", f"seed={seed}")
+    found = answer(tmp_path)
+    assert found.differences["pairs"].tolist() == [0, 3, 3]
+    assert found.differences["p"].count() == 1
+    (said,) = (line for line in found.captions["differences"] if "Holm" in line)
+    assert "comparisons here that have a p, 1;" in said
+
+
+def several_studies(folder: Path) -> Path:
+    """On mnist fedavg and scaffold, on cifar fedavg and fedprox, with another weighting there."""
+    for seed, noise in enumerate((0.01, 0.02, 0.04)):
+        for task, strategies, weighting in (
+            ("mnist", ("scaffold", "fedavg"), "examples"),
+            ("cifar", ("fedprox", "fedavg"), "uniform"),
+        ):
+            for number, strategy in enumerate(strategies):
+                words = (f"task={task}", f"strategy={strategy}", f"weighting={weighting}", f"seed={seed}")
+                partition = "partition=" + ("iid" if task == "mnist" else "dirichlet")
+                value = 0.6 + noise**2 - number * (0.1 + noise)
+                make_run(folder / f"{task}_{strategy}{seed}", [0.1, value], *words, partition)
+    return folder
+
+
+def test_each_setting_has_a_baseline_of_its_own_and_is_called_by_its_task(tmp_path: Path) -> None:
+    found = answer(several_studies(tmp_path))
+    uniform, examples = (f"fedavg weighting={name}" for name in ("uniform", "examples"))
+    assert found.baselines == {"task=cifar": uniform, "task=mnist": examples}
+    assert found.differences["pairs"].tolist() == [0, 3, 0, 3]
+    assert found.differences["arm"].tolist() == [uniform, "fedprox", examples, "scaffold"]
+    assert found.differences["difference"].tolist()[1::2] == pytest.approx([0.1 + 0.07 / 3] * 2)
+    assert found.costs["target"].notna().all()
+    assert "Differences are from the first arm of their setting" in found.captions["differences"][1]
+    assert answer(tmp_path, None, "fedavg").baselines == found.baselines  # type: ignore[arg-type]
+    named = answer(tmp_path, None, examples)  # type: ignore[arg-type]
+    assert named.baselines == {"task=mnist": examples}
+    assert f"{uniform} with task=cifar: there is no baseline in this setting" in named.notes
+
+
+def test_a_baseline_of_which_there_are_two_in_a_setting_is_refused(tmp_path: Path) -> None:
+    for weighting in ("examples", "uniform"):
+        for seed in (0, 1):
+            make_run(tmp_path / f"{weighting}{seed}", [0.1, 0.5], f"weighting={weighting}", f"seed={seed}")
+            words = ("strategy=scaffold", f"weighting={weighting}", f"seed={seed}")
+            make_run(tmp_path / f"{weighting}{seed}s", [0.1, 0.5 + seed / 10], *words)
+    both = "fedavg weighting=examples or fedavg weighting=uniform"
+    with pytest.raises(ConfigError, match=f"^--baseline fedavg: must be one arm; it may be {both}$"):
+        answer(tmp_path, None, "fedavg")  # type: ignore[arg-type]
 
 
 def test_a_metric_of_no_known_direction(tmp_path: Path) -> None:
@@ -171,10 +236,10 @@ def test_one_arm_has_means_and_costs_and_nothing_that_compares(tmp_path: Path) -
     means, costs = tables.tables_of(found)
     assert (means.header, means.parts) == (["arm", "n", "mean"], [("", [["fedavg", "3", "0.6000 ± 0.2484"]])])
     assert costs.header == ["arm", "target", "reached", "rounds", "steps", "bytes", "virtual s", "all bytes", "wall s"]
-    assert found.captions[0] == (
+    assert found.captions["differences"][0] == (
         "test_accuracy (higher is better) at the last round: the mean over runs ± its 95 % Student interval."
     )
-    assert not any(word in caption for caption in found.captions for word in ("p:", "Differences", "won"))
+    assert len(found.captions["differences"]) == 1
     assert found.notes == [f"nothing is compared: {found.uncompared}"]
 
 
@@ -197,6 +262,9 @@ def test_what_cannot_be_compared(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=f"^{line.replace('?', '[?]')}"):
             compare(load([tmp_path / "a"]), *given)  # type: ignore[arg-type]
+    for target in (math.nan, "a"):
+        with pytest.raises(ConfigError, match=f"^--target {target}: must be a number$"):
+            compare(load([tmp_path / "a"]), target=target)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="there is only one arm, fedavg, in one setting; --by KEY"):
         compare(load([tmp_path / "a" / "fedavg0", tmp_path / "a" / "fedavg1"]))
     make_run(tmp_path / "b", [0.1, 0.2], "strategy=scaffold", "task=cifar")

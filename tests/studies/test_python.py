@@ -181,8 +181,33 @@ def test_a_study_answers(study: fl_bench.Study) -> None:
         study.compare(baseline="fedavgg")
 
 
+def test_a_sweep_is_read_as_the_tutorial_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ends = {"fedavg": (0.803, 0.779, 0.761), "scaffold": (0.876, 0.869, 0.853)}
+    for strategy, values in ends.items():
+        for seed, end in enumerate(values):
+            words = (f"seed={seed}", f"strategy={strategy}")
+            make_run(tmp_path / "runs" / "sweep" / ",".join(words), [0.1, end], *words)
+    page = (ROOT / "docs" / "tutorials" / "reading-results.md").read_text()
+    script, shown = (
+        page.split(start)[1].split("```")[0] for start in ('"read_sweep.py"\n', "$ python read_sweep.py\n")
+    )
+    monkeypatch.chdir(tmp_path)
+    exec(script, {})
+    assert capsys.readouterr().out == shown
+
+
 def test_the_key_that_makes_an_arm(study: fl_bench.Study) -> None:
     assert fl_bench.load(*study.folders, by="strategy").runs["arm"].tolist() == ["fedavg"] * 3 + ["scaffold"] * 3
+    both = fl_bench.load(*study.folders, by="strategy,num_rounds")
+    assert both.runs["arm"].unique().tolist() == ["fedavg", "scaffold"]
+
+
+def test_a_study_is_a_line_and_load_wants_a_folder(study: fl_bench.Study) -> None:
+    assert repr(study) == str(study) == "<Study of 6 runs, 2 arms, 3 seeds, 1 setting; 0 left out>"
+    with pytest.raises(fl_bench.ConfigError, match=r"^load\(\): must name a folder"):
+        fl_bench.load()
 
 
 def test_a_plot_has_a_line_for_each_arm(study: fl_bench.Study) -> None:

@@ -2,14 +2,20 @@
 
 import json
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 from browser import PATH, Page, opened
 from made import make_run, write
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from PIL import Image
 
 from fl_bench import cli
@@ -169,6 +175,18 @@ def values_show_under_the_pointer_and_by_keys(study: Path, page: Page) -> None:
     assert page.js(f"({inside})({', '.join(boxes)})")
 
 
+def no_column_is_cut_off(study: Path, page: Page) -> None:
+    assert page.js("document.querySelectorAll('#runs tbody tr')[8].cells[0].classList.contains('long')")  # of EVIL
+    page.js("document.querySelectorAll('#runs td.text').forEach(cell => cell.append('strategy.mu=0.1, '.repeat(9)))")
+    page.js("document.querySelectorAll('#runs td.text').forEach(cell => cell.classList.add('long'))")
+    assert page.js("(wide => wide.scrollWidth - wide.clientWidth)(document.querySelector('#runs').parentElement)") == 0
+
+
+def equal_arms_are_both_seen(study: Path, page: Page) -> None:
+    assert page.js("document.querySelectorAll('#pareto .hollow').length") == 3
+    assert page.js("getComputedStyle(document.querySelector('#pareto .hollow')).fill") == "none"
+
+
 def the_page_is_as_wide_as_a_narrow_window(study: Path, page: Page) -> None:
     page.open(study / "report.html", 400)
     assert page.js("document.documentElement.scrollWidth") == 400
@@ -182,6 +200,8 @@ CHECKS = (
     tables_sort_by_number_and_by_word,
     cells_have_the_values_that_they_show,
     values_show_under_the_pointer_and_by_keys,
+    no_column_is_cut_off,
+    equal_arms_are_both_seen,
     the_page_is_as_wide_as_a_narrow_window,
 )
 
@@ -209,7 +229,52 @@ def test_means_are_of_rounds_that_all_runs_have() -> None:
     rounds = pd.DataFrame({"run": [0, 0, 1, 1, 1], "round": [0, 1, 0, 1, 2], "m": [1.0, 2.0, 3.0, 6.0, 9.0]})
     table = plots.means(rounds, "m", "round")
     assert table["mean"].tolist() == [2.0, 4.0]
-    assert table["half"].tolist() == pytest.approx([12.706, 25.412], rel=1e-4)  # 12.706 standard errors of 1 and 2
+    assert (table["low"].tolist(), table["high"].tolist()) == ([1.0, 2.0], [3.0, 6.0])
+
+
+def figure_of(axes_of: Callable[[Axes], None], arms: Sequence[str]) -> tuple[Figure, Axes, Legend]:
+    """A figure of a report as it is written, and what is in it."""
+    with matplotlib.rc_context(plots.STYLE):
+        figure, axes = plots._figure()
+        axes_of(axes)
+        plots.legend(figure, arms, plots.BANDS)
+        figure.draw_without_rendering()  # a layout that does not fit is a warning, and that an error
+    return figure, axes, figure.legends[0]
+
+
+NINE = [f"arm {number}" for number in range(9)]
+LONG = [*NINE[:8], "a very long name of an arm with many=1 keys=2 and=3 then=4 more=5 " * 3 + "x" * 200]
+
+
+@pytest.mark.parametrize("arms", [NINE, LONG], ids=["short", "long"])
+def test_a_legend_of_many_arms_is_below_the_figure_and_names_all(arms: list[str]) -> None:
+    rows = [(arm, run, r, 0.1 * r + run / 100) for arm in arms for run in (0, 1) for r in range(3)]
+    rounds = pd.DataFrame(rows, columns=["arm", "run", "round", "m"]).assign(bytes=7)
+    figure, axes, legend = figure_of(lambda axes: plots.curves(axes, rounds, "m", "round", "round", arms), arms)
+    below, whole = legend.get_window_extent(), figure.bbox
+    assert (drawn := axes.get_tightbbox()) is not None
+    assert below.y1 < drawn.y0
+    assert whole.x0 <= below.x0 < below.x1 <= whole.x1
+    assert whole.y0 <= below.y0
+    named = [text.get_text().split() for text in legend.get_texts()]
+    assert sorted("".join(words) for words in named) == sorted("".join(arm.split()) for arm in arms)
+    assert axes.get_window_extent().height > 100  # of dots, 100 to the inch
+    assert legend.get_title().get_text() == "Lines: means of runs. Bands: lowest to highest run."
+    assert all(tick == int(tick) for tick in axes.get_xticks())
+
+
+def test_arms_have_one_order_and_equal_ones_are_both_seen() -> None:
+    runs = pd.DataFrame({"arm": ["b", "a", "c"], "bytes": [400] * 3, "value": [0.5, 0.5, 0.7]})
+    _, axes, legend = figure_of(lambda axes: plots._pareto(axes, runs, "m", "higher", ["b", "a", "c"]), ["b", "a", "c"])
+    assert [text.get_text() for text in legend.get_texts()] == ["b", "a", "c"]
+    marks = [mark for mark in axes.collections if isinstance(mark, PathCollection)]
+    means = [mark for mark in marks if max(mark.get_sizes()) > 30]
+    assert [len(mark.get_facecolor()) for mark in means] == [0, 0, 0]  # hollow
+
+
+def test_names_of_figures_are_for_latex() -> None:
+    settings = ["", "partition.alpha=0.1", "partition.alpha=0_1", "x" * 400]
+    assert plots._suffixes(settings) == ["", "_partition_alpha_0_1", "_partition_alpha_0_1_2", f"_{'x' * 99}"]
 
 
 def test_long_runs_are_thinned_and_the_last_round_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,5 +302,11 @@ def test_seeds_of_one_arm_have_a_report(tmp_path: Path, count: int) -> None:
 def test_out_must_be_a_folder(study: Path, capfd: pytest.CaptureFixture[str]) -> None:
     from fl_bench.errors import ConfigError
 
-    with pytest.raises(ConfigError, match="must be a folder"):
-        cli.dispatch(["report", str(study), "--out", str(study / "study.csv")])
+    for out in (study / "study.csv", study / "study.csv" / "b", Path("/proc/x")):
+        with pytest.raises(ConfigError, match=f"^--out {out}: must be a folder that can be written: "):
+            cli.dispatch(["report", str(study), "--out", str(out)])
+
+
+def test_what_is_left_out_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.dispatch(["report", str(a_study(tmp_path))]) == 0
+    assert f"note: {tmp_path / 'broken'}: left out: failed: " in capsys.readouterr().err

@@ -54,7 +54,8 @@ def test_differences_that_do_not_spread() -> None:
     assert sign_flip(same) == 0.25
     assert math.isnan(t_test([0.1]))
     assert math.isnan(effect_size([0.1]))
-    assert sign_flip([0.1]) == 1
+    assert math.isnan(sign_flip([0.1]))
+    assert math.isnan(t_test([0.0]))
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 6, 10])

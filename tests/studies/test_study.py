@@ -75,6 +75,16 @@ def test_arms_and_settings(tmp_path: Path) -> None:
         load([tmp_path], ["partition.alpa"])
 
 
+def test_what_no_word_of_an_arm_says_is_not_said_of_it(tmp_path: Path) -> None:
+    for i, (strategy, rate) in enumerate((("fedavg", "0.1"), ("scaffold", "0.5"))):
+        for seed in (0, 1):
+            run = make_run(tmp_path / f"{i}{seed}", [0.1], f"strategy={strategy}", f"local.lr={rate}", f"seed={seed}")
+            if strategy == "fedavg":  # its rate is the default
+                run_json.save(run, run_json.read(run) | {"overrides": ["strategy=fedavg", f"seed={seed}"]})
+    runs = load([tmp_path]).runs
+    assert dict(zip(runs["arm"], runs["also"], strict=True)) == {"fedavg": "", "scaffold": "local.lr=0.5"}
+
+
 def test_a_key_that_makes_no_arm_does_where_it_is_named(tmp_path: Path) -> None:
     for threads in (1, 2):
         make_run(tmp_path / f"{threads}", [0.1], f"engine.threads={threads}")
@@ -117,6 +127,9 @@ def test_what_does_not_count(tmp_path: Path) -> None:
     make("6", 1).joinpath("metrics.csv").write_text("round\n")
     make("7", 1).joinpath("model.safetensors").unlink()
     (make("8", 1) / "run.json").write_text("[")
+    odd = make("9", 0)
+    record = run_json.read(odd)
+    run_json.save(odd, record | {"config": record["config"] | {"seed": "x"}})
     make("10", 0)
     assert load([tmp_path]).skipped == [
         Skipped(str(tmp_path / "study" / name), why)
@@ -124,7 +137,8 @@ def test_what_does_not_count(tmp_path: Path) -> None:
             "4": "running",
             "5": "failed: round 3: no answers",
             "6": "is damaged: metrics.csv is not what the run wrote",
-            "8": "is damaged: it is no JSON object, or nested too deep",
+            "8": "run.json: is damaged: it is no JSON object, or nested too deep",
+            "9": "run.json: is damaged: config.seed: Input should be a valid integer",
             "2": f"the same as {first}",
             "3": f"has the words of {first}, but other data",
             "10": f"the same as {first}",

@@ -1,6 +1,7 @@
 """The tables of a comparison, as somebody reads them."""
 
 import csv
+import re
 import shutil
 import subprocess
 from io import StringIO
@@ -47,9 +48,11 @@ def test_long_names_are_folded(tmp_path: Path) -> None:
         words = (f"strategy={'a' * 30}", f"seed={seed}", "partition=dirichlet")
         make_run(tmp_path / f"{seed}", [0.1, 0.2, 0.3 + seed / 100], *words)
         make_run(tmp_path / f"f{seed}", [0.1, 0.2, 0.3], "strategy=fedavg", *words[1:])
-    lines = tables.text(answer(tmp_path)).splitlines()
+    lines = tables.text(answer(tmp_path), 100).splitlines()
     assert max(map(len, lines)) <= 100
     assert "partition=dirichlet" in lines
+    assert not any(line.startswith("a" * 30) for line in lines)
+    assert any(line.startswith("a" * 30) for line in tables.text(answer(tmp_path)).splitlines())  # of a pipe
 
 
 def test_markdown(tmp_path: Path) -> None:
@@ -66,6 +69,10 @@ def test_latex_shows_what_it_would_obey(tmp_path: Path) -> None:
     for seed in range(2):
         make_run(tmp_path / f"odd{seed}", [0.1, 0.2, 0.3 + seed / 9], "strategy=" + ODD, f"seed={seed}")
     text = tables.latex(answer(tmp_path))
+    captions = [r"test\_accuracy of each arm, and how it differs from the baseline", "What the arms cost up to a "]
+    for name, caption in zip(("differences", "costs"), captions, strict=True):
+        assert re.search(rf"\\caption{{{re.escape(caption)}.*}}\\label{{tab:{name}}}", text)
+    assert text.index(r"\end{tabular}") < text.index("p: paired t test")
     assert r"50\%\_\&\#\{x\}\textasciitilde{}\textasciicircum{}\textbackslash{}\textless{}b\textgreater{}" in text
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 2
     for line in text.splitlines():
