@@ -30,7 +30,9 @@ def draw(folder: Path, num_clients: int, classes: Sequence[str]) -> None:
     _curves(metrics, figures)
     _participation(metrics, figures)
     if "train_loss" in metrics:  # somebody has trained
-        _client_losses(pd.read_csv(folder / "clients.csv"), figures)
+        clients = pd.read_csv(folder / "clients.csv")
+        if "train_loss" in clients:  # and no masks hide how
+            _client_losses(clients, figures)
     held = pd.read_csv(folder / "partition.csv", dtype={"label": str}, keep_default_na=False)  # a class may be "NA"
     table = held.pivot(index="client", columns="label", values="samples")
     labels = [name for name in map(str, classes) if name in table]

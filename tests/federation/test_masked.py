@@ -56,6 +56,11 @@ def test_masks_change_nothing_in_a_simulation(launch: Launch) -> None:
         assert (hidden / name).read_bytes() == (plain / name).read_bytes()
 
 
+def test_what_is_hidden_is_not_drawn_either(launch: Launch) -> None:
+    run = launch(*SMALL[:-1], "figures=true", "secure_aggregation=masks", "num_rounds=1")
+    assert {file.stem for file in (run / "figures").iterdir()} == {"curves", "partition", "predictions", "confusion"}
+
+
 def test_what_masks_cost_is_counted(launch: Launch) -> None:
     """Of five parties: keys of 64 bytes, sealed shares of 80, shares of 32, and 8 bytes for each of the words."""
     run = launch(*SMALL, "secure_aggregation=masks", "num_rounds=1")
