@@ -158,12 +158,19 @@ def test_an_option_of_ones_own_is_looked_at_too(tmp_path: Path) -> None:
         look("strategy=mine", folder=tmp_path)
 
 
+def test_a_share_of_attackers_beside_their_numbers() -> None:
+    with pytest.raises(ConfigError, match=r"attack\.fraction=0\.3: has no effect: attack\.clients=\[1\] wins"):
+        look("attack=mimic", "attack.fraction=0.3", "attack.clients=[1]")
+    look("attack=mimic", "attack.clients=[1]")
+
+
 def test_our_options_have_all_keys_that_they_take() -> None:
     given = {
         "model": {"shape", "num_classes", "vocabulary", "folder"},
         "partition": {"columns", "num_clients", "rng"},
         "shift": {"columns", "partition", "classes", "seed"},
         "data_drift": {"seed", "data", "partition", "unseen"},
+        "attack": {"seed", "num_clients", "num_classes"},
         "network": {"seed", "steps", "bytes_down", "bytes_up"},
     }
     for group in set(WHOLE) - {"data"}:
