@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Launch, digests, long, table
+from conftest import Launch, digests, forked, long, table
 
 from fl_bench.config.compose import options
 
@@ -67,9 +67,12 @@ def test_attacks_compose(launch: Launch, words: tuple[str, ...]) -> None:
 
 @long
 @pytest.mark.parametrize("words", COMPOSED, ids=lambda words: f"{words[0]} {words[1]}")
-def test_attacks_are_the_same_in_a_simulation(launch: Launch, words: tuple[str, ...]) -> None:
-    given = (*SMALL, "attack.clients=[0,2]", *words)
-    assert results(launch(*given, "engine=simulation")) == results(launch(*given))
+def test_attacks_are_the_same_in_a_simulation(tmp_path: Path, words: tuple[str, ...]) -> None:
+    given = (*SMALL, "figures=false", "attack.clients=[0,2]", "engine.client_resources.num_cpus=1", *words)
+    for engine in ("inline", "simulation"):
+        ended = forked(*given, f"engine={engine}", f"hydra.run.dir={engine}", cwd=tmp_path)
+        assert ended.returncode == 0, ended.stderr
+    assert results(tmp_path / "simulation") == results(tmp_path / "inline")
 
 
 def test_a_free_rider_takes_no_step(launch: Launch) -> None:
