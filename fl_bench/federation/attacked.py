@@ -47,7 +47,7 @@ def collude(
     if malicious:
         own = np.stack([updates[client] for client in malicious])
         known = [u for client, u in updates.items() if client not in attack.malicious and attack.knows is Knows.ALL]
-        made = attack.together(own, np.array(known).reshape(-1, own.shape[1]), len(updates))
+        made = attack.together(own, np.array(known).reshape(len(known), own.shape[1]), len(updates))
         for client, update in zip(malicious, np.broadcast_to(made, own.shape), strict=True):
             if made is not own:
                 models[client] = _placed(models[client], starts[client], numbers, update)

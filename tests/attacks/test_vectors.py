@@ -203,6 +203,14 @@ def test_colluders_whose_numbers_are_too_large_have_failed() -> None:
     assert (first.weight, list(second.models)) == (2, [])
 
 
+@pytest.mark.parametrize("attack", [made(Alie, None), made(Ipm, 1.0), made(MinMax, "std")])
+def test_colluders_where_no_layer_travels(attack: Attack) -> None:
+    nothing = np.zeros(0, np.float32)
+    report = Report([Answer(client, Status.OK, weight=1) for client in range(2)], 0, {"0": nothing, "1": nothing})
+    (found,) = collude(attack, [(ExactMean(nothing, 2), report)], Layout({}), each=False)
+    assert (found.weight, found.models[TOTAL].tolist()) == (2, [])
+
+
 def _total(report: Report) -> Update:
     return Update(report.models[TOTAL], report.weight)
 
