@@ -79,7 +79,18 @@ class Attack:
 
 @dataclass
 class Malicious(Attack):
-    """An attack by some of the clients, from some round on."""
+    """An attack by some of the clients, from some round on.
+
+    Examples:
+        Clients that send half of their update:
+
+        >>> class Half(Malicious):
+        ...     def update(self, update, draws):
+        ...         return update / 2
+        >>> half = Half(0, 10, 2, fraction=0.25, clients=None, start_round=3)
+        >>> len(half.malicious), [half.attacks(client, round=2) for client in half.malicious]
+        (2, [False, False])
+    """
 
     fraction: float  # of the clients, rounded to the nearest number of them; drawn from the seed
     clients: list[int] | None  # or these
