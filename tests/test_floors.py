@@ -17,6 +17,7 @@ FLOORS = [
     ["engines", "observers"],
     ["deployment"],
     ["federation"],
+    ["attacks"],
     ["strategies"],
     ["compression", "network", "tasks"],
     ["models", "results"],

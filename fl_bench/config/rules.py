@@ -142,6 +142,7 @@ RULES: list[Rule] = [
             "shift",
             "data_drift",
             "augment",
+            "attack",
             "network",
             "engine",
             "tracker",

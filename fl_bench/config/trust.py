@@ -28,6 +28,7 @@ WHERE = {  # by key: the folders and files of this package in which what it may 
     "shift": ("data/shift.py",),
     "data_drift": ("data/drift.py",),
     "augment": ("data/augment.py",),
+    "attack": ("attacks",),
     "strategy.server": ("strategies",),
     "strategy.server.strategy": ("strategies",),
     "strategy.server.privacy": ("strategies",),

@@ -26,7 +26,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "compression": ("up", "down"),
 }
 # The groups whose options have all keys that they take.
-WHOLE = ("model", "data", "partition", "shift", "data_drift", "augment", "network", "engine", "tracker")
+WHOLE = ("model", "data", "partition", "shift", "data_drift", "augment", "attack", "network", "engine", "tracker")
 KINDS = {"_target_", "source"}  # the keys that say what else there may be
 CHOSEN_BY = {"model": "task"}  # the group whose option has the keys of another
 
@@ -119,6 +119,12 @@ SILENCES = [
         "model.init",
         lambda cfg: bool(cfg.model.init_skip) and cfg.model.init is None,
         "all of the model begins as the seed makes it; add model.init=FILE",
+    ),
+    Silence(
+        "attack.fraction",
+        "attack.clients",
+        lambda cfg: cfg.attack.get("clients") is not None,
+        "attack.clients={cfg.attack.clients} wins; add attack.clients=null",
     ),
     Silence(
         "strategy.delta",

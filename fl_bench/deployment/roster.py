@@ -9,6 +9,7 @@ import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
+from fl_bench.attacks.base import Attack
 from fl_bench.config.paths import INIT
 from fl_bench.data.drift import Drift
 from fl_bench.deployment.conversation import Conversation, Facts
@@ -181,5 +182,7 @@ def _refuse_unfit(trainer: Trainer) -> None:
     """Raise ConfigError for what needs more than a client's own rows."""
     if type(trainer.drift) is not Drift:
         raise ConfigError("data_drift: needs the numbers of all rows, which sites do not have; use data_drift=none")
+    if type(trainer.attack) is not Attack:
+        raise ConfigError("attack: is of clients of a simulation; the sites of a deployment are real, use attack=none")
     if type(trainer.algorithm).rows is not LocalAlgorithm.rows:
         raise ConfigError("strategy: its clients train on rows of others, which stay at their sites")

@@ -15,6 +15,7 @@ from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
 from fl_bench.errors import disk_trouble, in_one_line
+from fl_bench.federation import attacked
 from fl_bench.federation.attempt import attempt, is_no_room, recover, time_limit
 from fl_bench.federation.channel import WITHHELD_BYTES, memory_of, without_memory
 from fl_bench.federation.exchange import NOBODY, RECORD, TOTAL, Answer, Job, Report, Status, Trouble
@@ -118,11 +119,12 @@ class _Training:
                 trained = stacked.pop(client).checked()
             else:
                 trained = trainer.train(client, round, self.received, self.config, without_memory(before))
+        end = attacked.sent(trainer.attack, client, round, trainer.layout, self.received, trained.payload)
         weight = trainer.weight(trained.num_examples)
         numbers = trained.metrics, trained.num_examples, weight, trained.reply, trained.steps
         loss = trained.metrics["loss"].value
         state = trained.state | memory_of(before)
-        arrived = channel.arrives_up(client, round, self.start, self.received, trained.payload, state, loss)
+        arrived = channel.arrives_up(client, round, self.start, self.received, end, state, loss)
         if arrived is None:  # nothing has happened, but for what the codec remembers
             state = without_memory(before) | memory_of(state)
             self.states.write(client, round, state)

@@ -17,8 +17,9 @@ from flwr.app import Error, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
+from fl_bench.attacks.base import Attack
 from fl_bench.errors import RunError, StorageError, WorkerDied, note
-from fl_bench.federation import replies
+from fl_bench.federation import attacked, replies
 from fl_bench.federation.exchange import TOTAL, Answer, Job, Report, Status, Trouble, with_status
 from fl_bench.federation.masked import TRAIN, MaskedRound, Said
 from fl_bench.federation.parameters import Layout
@@ -67,6 +68,7 @@ class Fleet:
         layout: Layout,
         loads: Loads,
         packing: bool,
+        attack: Attack,
         homes: Homes | None = None,
         masks: bool = False,
     ) -> None:
@@ -75,6 +77,7 @@ class Fleet:
         self.loads = loads
         self.homes = homes  # None: every node can take every client's turn
         self.masks = masks  # whether nobody can read what a worker sends, but only the sum of all
+        self.attack = attack
         self.packing = packing  # one message a worker, not one a client
         self.worker_peak_mb = 0  # the most memory that any worker has had
         self._job = job
@@ -88,7 +91,8 @@ class Fleet:
         by_client = {message.metadata.dst_node_id: message for message in messages}
         answering = sorted(by_client.keys() - plan.dropping)
         bound = max(1, len(answering) * int(self.loads.weights.max(initial=0)))
-        job = replace(self._job, round=plan.round, weight_bound=bound)
+        colluding = attacked.colludes(self.attack, answering, plan.round)
+        job = replace(self._job, round=plan.round, weight_bound=bound, each=self._job.each or colluding)
         masked = self._masked(sorted(by_client), job) if self.masks and by_client else None
         if masked is not None:
             answering = [client for client in answering if masked.has(client)]
@@ -97,6 +101,10 @@ class Fleet:
         while self.homes is None and len(self._nodes) > 1 and (crowded := _without_room(r for _, r in found)):
             self._use_fewer_nodes(plan.round)
             found += self._ask([by_client[client] for client in crowded], job)
+        if colluding:
+            reports = [(pack.mean, report) for pack, report in found]
+            made = attacked.collude(self.attack, reports, self.layout, self._job.each)
+            found = [(pack, report) for (pack, _), report in zip(found, made, strict=True)]
         answers = self._merge(found, by_client, masked)
         return [answers.get(client, Answer(client, Status.DROPPED)) for client in sorted(by_client)]
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from fl_bench import rng
+from fl_bench.attacks.base import Attack
 from fl_bench.build import build
 from fl_bench.compression.base import Codec
 from fl_bench.config.paths import INIT
@@ -91,6 +92,8 @@ class Trainer:
         self.task.measure_also(cfg.evaluate.metrics)
         given = {"seed": self.seed, "data": self.data, "partition": self.partition, "unseen": self.unseen}
         self.drift: Drift = build(cfg.data_drift, Drift, **given)
+        given = {"num_clients": len(self.partition.ends), "num_classes": len(self.data.classes)}
+        self.attack: Attack = build(cfg.attack, Attack, seed=self.seed, **given)
         self.metrics = {metric.name: metric for metric in self.task.metrics}
         self.algorithm: LocalAlgorithm = build(cfg.strategy.client, LocalAlgorithm)
         self.uniform: bool = cfg.weighting == "uniform" or self.algorithm.uniform
@@ -143,6 +146,8 @@ class Trainer:
         start, rows = torch.from_numpy(payload).to(self.device), self.rows(client, round)
         turn = self._turn("", client, round, rows, start, config, state)
         self.flat.model.train()
+        if self.attack.attacks(client, round):
+            self.attack.begin(turn)
         self.algorithm.begin(turn)
         steps = self.algorithm.train(turn)
         with torch.no_grad():

@@ -107,7 +107,7 @@ class Rounds:
             messages, plan = self.configure_train(number, vector)
             answers = self.fleet.exchange(messages, plan)
         bytes_down = self.trainer.channel.bytes_down
-        clients = [rows.trained(answer, plan, bytes_down) for answer in answers]
+        clients = self._marked(number, [rows.trained(answer, plan, bytes_down) for answer in answers])
         self._tolerate(number, answers, clients)
         with seconds.of("aggregate"):
             record, extra = self._aggregate(plan, answers)
@@ -173,9 +173,16 @@ class Rounds:
         """What clients say of a round's model, and with it the rows of its `clients`."""
         messages, plan = self.configure_evaluate(round.number, round.vector, unseen)
         answers = self.fleet.exchange(messages, plan)
-        evaluated = rows.evaluated(answers, round.number, clients, columns)
+        evaluated = self._marked(round.number, rows.evaluated(answers, round.number, clients, columns))
         self._tolerate(round.number, answers, evaluated, " --evaluation")
         return answers, evaluated
+
+    def _marked(self, number: int, clients: list[Row]) -> list[Row]:
+        """Rows of clients.csv that say who is malicious, from the round on in which somebody is."""
+        attack = self.trainer.attack
+        if not any(attack.attacks(client, number) for client in attack.malicious):
+            return clients
+        return [row | {"malicious": int(attack.attacks(row["client"], number))} for row in clients]
 
     @property
     def columns_of_strangers(self) -> Mapping[str, str]:

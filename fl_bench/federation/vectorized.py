@@ -14,6 +14,7 @@ from torch.func import functional_call, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fl_bench import rng
+from fl_bench.attacks.base import Attack
 from fl_bench.data.arrays import batches
 from fl_bench.errors import in_one_line
 from fl_bench.federation.local import Trained, Trainer
@@ -137,7 +138,7 @@ def train_together(
 def why_not(trainer: Trainer) -> str | None:
     """What stands against training this task and strategy so, in a few words; None where nothing does."""
     model, algorithm, optimizer = trainer.flat.model, trainer.algorithm, trainer.local["optimizer"]["name"]
-    task = type(trainer.task)
+    task, attack = type(trainer.task), trainer.attack
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     reasons = {
         f"{type(algorithm).__name__} trains one client at a time": not vars(type(algorithm)).get("stacks", False),
@@ -147,6 +148,7 @@ def why_not(trainer: Trainer) -> str | None:
         "what travels is not what is trained": set(trainer.flat.layout.shapes) != trained or bool(trainer.private),
         f"{task.__name__} has an optimiser of its own": task.optimizer is not Task.optimizer,
         "local.decay=weights looks at a tensor as a whole": trainer.local["decay"] == "weights",
+        "malicious clients take other steps": bool(attack.malicious) and type(attack).begin is not Attack.begin,
         "local.accumulate works on one batch in pieces": trainer.local["accumulate"] > 1,
         "local.precision=bf16 is of a client at a time": trainer.local["precision"] == "bf16",
     }

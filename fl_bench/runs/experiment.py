@@ -93,7 +93,7 @@ def make_fleet(experiment: Experiment, grid: Grid, together: int = 1) -> Fleet:
     if masks and homes is not None and len(set(homes.owners.tolist())) < 2:
         raise ConfigError("secure_aggregation=masks: one site alone is no sum; engine.sites must be 2 or more")
     loads = Loads(np.pad(trainer.weights, others), np.pad(_steps(trainer), others))
-    return Fleet(grid, job, trainer.layout, loads, cfg.engine.packing, homes, masks)
+    return Fleet(grid, job, trainer.layout, loads, cfg.engine.packing, trainer.attack, homes, masks)
 
 
 def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
@@ -101,6 +101,7 @@ def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
     trainer.algorithm.suit(trainer.task)
     _metric_names(trainer)  # which refuses what the task does not declare
     _check_augment(trainer)
+    trainer.attack.suit(trainer.task)
     _say_what_stays(trainer)
     if cfg.model.init is not None and isinstance(trainer.task, Classifier):
         _say_other_classes(cfg.model.init, trainer)
@@ -136,7 +137,11 @@ def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
         _check_metric("early_stop.metric", cfg.early_stop.metric, cfg, trainer)
     if cfg.local.lr_schedule == "cosine" and not cfg.local.lr_final and cfg.num_rounds > cfg.local.lr_horizon:
         note(f"local.lr_horizon={cfg.local.lr_horizon}: after these rounds nothing is learnt, as local.lr_final=0.0")
-    for key, first in (("data_drift.at", cfg.data_drift.get("at", 0)), ("local.lr_warmup", cfg.local.lr_warmup + 1)):
+    for key, first in (
+        ("data_drift.at", cfg.data_drift.get("at", 0)),
+        ("attack.start_round", cfg.attack.get("start_round", 0)),
+        ("local.lr_warmup", cfg.local.lr_warmup + 1),
+    ):
         if first > cfg.num_rounds:
             note(f"{key}={OmegaConf.select(cfg, key)}: the run ends before, as num_rounds={cfg.num_rounds}")
     _check_evaluation(cfg, trainer)

@@ -4,6 +4,7 @@ from bisect import bisect
 
 from omegaconf import DictConfig
 
+from fl_bench.attacks.base import Knows
 from fl_bench.config.rules import require
 from fl_bench.errors import ConfigError, note
 from fl_bench.federation.local import Trainer
@@ -16,11 +17,13 @@ from fl_bench.strategies.layers import is_statistic
 def check_masks(cfg: DictConfig, trainer: Trainer, schedule: Schedule) -> None:
     """Raise ConfigError for what needs to know more than the sum of all."""
     each, chosen = cfg.strategy.needs_each_client, type(schedule).learn is not Schedule.learn
+    colluding = trainer.attack.knows is not Knows.OWN and len(trainer.attack.malicious) > 0
     alone, strangers = schedule.wanted < 2, len(trainer.unseen.ends) > 0
     for unfit, what in (
         (each, "strategy: its server half needs each client's model"),
         (chosen, "strategy: it asks clients by their losses"),
         (cfg.evaluate.clients, "evaluate.clients=true: its columns say how clients differ"),
+        (colluding, "attack: its clients make their updates of those of each other"),
         (strangers, f"partition.unseen={cfg.partition.get('unseen')}: those clients say their metrics one by one"),
         (alone, f"clients_per_round={schedule.wanted}: one client alone is no sum"),
     ):

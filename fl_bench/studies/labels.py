@@ -17,7 +17,7 @@ IGNORED = (
     "expected",
 )  # fmt: skip
 SETTING = (
-    "data", "partition", "shift", "data_drift", "network", "num_clients", "clients_per_round", "num_rounds", "evaluate",
+    "data", "partition", "shift", "data_drift", "attack", "network", "num_clients", "clients_per_round", "num_rounds", "evaluate",
     "experiment", "targets", "target_metric",
 )  # fmt: skip
 

@@ -8,6 +8,7 @@ import pytest
 from fl_bench.build import find_target
 from fl_bench.config.compose import GROUPS, compose, compose_with_choices, options
 from fl_bench.config.origin import Origin
+from fl_bench.config.schema import CONF
 from fl_bench.config.unread import WHOLE, names, refuse_unread
 from fl_bench.errors import ConfigError
 
@@ -158,12 +159,20 @@ def test_an_option_of_ones_own_is_looked_at_too(tmp_path: Path) -> None:
         look("strategy=mine", folder=tmp_path)
 
 
+def test_a_share_of_attackers_beside_their_numbers(tmp_path: Path) -> None:
+    text = (CONF / "attack/mimic.yaml").read_text().replace("clients: null", "clients: [1]")
+    look("attack=mine", folder=write(tmp_path, "attack/mine.yaml", text))
+    with pytest.raises(ConfigError, match=r"attack\.fraction=0\.3: has no effect: attack\.clients=\[1\] wins"):
+        look("attack=mine", "attack.fraction=0.3", folder=tmp_path)
+
+
 def test_our_options_have_all_keys_that_they_take() -> None:
     given = {
         "model": {"shape", "num_classes", "vocabulary", "folder"},
         "partition": {"columns", "num_clients", "rng"},
         "shift": {"columns", "partition", "classes", "seed"},
         "data_drift": {"seed", "data", "partition", "unseen"},
+        "attack": {"seed", "num_clients", "num_classes"},
         "network": {"seed", "steps", "bytes_down", "bytes_up"},
     }
     for group in set(WHOLE) - {"data"}:

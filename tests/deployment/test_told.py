@@ -173,6 +173,10 @@ def test_a_site_that_comes_back_with_other_classes_ends_the_run(
         (["evaluate.validation=0.1"], "evaluate.validation=0.1: the server has no training rows"),
         (["shift=noise"], "shift: with partition=sites the samples are as the sites have them; use shift=none"),
         (["data_drift=labels"], "data_drift: needs the numbers of all rows"),
+        (
+            ["attack=mimic"],
+            "attack: is of clients of a simulation; the sites of a deployment are real, use attack=none",
+        ),
         (["strategy=centralized"], "strategy: its clients train on rows of others"),
         (
             ["task=cifar"],

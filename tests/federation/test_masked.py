@@ -58,7 +58,7 @@ def test_masks_change_nothing_in_a_simulation(launch: Launch) -> None:
 
 def test_what_is_hidden_is_not_drawn_either(launch: Launch) -> None:
     run = launch(*SMALL[:-1], "figures=true", "secure_aggregation=masks", "num_rounds=1")
-    assert {file.stem for file in (run / "figures").iterdir()} == {"curves", "partition", "predictions", "confusion"}
+    assert {file.stem for file in (run / "figures").iterdir()} == {"curves", "partition", "predictions"}
 
 
 def test_what_masks_cost_is_counted(launch: Launch) -> None:
