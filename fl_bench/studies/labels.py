@@ -17,8 +17,8 @@ IGNORED = (
     "expected",
 )  # fmt: skip
 SETTING = (
-    "data", "partition", "shift", "data_drift", "attack", "network", "num_clients", "clients_per_round", "num_rounds", "evaluate",
-    "experiment", "targets", "target_metric",
+    "data", "partition", "shift", "data_drift", "attack", "network", "num_clients", "clients_per_round", "num_rounds",
+    "evaluate", "experiment", "targets", "target_metric",
 )  # fmt: skip
 
 
