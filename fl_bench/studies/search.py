@@ -12,12 +12,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 from omegaconf import DictConfig
 
+from fl_bench.config.cells import refuse_cells
 from fl_bench.config.changes import apart
+from fl_bench.config.compose import SEARCH
 from fl_bench.errors import ConfigError, RunError, note
 from fl_bench.metrics import Metric, metric_of
 from fl_bench.storage import run_json
 from fl_bench.studies.launcher import CellFailed
-from fl_bench.studies.space import Arm, arms_of, horizons, split
+from fl_bench.studies.space import Arm, arms_of, borders, horizons, split
 from fl_bench.studies.sweep import EXCLUDED, RESUME, TUNING
 from fl_bench.studies.trials import COMPLETE, FAILED, RUNNING, Tuning, prune
 from fl_bench.studies.tuned import shown, write
@@ -62,6 +64,10 @@ class Search:
         self.rounds, *others = {cfg.num_rounds for cfg in configs}
         if others:
             raise ConfigError("num_rounds: must be the same for all arms, whose budget is the same")
+        search = [word for word in given.hydra.overrides.hydra if word.startswith(SEARCH)]
+        for arm in self.arms:
+            ends = [f"{key}={','.join(map(str, borders(drawn)))}" for key, drawn in arm.space.items()]
+            refuse_cells([*self.fixed, *arm.words, *ends, *search], Path(own) if own else None)
         if VALIDATION not in self.named and not all(cfg.evaluate.validation for cfg in configs):
             self.fixed.append(f"{VALIDATION}={SHARE}")
             note(f"{VALIDATION}={SHARE}: so much of the training data is kept to choose by")
@@ -104,7 +110,9 @@ class Search:
             return Tuning(of, space, BETTER[self.wish.direction], trials={arm: [] for arm in space})
         tuning = Tuning.load(self.folder)
         for key, (before, now) in apart(tuning.of, of).items():
-            raise ConfigError(f"hydra.sweep.dir={self.folder}: has a tuning with {key} {before}, not {now}")
+            raise ConfigError(
+                f"hydra.sweep.dir={self.folder}: has a tuning with {key} {before}, not {now}; choose another"
+            )
         return tuning
 
     def _batch(self, start: int) -> None:

@@ -83,6 +83,11 @@ def distribution(override: Override, own: Path | None = None) -> BaseDistributio
     return CategoricalDistribution(values(override, own))
 
 
+def borders(drawn: BaseDistribution) -> list[Any]:
+    """The least and the largest that can be drawn, or all that can."""
+    return list(drawn.choices) if isinstance(drawn, CategoricalDistribution) else [drawn.low, drawn.high]  # type: ignore[attr-defined]
+
+
 def arms_of(words: Words, configs: Sequence[DictConfig]) -> list[Arm]:
     """The arms, whose configs these are, each with those of the searched keys that it has.
 
