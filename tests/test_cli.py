@@ -10,13 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import fl_bench, leftovers, long
+from conftest import compose, fl_bench, leftovers, long
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fl_bench import cli
 from fl_bench.config.compose import GROUPS
 from fl_bench.config.schema import CONF
+from fl_bench.errors import ConfigError
 
 Words = Callable[..., tuple[str | int | None, list[str]]]  # to the exit code and what is wrong
 
@@ -125,6 +126,7 @@ BAD = [
         "target_metric=it's",
         "target_metric=it's: cannot be read; if its value is meant as it stands: \"",
     ),
+    ("study=mine", "study=mine: is more than one run: say -m too"),
     ("num_clients=${nope}", "num_clients: Interpolation key 'nope' not found"),
 ]
 
@@ -148,8 +150,9 @@ SEVERAL = [
         "data.features=x: should be a list, such as [x]",
     ),
     (["data.source=magic"], "data.source=magic: Mnist has no such data; known: embedded, full, synthetic"),
-    (["partition=dirichlet", "partition.alpha=x"], "partition.alpha=x: should be a valid number"),
-    (["partition=dirichlet", "partition.alpha=-1"], "partition.alpha=-1: must be a positive number"),
+    (["partition=dirichlet", "partition.alpha=x"], "partition.alpha=x: must be a positive number"),
+    (["-m", "partition=dirichlet", "partition.alpha=0.1,-1"], "partition.alpha=-1: must be a positive number"),
+    (["-m", "hydra.sweep.dir=/dev/null/x", "seed=0,1"], "hydra.sweep.dir: cannot be written: /dev/null/x (Not a"),
     (["strategy=fedprox", "strategy.mu=high"], "strategy.mu=high: should be a valid number or 'adaptive'"),
     (["strategy=fedprox", "strategy.mu=-1"], "strategy.mu=-1: must be a number from 0, or adaptive"),
     (["strategy=fedtrimmedavg", "strategy.beta=0.7"], "strategy.beta=0.7: must be from 0 to below 0.5"),
@@ -172,6 +175,14 @@ def test_mistakes_in_several_words(words: Words, arguments: list[str], line: str
     code, lines = words(*arguments)
     assert (code, len(lines)) == (2, 1)
     assert lines[0].startswith(f"fl-bench: {line}")
+
+
+@pytest.mark.parametrize("partition", ["dirichlet", "dirichlet_equal", "dirichlet_sizes"])
+def test_what_needs_no_data_is_refused_before_any_process_starts(partition: str) -> None:
+    with pytest.raises(ConfigError, match=r"^partition\.alpha=0: must be a positive number$"):
+        compose(f"partition={partition}", "partition.alpha=0")
+    own = compose(f"partition={partition}", "partition._target_=mine.partition", "partition.alpha=0")
+    assert own.partition.alpha == 0
 
 
 INTEGERS = [

@@ -13,7 +13,9 @@ from typing import Any
 from fl_bench.errors import ConfigError, FlBenchError, Interrupted, RunError
 from fl_bench.studies.arms import written
 
-WRONG = re.compile(r"fl-bench: (?!note: )(.*)|(\d+/\d+  .*  failed in .*)")  # what ends a run; a cell of a sweep
+WRONG = re.compile(
+    r"fl-bench: (?!note: )(.*)|\d+/\d+  (.*)  failed in [\d.]+ s  (.*)"
+)  # a run; a sweep's cell, and why
 ERRORS: Mapping[int, type[FlBenchError]] = {error.exit_code: error for error in (ConfigError, Interrupted)}
 
 
@@ -53,8 +55,8 @@ def call(words: Sequence[str]) -> Path:
         process.wait()
         process.stdout.close()
     if code:
-        wrong = [line for line in lines if WRONG.fullmatch(line)] or [f"fl-bench has ended with {code}"]
-        raise ERRORS.get(code, RunError)(wrong[-1].removeprefix("fl-bench: "))
+        wrong = [found[1] or f"{found[3]} ({found[2]})" for found in map(WRONG.fullmatch, lines) if found]
+        raise ERRORS.get(code, RunError)((wrong or [f"fl-bench has ended with {code}"])[-1])
     folders = [Path(line).absolute() for line in lines if Path(line).is_dir()]
     if not folders:
         raise ConfigError(f"{' '.join(words)}: has made no run")

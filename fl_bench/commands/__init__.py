@@ -55,13 +55,13 @@ def parser_of(word: str) -> Parser:
     return parser
 
 
-def call(word: str, words: Sequence[str]) -> int:
-    """Let the verb of this name do what these words say, and return the exit code."""
+def call(word: str, words: Sequence[str], **more: Any) -> int:
+    """Let the verb of this name do what these words say, and return the exit code; it is given `more` besides."""
     try:
         Path.cwd()
     except FileNotFoundError as error:
         raise ConfigError("the current folder is gone: go to one that exists") from error
-    verb, given = find(word), parser_of(word).parse_intermixed_args(words)
+    verb, given = find(word), parser_of(word).parse_intermixed_args(words, argparse.Namespace(**more))
     try:
         return int(verb.command(given))
     except Exception as error:

@@ -51,6 +51,13 @@ def new_beside(run: Path, what: str) -> Path:
     return new
 
 
+def own_folder(word: str) -> Path:
+    """The folder of --config-dir, which must be there."""
+    if not Path(word).is_dir():
+        raise ConfigError(f"--config-dir {word}: there is no such folder")
+    return Path(word)
+
+
 def end_in_order() -> None:
     """From now on Ctrl-C and SIGTERM raise KeyboardInterrupt, where they are not ignored: there is much to tidy up."""
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -69,7 +76,9 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 def add_config_dir(parser: argparse.ArgumentParser) -> None:
     """Options of the user's own."""
-    parser.add_argument("--config-dir", "-cd", type=Path, help="a folder with more options, such as strategy/mine.yaml")
+    parser.add_argument(
+        "--config-dir", "-cd", type=own_folder, help="a folder with more options, such as strategy/mine.yaml"
+    )
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:

@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fl_bench import commands
 from fl_bench.build import nearest
+from fl_bench.commands._common import own_folder
 from fl_bench.config.cells import refuse_cells
 from fl_bench.config.compose import SEARCH, choices, compose
 from fl_bench.config.explain import explained
@@ -38,7 +39,7 @@ from fl_bench.errors import ConfigError, disk_trouble, known, refuse
 from fl_bench.runs.begin import Start
 from fl_bench.runs.launch import launch
 from fl_bench.studies import sweep
-from fl_bench.studies.arms import arms_of, with_study
+from fl_bench.studies.arms import STUDY, TUNE, arms_of, with_study
 from fl_bench.studies.cells import Cell
 from fl_bench.studies.launcher import CellFailed, Parallel, metric
 from fl_bench.studies.plugins import register
@@ -50,8 +51,10 @@ MULTIRUN = "hydra.mode=MULTIRUN"
 def arguments(parser: argparse.ArgumentParser) -> None:
     for action in get_args_parser()._actions:
         if not OURS & set(action.option_strings):
+            action.type = own_folder if action.dest == "config_dir" else action.type
             action.help = action.help if isinstance(action.help, str) else "Install or uninstall shell completion"
             parser._add_action(action)
+    parser.set_defaults(again="")  # the command that goes on, where another verb has made these words
 
 
 def command(given: argparse.Namespace) -> int:
@@ -63,7 +66,9 @@ def command(given: argparse.Namespace) -> int:
     given.overrides = readable(given.overrides)
     given.multirun |= MULTIRUN in given.overrides
     codes, process = [0], os.getpid()
-    going_on = sweep.again(given.overrides, given.config_dir) if given.multirun else ""
+    if studies := [word for word in given.overrides if word.startswith(STUDY) and not given.multirun]:
+        raise ConfigError(f"{studies[0]}: is more than one run: say -m too")
+    going_on = given.again or (sweep.again(given.overrides, given.config_dir) if given.multirun else "")
     if given.multirun:
         given.overrides = beside_options(with_study(given.overrides, _own(given)))
 
@@ -91,7 +96,7 @@ def command(given: argparse.Namespace) -> int:
         with explained(given.overrides, _own(given)), _said_by_hydra() if given.cfg else nullcontext():
             refuse_choices(given.overrides, given.multirun, _own(given))
             add_named(given.overrides, _own(given))
-            if given.multirun:
+            if given.multirun and TUNE not in given.overrides:  # which knows what each arm has
                 refuse_cells(given.overrides, _own(given), arms_of(given.overrides))
             _run_hydra(
                 args=given,
@@ -107,7 +112,8 @@ def command(given: argparse.Namespace) -> int:
     except OSError as error:
         if disk_trouble(error):
             raise known(error) from error
-        raise ConfigError(f"hydra.run.dir: cannot be written: {error.filename} ({error.strerror})") from error
+        key = "hydra.sweep.dir" if given.multirun else "hydra.run.dir"
+        raise ConfigError(f"{key}: cannot be written: {error.filename} ({error.strerror})") from error
     except ValueError as error:  # flags that exclude each other
         raise ConfigError(str(error)) from error
     return max(codes)
@@ -167,4 +173,5 @@ def _words(node: Any) -> list[str]:
 
 
 def _own(given: argparse.Namespace) -> Path | None:
-    return Path(given.config_dir) if given.config_dir else None
+    own: Path | None = given.config_dir
+    return own

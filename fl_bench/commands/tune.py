@@ -4,6 +4,7 @@ fl-bench tune strategy=fedavg,scaffold 'local.lr=tag(log,interval(0.01,1))' --tr
 """
 
 import argparse
+import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -17,9 +18,9 @@ from fl_bench.commands._common import add_config_dir
 from fl_bench.config.schema import CONF
 from fl_bench.config.words import beside_options, readable
 from fl_bench.errors import ConfigError, note
-from fl_bench.studies.arms import TUNE, arms_word
+from fl_bench.studies.arms import TUNE, arms_word, with_study
 from fl_bench.studies.ending import sum_up
-from fl_bench.studies.sweep import FINAL, RESUME, SWEEP_DIR, SWEEPS, last
+from fl_bench.studies.sweep import FINAL, RESUME, SWEEP_DIR, SWEEPS, folders, last
 
 BEST, STAMP = "best.yaml", "%Y-%m-%d_%H-%M-%S-%f"
 # What each flag says of a key of conf/hydra/sweeper/tune.yaml, which has the defaults.
@@ -50,19 +51,23 @@ def command(given: argparse.Namespace) -> int:
     """Tune, then run the best of each arm; 1 where an arm has none."""
     said = {flag: value for flag in FLAGS if (value := getattr(given, flag)) is not None}
     how = [f"hydra.sweeper.{flag}={f'[{value}]' if flag in LISTS else value}" for flag, value in said.items()]
-    words = [*how, *["hydra.sweeper.on_test=true"] * given.on_test, *readable(given.overrides)]
-    if overlap := sorted(_seeds(words) & {*range(given.final_seeds)}):
-        raise ConfigError(f"--final-seeds {given.final_seeds}: seed {overlap[0]} is one of tuning; say other --seeds")
+    words = readable([*how, *["hydra.sweeper.on_test=true"] * given.on_test, *given.overrides])
+    if given.final_seeds < 0:
+        raise ConfigError(f"--final-seeds {given.final_seeds}: must be 0 or more")
+    if overlap := [seed for seed in _seeds(words) if seed in range(given.final_seeds)]:
+        raise ConfigError(f"--final-seeds {given.final_seeds}: seed {min(overlap)} is one of tuning; say other --seeds")
     own = ["--config-dir", str(given.config_dir)] if given.config_dir else []
-    if not any(word.startswith(SWEEP_DIR) for word in words):
-        words += last(beside_options(words)) or [f"{SWEEP_DIR}{SWEEPS / datetime.now().strftime(STAMP)}"]
-    code = call("run", ["-m", *own, TUNE, *words])
+    if not folders(words):
+        same = last(beside_options(with_study([TUNE, *words], given.config_dir)))
+        words += same or [f"{SWEEP_DIR}{SWEEPS / datetime.now().strftime(STAMP)}"]
+    again = _again(given, [*own, *(part for flag, value in said.items() for part in (f"--{flag}", value))])
+    code = call("run", ["-m", *own, TUNE, *words], again=again)
     if code:
         return code
-    (folder,) = (Path(word.removeprefix(SWEEP_DIR)) for word in words if word.startswith(SWEEP_DIR))
+    folder = folders(words)[-1]
     best: Any = OmegaConf.to_container(OmegaConf.load(folder / BEST))
     if given.final_seeds:
-        code = _final(best, given.final_seeds, folder, own)
+        code = _final(best, given.final_seeds, folder, own, again)
     else:
         sum_up(folder)
     for arm in best["failed"]:
@@ -70,16 +75,23 @@ def command(given: argparse.Namespace) -> int:
     return code or int(bool(best["failed"]))
 
 
-def _final(best: Mapping[str, Any], count: int, folder: Path, own: Sequence[str]) -> int:
+def _again(given: argparse.Namespace, flags: Sequence[str]) -> str:
+    """The command that goes on with this tuning, and with its final runs."""
+    words = [word for word in given.overrides if word.lower() != RESUME]
+    more = [*["--on-test"] * given.on_test, *(["--final-seeds", str(given.final_seeds)] if given.final_seeds else [])]
+    return shlex.join(["fl-bench", "tune", *words, RESUME, *flags, *more])
+
+
+def _final(best: Mapping[str, Any], count: int, folder: Path, own: Sequence[str], again: str) -> int:
     """Run the best of each arm with so many seeds."""
     seeds = f"seed={','.join(map(str, range(count)))}"
-    arms = arms_word(list(best["arms"].values()))
-    return call("run", ["-m", *own, *best["words"], seeds, arms, f"{SWEEP_DIR}{folder / FINAL}", RESUME])
+    words = [seeds, arms_word(list(best["arms"].values())), f"{SWEEP_DIR}{folder / FINAL}", RESUME]
+    return call("run", ["-m", *own, *best["words"], *words], again=again)
 
 
-def _seeds(words: Sequence[str]) -> set[Any]:
-    """The seeds of the runs that tune."""
+def _seeds(words: Sequence[str]) -> list[Any]:
+    """The seeds of the runs that tune, as far as they are a list."""
     value: Any = OmegaConf.load(CONF / "hydra" / "sweeper" / "tune.yaml").seeds
     for override in OverridesParser.create().parse_overrides(list(words)):
         value = override.value() if override.key_or_group == "hydra.sweeper.seeds" else value
-    return {*value}
+    return list(value) if isinstance(value, Sequence) else []

@@ -22,6 +22,8 @@ def explained(words: Sequence[str] = (), folder: Path | None = None) -> Iterator
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
+        if isinstance(error.__cause__, ConfigError):  # of what Hydra builds
+            raise error.__cause__ from None
         raise ConfigError(_explain(error, words, folder)) from error
     except OverflowError as error:
         key = str(error).partition("full_key: ")[2].split("\n")[0]

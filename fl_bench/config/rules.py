@@ -73,6 +73,16 @@ def _part(key: str) -> Rule:
     return key, lambda value, _: isinstance(value, DictConfig) and "_target_" in value, wish
 
 
+def _partition(key: str, holds: Callable[[float], bool], wish: str) -> Rule:
+    """Of a key that ours may have; in a partition of one's own it may mean something else."""
+
+    def fits(value: Any, cfg: DictConfig) -> bool:
+        ours = str(cfg.partition.get("_target_")).startswith("fl_bench.")
+        return not (ours and key in cfg.partition) or (is_number(value) and holds(value))
+
+    return f"partition.{key}", fits, wish
+
+
 RULES: list[Rule] = [
     *(_one_of(key, words) for key, words in WORDS.items()),
     ("seed", lambda value, _: 0 <= value < 2**63, "must be between 0 and 2**63 - 1"),
@@ -164,6 +174,8 @@ RULES: list[Rule] = [
         lambda value, cfg: cfg.partition._target_ == SITES or (is_number(value) and 0 <= value < 1),
         "must be from 0 to below 1",
     ),
+    _partition("alpha", lambda value: 0 < value < math.inf, "must be a positive number"),
+    _partition("sigma", lambda value: 0 <= value < math.inf, "must be 0 or more"),
     (
         "partition.unseen",  # a partition of one's own need not say it
         lambda value, _: value is None or (is_number(value) and 0 <= value < 1),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString
 from hydra.errors import HydraException
 
 from fl_bench.build import nearest
@@ -67,6 +67,21 @@ def values(override: Override, own: Path | None) -> list[str]:
     return list(override.sweep_string_iterator())
 
 
+def as_text(text: str) -> str:
+    """The text as Hydra's grammar has it, in quotes where it would mean something else, such as a number or a list."""
+    parse = OverridesParser.create().parse_override
+    try:
+        means_itself = parse(f"key={text}").value() == text and parse(f"key=[{text}]").value() == [text]
+    except HydraException:
+        means_itself = False
+    return text if means_itself else quoted(text)
+
+
+def quoted(text: str) -> str:
+    """The text in quotes of Hydra's."""
+    return QuotedString(text, Quote.single).with_quotes()
+
+
 def _for_the_shell(word: str) -> str:
     return shlex.quote(word) if set(word) & set('"$`!') else f'"{word}"'
 
@@ -82,9 +97,9 @@ def _parses(word: str) -> bool:
 def _quoted(word: str) -> str:
     """The word with its value in quotes, where that says the same; otherwise ConfigError says how it would be read."""
     key, equals, value = word.partition("=")
-    quoted = f"{key}='{value.replace(chr(39), chr(92) + chr(39))}'"
-    if not equals or not _parses(quoted):
+    whole = f"{key}={quoted(value)}"
+    if not equals or not _parses(whole):
         raise ConfigError(f"{word}: cannot be read; say KEY=VALUE, and a text with signs in it as KEY='\"TEXT\"'")
     if not PLAIN.fullmatch(value):
-        raise ConfigError(f"{word}: cannot be read; if its value is meant as it stands: {_for_the_shell(quoted)}")
-    return quoted
+        raise ConfigError(f"{word}: cannot be read; if its value is meant as it stands: {_for_the_shell(whole)}")
+    return whole

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import product
+from numbers import Number
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from omegaconf import OmegaConf
 
 from fl_bench.build import nearest
 from fl_bench.config.compose import options
-from fl_bench.config.words import readable
+from fl_bench.config.words import as_text, quoted, readable
 from fl_bench.errors import ConfigError
 
 STUDY, ARMS = "study=", "hydra.sweeper.arms="
@@ -53,7 +54,7 @@ def with_study(words: Sequence[str], own: Path | None) -> list[str]:
 
 def arms_word(arms: Sequence[Sequence[str]]) -> str:
     """The word that says these arms, each a list of words."""
-    texts = (",".join(map(_quoted, readable(words))) for words in arms)
+    texts = (",".join(map(quoted, readable(words))) for words in arms)
     return f"{ARMS}[{','.join(f'[{text}]' for text in texts)}]"
 
 
@@ -82,15 +83,11 @@ def _read(file: Path) -> tuple[Mapping[str, Any], Mapping[str, list[Any]], list[
 
 
 def written(value: Any) -> str:
-    """A value of the yaml or of Python, in Hydra's grammar."""
+    """A value of the yaml or of Python, in Hydra's grammar; ${KEY} in a text stands for the value of that key."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple | range):
         return f"[{','.join(map(written, value))}]"
     if isinstance(value, dict):
         return f"{{{','.join(f'{key}:{written(item)}' for key, item in value.items())}}}"
-    return str(value)
-
-
-def _quoted(word: str) -> str:
-    return "'" + word.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return str(value) if isinstance(value, Number) else as_text(str(value))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -11,12 +12,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 from omegaconf import DictConfig
 
+from fl_bench.config.cells import refuse_cells
 from fl_bench.config.changes import apart
+from fl_bench.config.compose import SEARCH
 from fl_bench.errors import ConfigError, RunError, note
 from fl_bench.metrics import Metric, metric_of
 from fl_bench.storage import run_json
 from fl_bench.studies.launcher import CellFailed
-from fl_bench.studies.space import Arm, arms_of, split
+from fl_bench.studies.space import Arm, arms_of, borders, horizons, split
 from fl_bench.studies.sweep import EXCLUDED, RESUME, TUNING
 from fl_bench.studies.trials import COMPLETE, FAILED, RUNNING, Tuning, prune
 from fl_bench.studies.tuned import shown, write
@@ -47,6 +50,7 @@ class Search:
         arguments: Sequence[str],
     ) -> None:
         self.wish, self.launch, self.folder = wish, launch, Path(str(given.hydra.sweep.dir))
+        self.compose = partial(loader.load_sweep_config, given)
         overrides = OverridesParser.create(loader).parse_overrides(list(arguments))
         self.named = {override.key_or_group for override in overrides}
         if refused := [key for key in REFUSED if key in self.named]:
@@ -55,11 +59,15 @@ class Search:
         own = sources.get("command-line")
         words = split(overrides, wish.per, Path(own) if own else None, wish.arms)
         self.fixed = [word for word in words.fixed if word.lower() != RESUME]
-        configs = [loader.load_sweep_config(given, [*self.fixed, *arm]) for arm in words.arms.values()]
+        configs = [self.compose([*self.fixed, *arm]) for arm in words.arms.values()]
         self.arms = arms_of(words, configs)
         self.rounds, *others = {cfg.num_rounds for cfg in configs}
         if others:
             raise ConfigError("num_rounds: must be the same for all arms, whose budget is the same")
+        search = [word for word in given.hydra.overrides.hydra if word.startswith(SEARCH)]
+        for arm in self.arms:
+            ends = [f"{key}={','.join(map(str, borders(drawn)))}" for key, drawn in arm.space.items()]
+            refuse_cells([*self.fixed, *arm.words, *ends, *search], Path(own) if own else None)
         if VALIDATION not in self.named and not all(cfg.evaluate.validation for cfg in configs):
             self.fixed.append(f"{VALIDATION}={SHARE}")
             note(f"{VALIDATION}={SHARE}: so much of the training data is kept to choose by")
@@ -102,7 +110,9 @@ class Search:
             return Tuning(of, space, BETTER[self.wish.direction], trials={arm: [] for arm in space})
         tuning = Tuning.load(self.folder)
         for key, (before, now) in apart(tuning.of, of).items():
-            raise ConfigError(f"hydra.sweep.dir={self.folder}: has a tuning with {key} {before}, not {now}")
+            raise ConfigError(
+                f"hydra.sweep.dir={self.folder}: has a tuning with {key} {before}, not {now}; choose another"
+            )
         return tuning
 
     def _batch(self, start: int) -> None:
@@ -143,10 +153,10 @@ class Search:
 
     def _words(self, arm: Arm, params: Mapping[str, Any], rounds: int, seed: int) -> list[str]:
         """The words of a run, whose folder is named by the arm, the point and the seed."""
-        ours = [*arm.horizons, "figures=false"]
+        point = [*arm.words, *(f"{key}={value}" for key, value in params.items()), f"seed={seed}"]
+        ours = [*horizons(self.compose([*self.fixed, *point])), "figures=false"]
         ours = [word for word in ours if word.partition("=")[0] not in self.named]
         fixed = [word for word in self.fixed if not word.startswith("num_rounds=")]
-        point = [*arm.words, *(f"{key}={value}" for key, value in params.items()), f"seed={seed}"]
         words = [*fixed, *ours, f"num_rounds={rounds}", RESUME]
         excluded = [word.partition("=")[0].lstrip("+~") for word in words]
         return [*words, *point, f"{EXCLUDED}[{','.join(excluded)}]"]

@@ -21,19 +21,11 @@ LOG = "log"
 
 @dataclass(frozen=True)
 class Arm:
-    """What gets a search of its own: its words, the keys that are searched, and how it is when they are left alone."""
+    """What gets a search of its own: its words, and the keys that are searched."""
 
     label: str
     words: Sequence[str]
     space: Space
-    cfg: DictConfig
-
-    @property
-    def horizons(self) -> list[str]:
-        """The words that keep its schedules as long as a whole run, where a run is stopped before."""
-        silent = {silence.key for silence in SILENCES if silence.holds(self.cfg)}
-        there = [key for key in HORIZONS if key not in silent and OmegaConf.select(self.cfg, key) is not None]
-        return [f"{key}={OmegaConf.select(self.cfg, key)}" for key in there]
 
 
 @dataclass(frozen=True)
@@ -91,13 +83,18 @@ def distribution(override: Override, own: Path | None = None) -> BaseDistributio
     return CategoricalDistribution(values(override, own))
 
 
+def borders(drawn: BaseDistribution) -> list[Any]:
+    """The least and the largest that can be drawn, or all that can."""
+    return list(drawn.choices) if isinstance(drawn, CategoricalDistribution) else [drawn.low, drawn.high]  # type: ignore[attr-defined]
+
+
 def arms_of(words: Words, configs: Sequence[DictConfig]) -> list[Arm]:
     """The arms, whose configs these are, each with those of the searched keys that it has.
 
     Raises ConfigError for a key that no arm has, and an arm that has none: it would be run again and again.
     """
     found = [
-        Arm(label, own, {key: drawn for key, drawn in words.space.items() if _has(cfg, key)}, cfg)
+        Arm(label, own, {key: drawn for key, drawn in words.space.items() if _has(cfg, key)})
         for (label, own), cfg in zip(words.arms.items(), configs, strict=True)
     ]
     for key in words.space:
@@ -107,6 +104,13 @@ def arms_of(words: Words, configs: Sequence[DictConfig]) -> list[Arm]:
         searched = ", ".join(words.space) or "no key has an interval or several values"
         raise ConfigError(f"{empty[0]}: there is nothing to search: {searched}")
     return found
+
+
+def horizons(cfg: DictConfig) -> list[str]:
+    """The words that keep the schedules of this run as long as it is, where it is stopped before."""
+    silent = {silence.key for silence in SILENCES if silence.holds(cfg)}
+    there = [key for key in HORIZONS if key not in silent and OmegaConf.select(cfg, key) is not None]
+    return [f"{key}={OmegaConf.select(cfg, key)}" for key in there]
 
 
 def _has(cfg: DictConfig, key: str) -> bool:

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from fl_bench.errors import ConfigError, note
-from fl_bench.studies.arms import arms_of
+from fl_bench.studies.arms import TUNE, arms_of
 
 RESUME, OVERWRITE, SWEEP_DIR = "resume=true", "overwrite=true", "hydra.sweep.dir="
 EXCLUDED = "hydra.job.config.override_dirname.exclude_keys="
@@ -20,9 +20,9 @@ SWEEPS, SWEEP = Path("outputs/multirun"), "multirun.yaml"
 TUNING, FINAL = "trials.json", "final"  # in the folder of a tuning: what it knows, and the runs of the best
 
 
-def again(words: Sequence[str], config_dir: str | None) -> str:
+def again(words: Sequence[str], config_dir: Path | None) -> str:
     """The command that goes on with the sweep of these words."""
-    flags = ["--config-dir", config_dir] if config_dir else []
+    flags = ["--config-dir", str(config_dir)] if config_dir else []
     return shlex.join(["fl-bench", "-m", *flags, *without_start(words), RESUME])
 
 
@@ -42,13 +42,24 @@ def naming(words: Sequence[str]) -> list[str]:
 
 def claim(words: Sequence[str]) -> None:
     """Raise ConfigError where Hydra would write its multirun.yaml over that of another sweep, or among other things."""
-    for folder in (Path(word.removeprefix(SWEEP_DIR)) for word in words if word.startswith(SWEEP_DIR)):
+    for folder in folders(words):
         if not folder.is_dir() or not any(folder.iterdir()):
             continue
         if not (folder / SWEEP).is_file():
             raise ConfigError(f"{SWEEP_DIR}{folder}: is not empty and not the folder of a sweep; choose another")
-        if not {RESUME, OVERWRITE} & set(map(str.lower, words)):
-            raise ConfigError(f"{SWEEP_DIR}{folder}: holds a sweep; {RESUME} goes on with it, {OVERWRITE} replaces it")
+        kind, is_tuning = ("a tuning", True) if (folder / TUNING).is_file() else ("a sweep", False)
+        if is_tuning != (TUNE in words):
+            raise ConfigError(f"{SWEEP_DIR}{folder}: holds {kind}; choose another")
+        ways = {RESUME: "goes on with it"} | ({} if is_tuning else {OVERWRITE: "replaces it"})
+        if not ways.keys() & set(map(str.lower, words)):
+            hint = ", ".join(f"{word} {does}" for word, does in ways.items())
+            raise ConfigError(f"{SWEEP_DIR}{folder}: holds {kind}; {hint}")
+
+
+def folders(words: Sequence[str]) -> list[Path]:
+    """What these words say of the folder of a sweep."""
+    parse = OverridesParser.create().parse_override
+    return [Path(str(parse(word).value())) for word in words if word.startswith(SWEEP_DIR)]
 
 
 def begin(config: DictConfig) -> Path:

@@ -1,16 +1,17 @@
 """Hydra's part of a sweep that says which cells there are: hydra/sweeper=grid, which sweeps have by default."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from fl_bench.errors import plain
+from fl_bench.errors import note, plain
 from fl_bench.storage import run_json
 from fl_bench.storage.folder import clear
 from fl_bench.studies.arms import keys_of
@@ -38,16 +39,20 @@ class Grid(Sweeper):
         jobs = [[*arm, *cell] for arm in self.arms or [[]] for cell in cells]
         ended = self.launch(jobs, initial_job_idx=0)
         if self.given.overwrite:
-            _forget(folder, {str(returned.working_dir) for returned in ended})
+            _replace(folder, ended)
         sum_up(folder, keys_of(self.arms))
         print(plain(folder))
         return [returned.return_value for returned in ended]
 
 
-def _forget(sweep: Path, kept: Collection[str]) -> None:
-    """Delete the runs of the sweep that this one replaces, but for the folders that it has used again."""
-    for file in sweep.glob(f"*/{run_json.NAME}"):
-        if str(file.parent) not in kept:
-            clear(file.parent, but="")
-            with suppress(OSError):  # there are files of the user's
-                file.parent.rmdir()
+def _replace(sweep: Path, ended: Sequence[JobReturn]) -> None:
+    """Delete the runs that were there before, but for the folders that these cells have used; where one fails, none."""
+    used = {str(returned.working_dir) for returned in ended}
+    before = [file.parent for file in sweep.glob(f"*/{run_json.NAME}") if str(file.parent) not in used]
+    if before and any(isinstance(returned._return_value, Exception) for returned in ended):
+        note(f"overwrite=true: the {len(before)} other runs in {sweep} stay, as not all of these cells have ended well")
+        return
+    for folder in before:
+        clear(folder, but="")
+        with suppress(OSError):  # there are files of the user's
+            folder.rmdir()

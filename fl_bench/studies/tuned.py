@@ -25,7 +25,7 @@ def trials(tuning: Tuning) -> pd.DataFrame:
         for arm, found in tuning.trials.items()
         for number, trial in enumerate(found)
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=None if rows else ["arm", "trial", "state", "value"])
 
 
 def best(tuning: Tuning) -> pd.DataFrame:

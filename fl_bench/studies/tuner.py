@@ -15,7 +15,7 @@ from fl_bench.studies.sweep import begin
 
 KEPT = {"none": 1, "halving": 3, "median": 2}  # a rung keeps one in so many
 BETTER: dict[str | None, Literal["higher", "lower"] | None] = {None: None, "maximize": "higher", "minimize": "lower"}
-UNFAIR = "a result that was chosen by it is too good; name a validation_ metric, or say hydra.sweeper.on_test=true too"
+UNFAIR = "a result that was chosen by it is too good; name a validation_ metric, or say on_test=true (--on-test) too"
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,18 @@ class Wish:
     arms: Sequence[Sequence[str]] = ()
 
     def __post_init__(self) -> None:
-        numbers = [seed for seed in self.seeds if isinstance(seed, int) and seed >= 0]
+        seeds = self.seeds if isinstance(self.seeds, Sequence) else ()
+        numbers = [seed for seed in seeds if isinstance(seed, int) and seed >= 0]
         for key, fits, wish in (
             ("trials", isinstance(self.trials, int) and self.trials > 0, "must be a number from 1"),
             ("batch", isinstance(self.batch, int) and self.batch > 0, "must be a number from 1"),
             ("direction", self.direction in BETTER, "must be maximize or minimize; null: as the task declares"),
-            ("seeds", 0 < len(self.seeds) == len({*numbers}), "must be a list of numbers from 0, each once"),
+            ("seeds", 0 < len(seeds) == len({*numbers}), "must be a list of numbers from 0, each once"),
             ("prune", self.prune in KEPT, f"must be one of {', '.join(KEPT)}"),
             ("metric", self.on_test or str(self.metric).startswith("validation_"), f"is not of validation: {UNFAIR}"),
         ):
             if not fits:
-                raise ConfigError(f"hydra.sweeper.{key}={getattr(self, key)}: {wish}")
+                raise ConfigError(f"hydra.sweeper.{key}={getattr(self, key)} (--{key}): {wish}")
 
 
 class Tune(Sweeper):
@@ -61,7 +62,7 @@ class Tune(Sweeper):
         from fl_bench.studies.search import Search
 
         search = Search(self.wish, self.context.config_loader, self.given, self.launcher.launch, arguments)
-        begin(self.given)
+        search.tuning.save(begin(self.given))  # so that whoever goes on says the same words, whenever it is stopped
         if isinstance(self.launcher, Parallel):
             return dict(self.launcher.together(search.run, search.largest))
         return search.run()

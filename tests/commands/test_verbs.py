@@ -89,7 +89,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["resume"], "the following arguments are required: run_dir; fl-bench resume --help says more"),
         (["--cfg", "jobs"], "argument --cfg/-c: invalid choice: 'jobs'"),
         (["--cfg", "job", "--info"], "Only one of --run, --multirun, --cfg, --info"),
-        (["--config-dir", "/nowhere"], "Additional config directory '/nowhere' not found"),
+        *(
+            ([*verb, "--config-dir", "/nowhere"], "--config-dir /nowhere: there is no such folder")
+            for verb in ([], ["-m"], ["list"], ["tune"])
+        ),
     ],
     ids=" ".join,
 )

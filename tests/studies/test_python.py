@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, Launch, environment, leftovers
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from made import make_run
 from safetensors.torch import load_file
 
@@ -65,6 +66,22 @@ def test_words_may_be_keywords() -> None:
     ]
 
 
+ODD = "runs/sp ace, a=b $HOME 'q' [x] \\ \\'ü\\"
+
+
+@pytest.mark.parametrize("value", [ODD, "", " ", "3", "true", "null", "a,b", "[a]", "{a:b}", "choice(1,2)", "ü", "a b"])
+def test_a_text_of_pythons_is_that_text_to_hydra(value: str) -> None:
+    parse = OverridesParser.create().parse_override
+    (text,), (several,) = command.words_of([], {"key": value}), command.words_of([], {"key": [[value, 1]]}, True)
+    inside, swept = command.words_of([], {"key": {"a": [value]}})[0], command.words_of([], {"key": [value, 7]}, True)[0]
+    assert parse(text).value() == value
+    assert parse(several).value() == [value, 1]
+    assert parse(inside).value() == {"a": [value]}
+    assert parse(swept).is_sweep_override()
+    assert [parse(f"key={found}").value() for found in parse(swept).sweep_string_iterator()] == [value, 7]
+    assert parse(command.words_of([], {"key": Path(ODD)})[0]).value() == ODD
+
+
 def test_the_folder_that_a_command_names_last(
     says: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -90,7 +107,7 @@ ENDS = [
     (2, ["fl-bench: seed=x: is wrong"], fl_bench.ConfigError, "seed=x: is wrong"),
     (1, ["fl-bench: it fails", "fl-bench: note: hints"], fl_bench.RunError, "it fails"),
     (1, ["1/2  seed=0  done in 1.0 s  a=1", "2/2  seed=1  failed in 1.0 s  why", "."], fl_bench.RunError,
-     "2/2  seed=1  failed in 1.0 s  why"),
+     "why (seed=1)"),
     (130, ["fl-bench: stopped by Ctrl-C"], Interrupted, "stopped by Ctrl-C"),
     (3, ["anything"], fl_bench.RunError, "fl-bench has ended with 3"),
 ]  # fmt: skip

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import COMMAND, Launch, digests, fl_bench, long
 
+from fl_bench import cli
+
 SMALL = ("figures=false", "num_rounds=2", "data=synthetic", "data.num_samples=100", "local.steps=1", "sweep.parallel=2")
 
 
@@ -40,6 +42,21 @@ def test_cells_side_by_side_are_the_runs_that_they_would_be_alone(tmp_path: Path
     assert statuses(sweep) == dict.fromkeys(names | {name.replace("5", "6") for name in names}, "done")
     assert result.stdout.count("all 2 rounds were done before") == 2
     assert not list(sweep.glob(".*"))
+
+
+def test_a_sweep_whose_cells_are_refused_replaces_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("-m", *SMALL[:-1], "sweep.parallel=1", "engine=inline", "hydra.sweep.dir=sweep")
+    assert cli.dispatch([*words, "seed=0,1", "num_clients=2"]) == 0
+    before = {"seed=0": "done", "seed=1": "done"}
+    assert statuses(tmp_path / "sweep") == before
+    assert cli.dispatch([*words, "seed=2", "num_clients=3,500", "overwrite=true"]) == 2
+    assert statuses(tmp_path / "sweep") == before | {"num_clients=3": "done"}
+    assert "overwrite=true: the 2 other runs in sweep stay, as not all" in capsys.readouterr().err
+    assert cli.dispatch([*words, "seed=2", "num_clients=4,5", "overwrite=true"]) == 0
+    assert statuses(tmp_path / "sweep") == {"num_clients=4": "done", "num_clients=5": "done"}
 
 
 @long

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -248,6 +249,16 @@ def test_a_trial_that_is_promoted_has_the_bytes_of_a_run_never_stopped(here: Pat
             assert (here / arm / file).read_bytes() == (here / "t" / name / file).read_bytes(), file
 
 
+def test_a_schedule_that_is_searched_is_as_long_as_the_whole_run_from_the_first_rung(here: Path) -> None:
+    words = ("num_rounds=9", "local.lr_schedule=constant,cosine", "strategy=fedavg")
+    assert tune(*words, "--trials", "2", "--batch", "2", "--prune", "halving") == 0
+    horizons = {
+        record["config"]["local"]["lr_schedule"]: record["config"]["local"]["lr_horizon"]
+        for record in (json.loads(file.read_text()) for file in (here / "t").glob("local.lr*/run.json"))
+    }
+    assert horizons["cosine"] == 9
+
+
 @long
 def test_a_tuning_that_is_stopped_goes_on_as_if_nothing_had_happened(
     here: Path, monkeypatch: pytest.MonkeyPatch
@@ -301,14 +312,19 @@ def test_the_best_of_each_arm_is_run_with_other_seeds(here: Path, capsys: pytest
     [
         (["seed=1", RATES], "seed: hydra.sweeper.seeds (--seeds) has the seeds of a tuning"),
         (["overwrite=true", RATES], "overwrite: a tuning is not replaced"),
-        ([RATES, "--metric", "test_loss"], "hydra.sweeper.metric=test_loss: is not of validation"),
+        ([RATES, "--metric", "test_loss"], "hydra.sweeper.metric=test_loss (--metric): is not of validation"),
         (
             [RATES, "--metric", "validation_nope", "num_rounds=1"],
             "hydra.sweeper.metric=validation_nope: must be one of",
         ),
         ([RATES, "--final-seeds", "5", "--seeds", "9,3"], "--final-seeds 5: seed 3 is one of tuning"),
-        ([RATES, "--trials", "0"], "hydra.sweeper.trials=0: must be a number from 1"),
-        ([RATES, "--prune", "hyper"], "hydra.sweeper.prune=hyper: must be one of none, halving, median"),
+        ([RATES, "--trials", "0"], "hydra.sweeper.trials=0 (--trials): must be a number from 1"),
+        ([RATES, "--seeds", "]"], "hydra.sweeper.seeds=[]]: cannot be read"),
+        ([RATES, "hydra.sweeper.seeds=3"], "hydra.sweeper.seeds=3 (--seeds): must be a list of numbers from 0"),
+        ([RATES, "--final-seeds=-1"], "--final-seeds -1: must be 0 or more"),
+        (["local.lr=interval(-1,1)"], "local.lr=-1.0: must be a positive number"),
+        (["strategy=fedavg,fedprox", "strategy.mu=0.1,1", "local.lr=1,0"], "local.lr=0.0: must be a positive number"),
+        ([RATES, "--prune", "hyper"], "hydra.sweeper.prune=hyper (--prune): must be one of none, halving, median"),
         (["local.lr=interval(1e9,2e9)", "num_rounds=1", "--trials", "1"], "all: all its trials have failed"),
         (["local.nope=interval(0,1)"], "local.nope: no arm has this key"),
         ([], "all: there is nothing to search: no key has an interval or several values"),
@@ -322,16 +338,65 @@ def test_what_cannot_be_tuned_is_refused(
     except FlBenchError as error:
         text = str(error)
     assert said in text + capsys.readouterr().err
+    assert "Error in call" not in text
+    assert not (here / "t" / "trials.json").exists() or "num_rounds=1" in words
 
 
 def test_a_folder_has_one_tuning(here: Path) -> None:
     words = ("num_rounds=1", "strategy=fedavg")
     assert tune(*words, "local.lr=0.1,0.2", "--trials", "1") == 0
     assert "No final run counts yet" in (here / "t" / "report.html").read_text()
-    with pytest.raises(ConfigError, match=r"hydra.sweep.dir=t: holds a sweep; resume=true goes on"):
+    with pytest.raises(ConfigError, match=r"^hydra.sweep.dir=t: holds a tuning; resume=true goes on with it$"):
         tune(*words, "local.lr=0.1,0.2", "--trials", "1")
     with pytest.raises(ConfigError, match=r"hydra.sweep.dir=t: has a tuning with space"):
         tune(*words, "local.lr=0.1,0.3", "--trials", "1", "resume=true")
+    with pytest.raises(ConfigError, match=r"hydra.sweep.dir=t: holds a tuning; choose another"):
+        cli.dispatch(["-m", *SMALL, *words, "seed=0,1", "hydra.sweep.dir=t", "overwrite=true"])
+
+
+def stopped_at(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the run of this number, from 1, be one that Ctrl-C stops."""
+    begun, plain = [], launch
+
+    def stops(cfg: Any, folder: Path, start: Any, origin: Any) -> int:
+        begun.append(folder)
+        if len(begun) == number:
+            print("to go on:", origin.sweep)
+            return 130
+        return plain(cfg, folder, start, origin)
+
+    monkeypatch.setattr(launcher, "launch", stops)
+
+
+def test_a_tuning_that_is_stopped_before_anything_is_known_has_its_words(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("strategy=fedavg", RATES, "--trials", "1")
+    stopped_at(1, monkeypatch)
+    assert tune("num_rounds=2", *words) == 130
+    assert cli.dispatch(["report", "t"]) == 0
+    with pytest.raises(ConfigError, match=r"has a tuning with words .*; choose another$"):
+        tune("num_rounds=1", *words, "resume=true")
+    assert tune("num_rounds=2", *words, "resume=true") == 0
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_what_to_type_after_an_interruption_has_the_final_runs(
+    number: int, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the first run, and in a final one; the command finds the folder by itself, that of a study too."""
+    (here / "own" / "study").mkdir(parents=True)
+    (here / "own" / "study" / "mine.yaml").write_text("words: {num_rounds: 1}\narms: [{strategy: fedavg}]\n")
+    stopped_at(number, monkeypatch)
+    words = ["--config-dir", "own", "study=mine", *SMALL, RATES, "--trials", "1", "--final-seeds", "2"]
+    assert cli.dispatch(["tune", *words]) == 130
+    (command,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("to go on: "))
+    again = shlex.split(command.removeprefix("to go on: "))
+    assert again[:2] == ["fl-bench", "tune"]
+    assert sorted([*again[2:]]) == sorted([*words, "resume=true"])
+    assert cli.dispatch(again[1:]) == 0
+    (folder,) = (here / "outputs" / "multirun").iterdir()
+    assert len(list(folder.glob("final/*/run.json"))) == 2
 
 
 @long
