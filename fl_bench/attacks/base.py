@@ -105,6 +105,7 @@ class Malicious(Attack):
 
     @cached_property
     def malicious(self) -> Collection[int]:  # type: ignore[override]
+        """The malicious clients: those that are named, or as many as `fraction` says, drawn from the seed."""
         if self.clients is not None:
             return frozenset(self.clients)
         drawn = rng.generator(self.seed, "attack").permutation(self.num_clients)

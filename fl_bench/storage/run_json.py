@@ -76,6 +76,7 @@ def read(folder: Path) -> dict[str, Any]:
         record = json.loads(file.read_text())
         if not isinstance(record, dict):
             raise ValueError
+        check_config(file, record.get("config"))
         Record.model_validate(record)
         found: dict[str, Any] = _each(record, _number)
     except (FileNotFoundError, NotADirectoryError):
@@ -85,7 +86,6 @@ def read(folder: Path) -> dict[str, Any]:
         raise Damaged(f"{file}: is damaged: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     except (ValueError, RecursionError):
         raise Damaged(f"{file}: is damaged: it is no JSON object, or nested too deep") from None
-    check_config(file, found.get("config"))
     return OLDER | found
 
 

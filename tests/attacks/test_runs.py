@@ -49,6 +49,7 @@ COMPOSED = [
 
 
 @pytest.mark.parametrize("words", COMPOSED, ids=lambda words: f"{words[0]} {words[1]}")
+@long
 def test_attacks_compose(launch: Launch, words: tuple[str, ...]) -> None:
     """Packed and client by client: the same bytes, whoever adds up."""
     given = (*SMALL, "attack.clients=[0,2]", *words)

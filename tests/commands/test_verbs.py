@@ -271,6 +271,7 @@ def test_a_rerun_makes_its_data_again(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [cfg.data.cache for cfg in seen] == [None, "other"]
 
 
+@long
 def test_ctrl_c_in_a_sweep_says_how_to_go_on_with_all_of_it(tmp_path: Path) -> None:
     words = ["-m", *SMALL[:2], "num_rounds=100000,100001", "strategy=fedprox", "clients_per_round=${num_clients}"]
     process = subprocess.Popen(

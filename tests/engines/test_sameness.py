@@ -59,9 +59,10 @@ def test_strategies_that_need_each_client(launch: Launch, tmp_path: Path, words:
 
 @pytest.mark.parametrize(
     "words",
-    [pytest.param(("strategy=fedrep",), marks=long), ("strategy=scaffold", "compression=topk", "network=flaky")],
+    [("strategy=fedrep",), ("strategy=scaffold", "compression=topk", "network=flaky")],
     ids=["fedrep", "scaffold"],
 )
+@long
 def test_strategies_that_keep_something_at_the_client(launch: Launch, tmp_path: Path, words: tuple[str, ...]) -> None:
     words = (
         "task=cifar", "data=synthetic", "data.num_samples=300", "num_rounds=3", "figures=false", *words,

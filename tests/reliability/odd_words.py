@@ -62,7 +62,7 @@ YAMLS = {
     "module": b"client: {_target_: antigravity_nope.X}\n",
 }  # fmt: skip
 HEAVY = ("mlflow", "tensorboard", "wandb")  # to import, for ten seconds and more
-VERBS = ["run", "list", "check", "resume", "verify", "rerun", "replay", "export", "evaluate", "help",
+VERBS = ["run", "list", "check", "resume", "verify", "rerun", "replay", "promote", "export", "evaluate", "help",
          "compare", "report", "tune", "certs", "link", "share", "site"]  # fmt: skip
 NEAR = ["runn", "lsit", "plot", "train", "halp", "sweep", "start", "", " ", "ü", "-", "config", "version"]
 PARTS = ["task", "strategy.server", "strategy.client", "strategy.schedule", "compression.up", "compression.down",

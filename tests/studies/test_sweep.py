@@ -19,6 +19,7 @@ def statuses(sweep: Path) -> dict[str, str]:
     return {file.parent.name: json.loads(file.read_text())["status"] for file in sweep.glob("*/run.json")}
 
 
+@long
 def test_cells_side_by_side_are_the_runs_that_they_would_be_alone(tmp_path: Path, launch: Launch) -> None:
     sweep = tmp_path / "sweep"
     words = ("-m", *SMALL, "strategy=fedavg,scaffold", f"hydra.sweep.dir={sweep}")
@@ -44,6 +45,7 @@ def test_cells_side_by_side_are_the_runs_that_they_would_be_alone(tmp_path: Path
     assert not list(sweep.glob(".*"))
 
 
+@long
 def test_a_sweep_whose_cells_are_refused_replaces_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

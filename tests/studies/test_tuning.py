@@ -230,6 +230,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@long
 def test_a_trial_that_is_promoted_has_the_bytes_of_a_run_never_stopped(here: Path) -> None:
     words = ("num_rounds=9", "local.lr_schedule=cosine", "strategy=fedavg,fedprox", RATES)
     assert tune(*words, "--trials", "3", "--batch", "3", "--prune", "halving", "--metric", "validation_loss") == 0
@@ -380,7 +381,7 @@ def test_a_tuning_that_is_stopped_before_anything_is_known_has_its_words(
     assert tune("num_rounds=2", *words, "resume=true") == 0
 
 
-@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("number", [1, pytest.param(3, marks=long)])
 def test_what_to_type_after_an_interruption_has_the_final_runs(
     number: int, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -427,6 +428,7 @@ def test_trials_run_side_by_side_and_a_killed_tuning_goes_on(tmp_path: Path) -> 
     assert (tmp_path / "t" / "trials.json").read_bytes() == (tmp_path / "whole" / "trials.json").read_bytes()
 
 
+@long
 def test_an_arm_of_which_all_trials_fail_is_named_and_the_others_have_their_final_runs(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
