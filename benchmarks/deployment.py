@@ -57,7 +57,8 @@ WORKS = {
     "C": Work("3 sites, a model of 25 million numbers (100 MB)", 3, 4, LARGE),
 }
 STOCK_ROUNDS = 4  # of some 20 s each
-STOCK = "AC"  # 20 SuperNodes start a process for each message: they do not come to an end on a small machine
+DATABASE, STOCK = "fl-bench, with `--database`", "stock Flower"
+ONLY = {DATABASE: "A", STOCK: "AC"}  # 20 SuperNodes start a process for each message: too many for a small machine
 
 
 class Processes:
@@ -176,8 +177,8 @@ def stock(work: Work) -> Measured:
 CONTENDERS: dict[str, Callable[[Work], Measured]] = {
     "fl-bench": ours,
     "fl-bench, with masks": lambda work: ours(work, words=("secure_aggregation=masks",)),
-    "fl-bench, with `--database`": lambda work: ours(work, "--database", "link.db"),
-    "stock Flower": stock,
+    DATABASE: lambda work: ours(work, "--database", "link.db"),
+    STOCK: stock,
 }
 
 
@@ -207,7 +208,7 @@ def report(results: dict[str, dict[str, Measured | None]]) -> str:
 
 def run(keys: Sequence[str]) -> dict[str, dict[str, Measured | None]]:
     results: dict[str, dict[str, Measured | None]] = {key: {} for key in keys}
-    turns = [(key, name) for key in keys for name in CONTENDERS if name != "stock Flower" or key in STOCK]
+    turns = [(key, name) for key in keys for name in CONTENDERS if key in ONLY.get(name, key)]
     for key, name in track(turns, "deployment"):
         try:
             results[key][name] = CONTENDERS[name](WORKS[key])

@@ -25,6 +25,7 @@ MIRRORED = {
     "CONTRIBUTING.md": "contributing.md",
     "benchmarks/results.md": "benchmarks.md",
     "benchmarks/sweep.md": "benchmark-sweep.md",
+    "benchmarks/deployment.md": "benchmark-deployment.md",
 }
 MODULES = (
     "strategies.base", "strategies.turn", "strategies.layers", "strategies.server", "tasks.base", "compression.base",

@@ -43,6 +43,7 @@ def run(folder: Path, step: float) -> subprocess.CompletedProcess[str]:
     return forked(*words, "engine.max_restarts=1", cwd=folder)
 
 
+@long
 def test_a_strategy_may_live_outside(own_folder: Path) -> None:
     result = run(own_folder, step=0.001)
     assert result.returncode == 0, result.stderr

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from conftest import Launch, forked
+from conftest import Launch, forked, long
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import nn
@@ -173,6 +173,7 @@ def test_a_run_names_its_model_and_says_how_large_it_is(launch: Launch) -> None:
     assert (folder / "model.safetensors").exists()
 
 
+@long
 def test_torchvisions_names_are_words_in_sweeps_too(tmp_path: Path) -> None:
     words = [
         "-m",

@@ -58,6 +58,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("number", range(KILLS))
+@long
 def test_a_worker_that_is_killed_at_any_moment_makes_no_difference(
     tmp_path: Path, expected: dict[str, str], number: int
 ) -> None:

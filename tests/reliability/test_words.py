@@ -21,7 +21,7 @@ from fl_bench.engines.simulation import Simulation
 from fl_bench.federation.rounds import Rounds
 from fl_bench.runs.execute import execute
 
-COUNT, CHUNK = int(os.environ.get("FL_BENCH_WORDS", "100")), 50
+COUNT, CHUNK = int(os.environ.get("FL_BENCH_WORDS", "50")), 50
 SECONDS = 30  # on a machine that does other things too
 
 

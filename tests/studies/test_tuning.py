@@ -250,6 +250,7 @@ def test_a_trial_that_is_promoted_has_the_bytes_of_a_run_never_stopped(here: Pat
             assert (here / arm / file).read_bytes() == (here / "t" / name / file).read_bytes(), file
 
 
+@long
 def test_a_schedule_that_is_searched_is_as_long_as_the_whole_run_from_the_first_rung(here: Path) -> None:
     words = ("num_rounds=9", "local.lr_schedule=constant,cosine", "strategy=fedavg")
     assert tune(*words, "--trials", "2", "--batch", "2", "--prune", "halving") == 0
