@@ -13,16 +13,15 @@ from omegaconf import DictConfig, OmegaConf
 from fl_bench.build import nearest
 from fl_bench.config import trust
 from fl_bench.config.changes import complete, flat
-from fl_bench.config.compose import GROUPS, compose, compose_with_choices, options, with_option
+from fl_bench.config.checked import checked
+from fl_bench.config.compose import GROUPS, options, with_option
 from fl_bench.config.explain import explained
-from fl_bench.config.fit import refuse_unfit
 from fl_bench.config.named import add_named
 from fl_bench.config.origin import Origin
 from fl_bench.config.paths import INIT
 from fl_bench.config.rules import validate
 from fl_bench.config.schema import Config
 from fl_bench.config.suggest import suggest
-from fl_bench.config.unread import refuse_unread
 from fl_bench.config.words import assignments, readable
 from fl_bench.errors import ConfigError
 from fl_bench.storage import run_json
@@ -129,11 +128,7 @@ def composed(words: Sequence[str], own: Path | None = None) -> DictConfig:
     words = readable(words)
     with explained(words, own):
         add_named(words, own)
-        cfg, choices = compose_with_choices(words, own)
-        refuse_unfit(cfg, choices, own)
-        validate(cfg)
-        refuse_unread(cfg, Origin(choices, list(words)), lambda words: compose(words, own), own)
-    return cfg
+        return checked(words, own)
 
 
 def numbers_of(option: str, text: str) -> list[int]:

@@ -10,13 +10,11 @@ from omegaconf import DictConfig
 
 from fl_bench.build import find_target, nearest
 from fl_bench.commands._common import add_config_dir
-from fl_bench.config.compose import compose, compose_with_choices, options
+from fl_bench.config.checked import checked
+from fl_bench.config.compose import compose, options
 from fl_bench.config.explain import explained
-from fl_bench.config.fit import refuse_unfit
 from fl_bench.config.named import add_named
-from fl_bench.config.origin import Origin
-from fl_bench.config.rules import at_sites, validate
-from fl_bench.config.unread import refuse_unread
+from fl_bench.config.rules import at_sites
 from fl_bench.config.words import readable
 from fl_bench.errors import ConfigError
 from fl_bench.runs.scratch import scratch_folder
@@ -47,14 +45,11 @@ def command(given: argparse.Namespace) -> int:
         add_named(overrides, given.config_dir)
         for strategy in strategies if name == "all" else [name]:
             words = [f"strategy={strategy}", *overrides]
-            cfg, choices = compose_with_choices(words, given.config_dir)
-            refuse_unfit(cfg, choices, given.config_dir)
-            validate(cfg)
+            cfg = checked(words, given.config_dir)
             if at_sites(cfg):
                 raise ConfigError(
                     "engine=deployment: the checks make data of their own, and sites have theirs; leave it out"
                 )
-            refuse_unread(cfg, Origin(choices, words), composed, given.config_dir)
 
             from fl_bench.runs.checks import check  # torch and Flower: seconds, once the words are known to be right
 

@@ -25,15 +25,13 @@ from fl_bench import commands
 from fl_bench.build import nearest
 from fl_bench.commands._common import own_folder
 from fl_bench.config.cells import refuse_cells
+from fl_bench.config.checked import refuse_wrong
 from fl_bench.config.compose import SEARCH, choices, compose
 from fl_bench.config.explain import explained
-from fl_bench.config.fit import refuse_unfit
 from fl_bench.config.named import add_named
 from fl_bench.config.origin import Origin
 from fl_bench.config.paths import with_absolute_paths
-from fl_bench.config.rules import validate
 from fl_bench.config.schema import CONF
-from fl_bench.config.unread import refuse_unread
 from fl_bench.config.words import beside_options, readable, refuse_choices
 from fl_bench.errors import ConfigError, disk_trouble, known, refuse
 from fl_bench.runs.begin import Start
@@ -150,9 +148,7 @@ def _cell(cfg: DictConfig, given: argparse.Namespace, going_on: str) -> Cell:
         return compose([*words, *search], _own(given))
 
     with explained(given.overrides, _own(given)):
-        refuse_unfit(cfg, origin.choices, _own(given))
-        validate(cfg)
-        refuse_unread(cfg, origin, composed, _own(given))
+        refuse_wrong(cfg, origin, composed, _own(given))
         start = Start.of(cfg)
         origin = replace(origin, hydra=_snapshot(cfg, job, words))
     return Cell(with_absolute_paths(cfg), Path(job.runtime.output_dir), start, origin)

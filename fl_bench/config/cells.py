@@ -5,13 +5,11 @@ from copy import deepcopy
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from fl_bench.config.compose import GROUPS, SEARCH, compose, compose_with_choices
-from fl_bench.config.fit import refuse_unfit
-from fl_bench.config.origin import Origin
+from fl_bench.config.checked import checked
+from fl_bench.config.compose import GROUPS, SEARCH
 from fl_bench.config.rules import validate
-from fl_bench.config.unread import refuse_unread
 from fl_bench.config.words import values
 
 
@@ -28,13 +26,6 @@ def refuse_cells(words: Sequence[str], own: Path | None, arms: Sequence[Sequence
         return  # a sweeper that is not Hydra's own will choose
     search = [word for word in words if word.startswith(SEARCH)]
 
-    def look(cell: Sequence[str]) -> DictConfig:
-        cfg, choices = compose_with_choices([*cell, *search], own)
-        refuse_unfit(cfg, choices, own)
-        validate(cfg)
-        refuse_unread(cfg, Origin(choices, list(cell)), lambda other: compose([*other, *search], own), own)
-        return cfg
-
     lists = [
         [f"{override.get_key_element()}={value}" for value in values(override, own)]
         if override.is_sweep_override()
@@ -42,13 +33,13 @@ def refuse_cells(words: Sequence[str], own: Path | None, arms: Sequence[Sequence
         for override in overrides
     ]
     first = [words[0] for words in lists]
-    cfg = look(first)
+    cfg = checked(first, own, search)
     for arm in arms[1:]:
-        look([*arm, *first[len(arms[0]) :]])
+        checked([*arm, *first[len(arms[0]) :]], own, search)
     for place, override in enumerate(overrides):
         for word in lists[place][1:]:
             if override.key_or_group in GROUPS:
-                look([*first[:place], word, *first[place + 1 :]])
+                checked([*first[:place], word, *first[place + 1 :]], own, search)
             else:
                 trial = deepcopy(cfg)
                 OmegaConf.update(trial, override.key_or_group, parse(word).value(), force_add=True)

@@ -12,9 +12,10 @@ from fl_bench.config.schema import Config
 from fl_bench.config.suggest import suggest
 from fl_bench.errors import ConfigError
 
+MASKS = "masks"  # a value of secure_aggregation
 WORDS = {  # of keys that take one of a few
     "weighting": ("examples", "uniform"),
-    "secure_aggregation": ("none", "masks"),
+    "secure_aggregation": ("none", MASKS),
     "on_client_failure": ("skip", "retry", "abort"),
     "local.decay": ("all", "weights"),
     "local.precision": ("float32", "bf16"),

@@ -153,8 +153,7 @@ class SiteGrid(Grid):
         """Send a message without the server's folders: a site knows its own."""
         job, site = Job.of(item.message), item.site
         content = job.beside(item.message.content, folder="", states="")
-        agreeing = job.masks is not None and job.masks["ask"] != TRAIN  # also while a new state is not needed yet
-        kept = self._kept(() if agreeing else job.clients)
+        kept = self._kept(() if _agrees(job) else job.clients)  # they agree also while a new state is not needed yet
         signed, item.facts = site.talk.work(content, site.node, item.message.metadata.message_type, kept)
         item.name = next(iter(self._line.push_messages([signed])), None)
         item.since, item.tries = site.since, item.tries + 1
@@ -193,42 +192,49 @@ class SiteGrid(Grid):
         return {"folder": self._states.place, "rounds": needed, "aside": self._states.aside}
 
 
+def _agrees(job: Job) -> bool:
+    """Whether parties of a masked sum only tell each other something, and nobody trains."""
+    return job.masks is not None and job.masks["ask"] != TRAIN
+
+
 def _wrong(answer: Message, job: Job, size: int) -> str:
     """What is wrong with a site's report on a job, with models of this `size`; empty where it may count."""
     try:
         report = Report.of(answer)
-        if job.masks is not None:
-            return _wrong_masked(report, job, size)
-        models, known = report.models.values(), {TOTAL, *map(str, job.clients)}
-        numbers = [report.weight, *(a.weight for a in report.answers)]
-        wrong = (
-            ("it is on clients that were not asked", {a.client for a in report.answers} != set(job.clients)),
-            ("it has a model of a client that was not asked", not report.models.keys() <= known),
-            ("a model has another shape", any(model.shape != (size,) for model in models)),
-            ("a model is of other numbers", any(model.dtype not in (np.int64, np.float32) for model in models)),
-            ("a model is not of finite numbers", any(not np.isfinite(model).all() for model in models)),
+        asked = set() if _agrees(job) else set(job.clients)
+        wrong = [
+            ("it is on clients that were not asked", {a.client for a in report.answers} != asked),
             ("it has room for no client", report.together is not None and report.together < 1),
-            ("a weight is more than all", any(not 0 <= number <= job.weight_bound for number in numbers)),
-        )
+            *(_of_models(report, job, size) if job.masks is None else _of_masks(report, job.masks, size)),
+        ]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         return f"it cannot be read: {error!r}"
     return next((text for text, is_so in wrong if is_so), "")
 
 
-def _wrong_masked(report: Report, job: Job, size: int) -> str:
-    """The same of what a site says of a masked sum, whose words could be any."""
-    assert job.masks is not None
-    training, words = job.masks["ask"] == TRAIN, report.models.get(TOTAL, np.zeros(0, np.int64))
-    named = set(report.said["survivors"] if training else report.said)
-    count = Numbers.count(report.said["names"]) if training and named else 0
-    wrong = (
-        ("it is on clients that were not asked", training and {a.client for a in report.answers} != set(job.clients)),
-        ("it is of another party's masks", not named <= job.masks["parties"].keys()),
+def _of_models(report: Report, job: Job, size: int) -> list[tuple[str, bool]]:
+    models, known = report.models.values(), {TOTAL, *map(str, job.clients)}
+    numbers = [report.weight, *(a.weight for a in report.answers)]
+    return [
+        ("it has a model of a client that was not asked", not report.models.keys() <= known),
+        ("a model has another shape", any(model.shape != (size,) for model in models)),
+        ("a model is of other numbers", any(model.dtype not in (np.int64, np.float32) for model in models)),
+        ("a model is not of finite numbers", any(not np.isfinite(model).all() for model in models)),
+        ("a weight is more than all", any(not 0 <= number <= job.weight_bound for number in numbers)),
+    ]
+
+
+def _of_masks(report: Report, masks: Mapping[str, Any], size: int) -> list[tuple[str, bool]]:
+    """Of a masked sum, whose words could be any."""
+    named = set(report.said["survivors"] if masks["ask"] == TRAIN else report.said)
+    words = [size + Numbers.count(report.said["names"])] if masks["ask"] == TRAIN and named else []
+    models = report.models.values()
+    return [
+        ("it is of another party's masks", not named <= masks["parties"].keys()),
         ("it has more than one sum", not report.models.keys() <= {TOTAL}),
-        ("a model has another shape", len(named) and training and words.shape != (size + count,)),
-        ("a model is of other numbers", words.dtype != np.int64),
-    )
-    return next((text for text, is_so in wrong if is_so), "")
+        ("a model has another shape", [model.shape for model in models] != [(count,) for count in words]),
+        ("a model is of other numbers", any(model.dtype != np.int64 for model in models)),
+    ]
 
 
 def _given_up(item: Waiting, why: str) -> Message:

@@ -20,7 +20,7 @@ def sent(attack: Attack, client: int, round: int, layout: Layout, received: Vect
     """The payload that a client sends after its turn [P], from the one that it has received and the one it has made."""
     if not attack.attacks(client, round):
         return trained
-    numbers = _numbers(layout)
+    numbers = ~layout.where(is_statistic)  # what BatchNorm has counted is no part of an update
     update = _update(trained, received, numbers)
     made = attack.update(update, rng.generator(attack.seed, "attack", round, client))
     return trained if made is update else _placed(trained, received, numbers, made)
@@ -41,7 +41,7 @@ def collude(
     """
     starts = {int(name): mean.start for mean, report in reports for name in report.models}
     models = {int(name): values for _, report in reports for name, values in report.models.items()}
-    numbers = _numbers(layout)
+    numbers = ~layout.where(is_statistic)  # what BatchNorm has counted is no part of an update
     updates = {client: _update(models[client], starts[client], numbers) for client in sorted(models)}
     malicious = [client for client in updates if client in attack.malicious]
     if malicious:
@@ -74,14 +74,6 @@ def _report(mean: ExactMean, report: Report, models: dict[int, Vector], each: bo
     if total is not None:
         return replace(report, answers=answers, models={TOTAL: total.values}, weight=total.weight)
     return replace(report, answers=answers, models=kept)
-
-
-def _numbers(layout: Layout) -> NDArray[np.bool_]:
-    """Which numbers of a payload [P] are of an update; what BatchNorm has counted is not."""
-    shapes = layout.shapes.items()
-    return np.concatenate(
-        [np.zeros(0, bool), *(np.full(shape, not is_statistic(name)).ravel() for name, shape in shapes)]
-    )
 
 
 def _update(end: Vector, start: Vector, numbers: NDArray[np.bool_]) -> Floats:

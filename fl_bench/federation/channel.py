@@ -6,7 +6,6 @@ variance that is a little off can be negative.
 """
 
 from collections.abc import Mapping, Sequence
-from math import prod
 
 import numpy as np
 import torch
@@ -29,9 +28,7 @@ class Channel:
     def __init__(self, seed: int, up: Codec, down: Codec, layout: Layout, extras: Sequence[str]) -> None:
         self.seed, self.up, self.down = seed, up, down
         self.vectors = ("model", *extras)
-        self.statistic = np.concatenate(
-            [np.zeros(0, bool), *(np.full(prod(shape), is_statistic(name)) for name, shape in layout.shapes.items())]
-        )
+        self.statistic = layout.where(is_statistic)
         self.shapes = {name: shape for name, shape in layout.shapes.items() if not is_statistic(name)}
 
     @property

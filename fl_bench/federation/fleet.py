@@ -8,7 +8,7 @@ first.
 import heapq
 import textwrap
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -207,13 +207,13 @@ class Fleet:
         parties = self._parties(clients)
         workers = {name: self._workers(held)[0] for name, held in parties.items()}
 
-        def ask(wish: Mapping[str, Any], names: Collection[str]) -> Said:
+        def ask(wish: Mapping[str, Any], own: Said) -> Said:
             asked = []
-            for worker in sorted({workers[name] for name in names}):
-                its = {name: parties[name] for name in names if workers[name] == worker}
+            for worker in sorted({workers[name] for name in own}):
+                its = {name: parties[name] for name in own if workers[name] == worker}
                 clients = tuple(client for held in its.values() for client in held)
-                content = job.beside(RecordDict(), clients=clients, masks={**wish, "parties": its})
-                asked.append(Message(content, self._nodes[worker], MASKS))
+                told = {**wish, "parties": its, "own": {name: own[name] for name in its}}
+                asked.append(Message(job.beside(RecordDict(), clients=clients, masks=told), self._nodes[worker], MASKS))
             replies = collect(self.grid, self.grid.push_messages(asked))
             there = [r for r in replies if not (r.has_error() and r.error.code == Trouble.AWAY)]
             return {k: v for reply in there for k, v in self._report(reply, "the masks", job.round).said.items()}
@@ -245,9 +245,8 @@ class Fleet:
             answers[client] = answer
         answered = [answers[client] for client in sorted(answers) if answers[client].status in ANSWERED]
         if masked is not None:
-            opened = (
-                masked.open(total.values, [report.said for _, report in found], self.layout.size) if total else None
-            )
+            said = [report.said for _, report in found]
+            opened = masked.open(total.values, said, self.layout.size) if total else None
             answers, told = masked.costs(answers), {}
             if opened is not None and mean is not None:
                 update, numbers = opened

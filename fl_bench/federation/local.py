@@ -92,8 +92,8 @@ class Trainer:
         self.task.measure_also(cfg.evaluate.metrics)
         given = {"seed": self.seed, "data": self.data, "partition": self.partition, "unseen": self.unseen}
         self.drift: Drift = build(cfg.data_drift, Drift, **given)
-        given = {"num_clients": len(self.partition.ends), "num_classes": len(self.data.classes)}
-        self.attack: Attack = build(cfg.attack, Attack, seed=self.seed, **given)
+        clients, classes = len(self.partition.ends), len(self.data.classes)
+        self.attack: Attack = build(cfg.attack, Attack, seed=self.seed, num_clients=clients, num_classes=classes)
         self.metrics = {metric.name: metric for metric in self.task.metrics}
         self.algorithm: LocalAlgorithm = build(cfg.strategy.client, LocalAlgorithm)
         self.uniform: bool = cfg.weighting == "uniform" or self.algorithm.uniform

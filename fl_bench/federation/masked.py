@@ -6,8 +6,10 @@ that take the masks away: see masking/party.py.
 """
 
 import secrets
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -51,7 +53,7 @@ def speak(wish: Mapping[str, Any], seed: int, round: int) -> Said:
         return {n: {other: box.hex() for other, box in party.shares(circle).items()} for n, party in parties.items()}
     said = {}
     for name, party in parties.items():
-        sealed = {other: bytes.fromhex(box) for other, box in wish["sealed"][name].items()}
+        sealed = {other: bytes.fromhex(box) for other, box in wish["own"][name].items()}
         said[name] = {n: hex(share) for n, share in party.reveal(circle, sealed, wish["survivors"]).items()}
     return said
 
@@ -97,13 +99,14 @@ class MaskedSums:
         return {"survivors": list(self.sums), "names": names}
 
     def total(self) -> NDArray[np.int64]:
-        """All words; of a sum of nobody there are none."""
-        circle, total = circle_of(self.wish), np.zeros(1, np.uint64)
-        for name, models in self.sums.items():
-            words = np.concatenate([models, together(self.numbers[name]).to_words()]).view(np.uint64)
-            Party(name, _secret(self.wish, name, self.seed, self.round), circle.attempt).mask(words, circle)
-            total = total + words
-        return total.view(np.int64)
+        """All their words, added up; there must be some."""
+        return reduce(np.add, map(self._masked, self.sums, repeat(circle_of(self.wish)))).view(np.int64)
+
+    def _masked(self, name: str, circle: Circle) -> NDArray[np.uint64]:
+        """What a party sends."""
+        words = np.concatenate([self.sums[name], together(self.numbers[name]).to_words()]).view(np.uint64)
+        Party(name, _secret(self.wish, name, self.seed, self.round), circle.attempt).mask(words, circle)
+        return words
 
 
 def together(parts: Sequence[Numbers]) -> Numbers:
@@ -118,7 +121,7 @@ def together(parts: Sequence[Numbers]) -> Numbers:
 
 # The server
 
-Ask = Callable[[dict[str, Any], Collection[str]], Said]  # a wish of these parties; of those who answer what they say
+Ask = Callable[[dict[str, Any], Said], Said]  # a wish, what each party alone is told; what those say who answer
 
 
 class MaskedRound:
@@ -137,8 +140,9 @@ class MaskedRound:
         names = list(self.parties)
         while len(names) >= self.threshold:
             self.attempt = secrets.token_hex(16)
-            self._members = self._say(KEYS, names)
-            self._sealed = self._say(SHARES, self._members) if len(self._members) >= self.threshold else {}
+            self._members = self._say(KEYS, dict.fromkeys(names))
+            enough = len(self._members) >= self.threshold
+            self._sealed = self._say(SHARES, dict.fromkeys(self._members)) if enough else {}
             if len(self._sealed) == len(self._members):
                 members = {name: Keys(*map(bytes.fromhex, keys[:2])) for name, keys in self._members.items()}
                 self.circle = Circle(self.attempt, self.threshold, members)
@@ -174,7 +178,7 @@ class MaskedRound:
             note(f"{len(survivors)} of {self.asked} have answered, and masks hide sums of fewer than {self.threshold}")
             return None
         sealed = {name: {other: boxes[name] for other, boxes in self._sealed.items()} for name in survivors}
-        revealed = self._say(REVEAL, survivors, survivors=survivors, sealed=sealed)
+        revealed = self._say(REVEAL, sealed, survivors=survivors)
         if len(revealed) < circle.threshold:
             return None
         names = {str(part["names"]): part["names"] for part in said if part["survivors"]}
@@ -188,7 +192,6 @@ class MaskedRound:
         numbers = Numbers.from_words(words[size:], *names.values())
         return Update(words[:size], numbers.weight), numbers
 
-    def _say(self, ask: str, names: Collection[str], sealed: Mapping[str, Any] | None = None, **more: Any) -> Said:
-        wish = {**self.wish(ask), **more} | ({"sealed": dict(sealed)} if sealed is not None else {})
-        said = self._ask(wish, names)
+    def _say(self, ask: str, own: Said, **more: Any) -> Said:
+        said = self._ask({**self.wish(ask), **more}, own)
         return {name: said[name] for name in self.parties if name in said}

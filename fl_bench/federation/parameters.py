@@ -1,6 +1,6 @@
 """What travels, as one flat vector: resetting, subtracting and summing models are single passes over memory."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TypeVar
@@ -35,6 +35,11 @@ class Layout:
             views[name] = vector[..., start : start + prod(shape)].reshape(leading + shape)
             start += prod(shape)
         return views
+
+    def where(self, holds: Callable[[str], bool]) -> NDArray[np.bool_]:
+        """Which numbers of a flat vector [P] are of tensors whose names it holds for."""
+        parts = [np.full(prod(shape), holds(name)) for name, shape in self.shapes.items()]
+        return np.concatenate([np.zeros(0, bool), *parts])
 
     def with_extras(self, names: Sequence[str]) -> "Layout":
         """This layout, followed by one like it for each of `names`."""

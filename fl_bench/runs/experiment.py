@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fl_bench.build import build
-from fl_bench.config.rules import require
+from fl_bench.config.rules import MASKS, require
 from fl_bench.engines.base import Engine
 from fl_bench.errors import ConfigError, note
 from fl_bench.federation import masked
@@ -35,7 +35,6 @@ from fl_bench.tasks.rates import of_round
 
 NO_STEP = {"LBFGS": "it computes the loss again and again", "SparseAdam": "it takes sparse gradients only",
            "Optimizer": "it is only what others derive from"}  # fmt: skip
-MASKS = "masks"  # a value of secure_aggregation
 AUTO, MOST_STACKED = 50, 50_000_000  # clients, and numbers in a stack, at most with engine.vectorize=auto
 
 
@@ -83,13 +82,13 @@ def make_schedule(cfg: DictConfig, trainer: Trainer) -> Schedule:
     return schedule
 
 
-def make_fleet(experiment: Experiment, grid: Grid, together: int = 1) -> Fleet:
-    """The clients behind the workers of a grid, which train so many `together`."""
+def make_fleet(experiment: Experiment, grid: Grid, together: int = 1, alone: bool = False) -> Fleet:
+    """The clients behind the workers of a grid, which train so many `together`; or one `alone`, whom no mask hides."""
     cfg, trainer = experiment.cfg, experiment.trainer
     states, each = experiment.states, cfg.strategy.needs_each_client
     job = Job(str(experiment.data), str(states.folder), states.run, each, together)
     others = (0, len(trainer.unseen.ends))  # who are only evaluated
-    homes, masks = getattr(grid, "homes", None), cfg.secure_aggregation == MASKS
+    homes, masks = getattr(grid, "homes", None), cfg.secure_aggregation == MASKS and not alone
     if masks and homes is not None and len(set(homes.owners.tolist())) < 2:
         raise ConfigError("secure_aggregation=masks: one site alone is no sum; engine.sites must be 2 or more")
     loads = Loads(np.pad(trainer.weights, others), np.pad(_steps(trainer), others))

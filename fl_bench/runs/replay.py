@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fl_bench.build import build
 from fl_bench.config.changes import identity
-from fl_bench.config.rules import at_sites
+from fl_bench.config.rules import MASKS, at_sites
 from fl_bench.deployment.told import Told
 from fl_bench.engines.base import Engine
 from fl_bench.engines.resources import limit_gpus
@@ -67,12 +67,12 @@ def replay(cfg: DictConfig, folder: Path, round: int, client: int, evaluation: b
         if digest(vector) not in run_json.read(folder)["digests"][begun : begun + 1]:
             note(f"the run went on from another model after round {begun}")
         with engine.workers(scratch) as connect:
-            rounds = Rounds(experiment, make_fleet(experiment, connect()))
+            rounds = Rounds(experiment, make_fleet(experiment, connect(), alone=True))
             if evaluation and begun < round:
                 vector = rounds.train(round, vector).vector
             turn = partial(_evaluate if evaluation else _train, rounds, round, vector, client)
             row = _debugged(turn, Trainer.evaluate_client if evaluation else Trainer.train) if debug else turn()
-    hidden = cfg.secure_aggregation != "none"
+    hidden = cfg.secure_aggregation == MASKS
     return 1 if row is None else _compare(row, _recorded(folder, round, client), hidden)
 
 
@@ -83,7 +83,6 @@ def _train(rounds: Rounds, number: int, vector: Vector, client: int) -> Row:
     if client not in by_client or client in plan.dropping:
         turns = sorted(by_client.keys() - plan.dropping)
         raise ConfigError(f"--client {client}: does not train in round {number}; those who do: {turns}")
-    rounds.fleet.masks = False  # one client alone is no sum
     (answer,) = rounds.fleet.exchange([by_client[client]], plan)
     return rows.trained(answer, plan, rounds.trainer.channel.bytes_down)
 

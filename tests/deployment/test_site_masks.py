@@ -48,11 +48,11 @@ def world(tmp_path: Path) -> World:
 
 def test_a_site_reveals_shares_for_one_set_of_survivors_only(world: World) -> None:
     sealed = world.sealed()
-    all_three = world.ask("a", REVEAL, sealed=sealed, survivors=["a", "b", "c"])
-    assert world.ask("a", REVEAL, sealed=sealed, survivors=["c", "a", "b"]) == all_three  # a reply may get lost
+    all_three = world.ask("a", REVEAL, own=sealed, survivors=["a", "b", "c"])
+    assert world.ask("a", REVEAL, own=sealed, survivors=["c", "a", "b"]) == all_three  # a reply may get lost
     with pytest.raises(Unproven, match="it asks a second time for the sum"):
-        world.ask("a", REVEAL, sealed=sealed, survivors=["a", "b"])
-    assert world.ask("b", REVEAL, sealed=sealed, survivors=["a", "b"])["c"] != all_three["c"]
+        world.ask("a", REVEAL, own=sealed, survivors=["a", "b"])
+    assert world.ask("b", REVEAL, own=sealed, survivors=["a", "b"])["c"] != all_three["c"]
 
 
 def test_of_an_attempt_there_is_one_circle(world: World) -> None:
