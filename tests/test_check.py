@@ -24,7 +24,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 STRATEGIES = sorted(file.stem for file in (CONF / "strategy").glob("*.yaml"))
-OFTEN = ("fedavg", "fedprox", "scaffold", "fedper", "fedadam", "krum", "dp_client_fixed")  # one of a kind
+OFTEN = ("fedavg", "fedprox", "scaffold", "fedadam", "krum")  # one of a kind
 
 
 @pytest.mark.parametrize("strategy", [pytest.param(name, marks=[] if name in OFTEN else long) for name in STRATEGIES])
@@ -65,7 +65,7 @@ def write_wrong(name: str, folder: Path) -> str:
     return expected
 
 
-@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name == "scaffold" else long) for name in WRONG])
 def test_a_wrong_copy_is_seen(name: str, scratch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = write_wrong(name, tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -75,6 +75,7 @@ def test_a_wrong_copy_is_seen(name: str, scratch: Path, tmp_path: Path, monkeypa
         assert any((check, outcome) == (expected, "FAILED") for check, outcome, _ in found)
 
 
+@long
 def test_a_wrong_copy_in_a_folder_of_ones_own_ends_the_command_with_1(tmp_path: Path) -> None:
     write_wrong("scaffold", tmp_path)
     result = fl_bench("check", "strategy=wrong_scaffold", "--config-dir", ".", cwd=tmp_path)

@@ -283,6 +283,7 @@ def test_a_sweep_makes_a_folder_for_each_cell(tmp_path: Path) -> None:
     assert len(partitions) == 4
 
 
+@long
 def test_one_bad_cell_of_a_sweep_gives_the_sweep_its_exit_code(tmp_path: Path) -> None:
     words = ("engine=inline", "figures=false", "num_rounds=1", "sweep.parallel=1")
     result = fl_bench("-m", *words, "num_clients=2,5000,3", cwd=tmp_path)

@@ -71,7 +71,7 @@ def test_tasks_with_their_figures(launch: Launch, task: str) -> None:
     [
         ("task=sam", "data=nuclei", "strategy=fedprox"),
         pytest.param(("task=imdb", "strategy=fedadam", "partition=dirichlet"), marks=long),
-        ("task=dcgan", "strategy=fedmedian", "partition=dirichlet"),
+        pytest.param(("task=dcgan", "strategy=fedmedian", "partition=dirichlet"), marks=long),
     ],
 )
 def test_other_strategies_for_the_larger_tasks(launch: Launch, words: tuple[str, ...]) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import forked
+from conftest import forked, long
 
 from fl_bench.config.cells import refuse_cells
 from fl_bench.config.explain import explained
@@ -50,6 +50,7 @@ def test_a_key_beside_the_options_that_have_it() -> None:
     assert beside_options(["strategy=fedadam", "strategy.eta=0.1", "seed=1,2"])[1] == "strategy.eta=0.1"
 
 
+@long
 def test_a_sweep_over_strategies_with_a_key_that_both_have(tmp_path: Path) -> None:
     words = ("strategy=fedadam,fedyogi", "strategy.eta=0.1", "num_rounds=1", "engine=inline", "figures=false")
     result = forked("-m", *words, "sweep.parallel=1", "hydra.sweep.dir=sweep", cwd=tmp_path)

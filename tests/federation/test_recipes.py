@@ -119,7 +119,11 @@ def test_half_as_many_bits_in_the_forward_pass(launch: Launch) -> None:
     assert {tensor.dtype for tensor in load_file(half / "model.safetensors").values()} == {torch.float32}
 
 
-@pytest.mark.parametrize("words", [("task=mnist", "strategy=scaffold"), ("task=dcgan", "local.clip_norm=0.1")], ids=str)
+@pytest.mark.parametrize(
+    "words",
+    [("task=mnist", "strategy=scaffold"), pytest.param(("task=dcgan", "local.clip_norm=0.1"), marks=long)],
+    ids=str,
+)
 def test_every_engine_has_the_same_rate(launch: Launch, quick_judge: None, words: tuple[str, ...]) -> None:
     words = (*words, "num_clients=4", "local.steps=2", "num_rounds=3", "local.lr_schedule=cosine", "local.lr_warmup=1")
     one = digests(launch(*words))

@@ -141,6 +141,7 @@ def test_cells_of_a_sweep_do_not_share_a_folder(run: Words, tmp_path: Path) -> N
     assert json.loads((tmp_path / "sweep" / "same_2" / "run.json").read_text())["seed"] == 1
 
 
+@long
 def test_a_sweep_does_not_write_over_another(run: Words, tmp_path: Path) -> None:
     assert run("-m", "sweep.parallel=1", "seed=0,1", "hydra.sweep.dir=sweep") == 0
     before = contents(tmp_path)

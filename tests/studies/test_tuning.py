@@ -382,7 +382,8 @@ def test_a_tuning_that_is_stopped_before_anything_is_known_has_its_words(
     assert tune("num_rounds=2", *words, "resume=true") == 0
 
 
-@pytest.mark.parametrize("number", [1, pytest.param(3, marks=long)])
+@pytest.mark.parametrize("number", [1, 3])
+@long
 def test_what_to_type_after_an_interruption_has_the_final_runs(
     number: int, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
