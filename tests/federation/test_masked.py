@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Launch, long
+from conftest import Launch, forked, long
 
 from fl_bench.federation import masked
 from fl_bench.federation.exchange import TOTAL, Report
@@ -49,11 +49,14 @@ def test_masks_change_nothing(launch: Launch, words: tuple[str, ...]) -> None:
 
 
 @long
-def test_masks_change_nothing_in_a_simulation(launch: Launch) -> None:
+def test_masks_are_the_same_in_a_simulation(tmp_path: Path) -> None:
     words = (*SMALL, "strategy=scaffold", "network=flaky", "min_clients=3", "secure_aggregation=masks")
-    plain, hidden = launch(*words), launch(*words, "engine=simulation", "engine.client_resources.num_cpus=1")
+    for engine in ("inline", "simulation"):
+        given = (f"engine={engine}", "engine.client_resources.num_cpus=1", f"hydra.run.dir={engine}")
+        ended = forked(*words, *given, cwd=tmp_path)
+        assert ended.returncode == 0, ended.stderr
     for name in ("model.safetensors", "metrics.csv", "clients.csv"):
-        assert (hidden / name).read_bytes() == (plain / name).read_bytes()
+        assert (tmp_path / "simulation" / name).read_bytes() == (tmp_path / "inline" / name).read_bytes()
 
 
 def test_what_is_hidden_is_not_drawn_either(launch: Launch) -> None:
