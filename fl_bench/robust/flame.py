@@ -37,7 +37,9 @@ class Flame(Combination):
         apart = np.clip(1 - directions @ directions.T, 0, 2)
         np.fill_diagonal(apart, 0)
         half = len(updates) // 2 + 1
-        found = HDBSCAN(min_cluster_size=half, min_samples=1, allow_single_cluster=True, metric="precomputed")
+        found = HDBSCAN(
+            min_cluster_size=half, min_samples=1, allow_single_cluster=True, metric="precomputed", copy=True
+        )
         kept = found.fit(apart).labels_ == 0  # two clusters of more than half there cannot be
         if not kept.any():
             return None
