@@ -34,9 +34,10 @@ def apart(a: Path, b: Path) -> float:
 
 @pytest.mark.parametrize("rule", [*RULES, "none"])
 def test_every_rule_keeps_a_long_update_out_of_scaffold(launch: Launch, rule: str) -> None:
-    honest = launch(*SMALL, "strategy=scaffold")
-    attacked = launch(*words(rule, "strategy=scaffold", "attack=scale", "attack.factor=1000", "attack.clients=[4]"))
-    assert (apart(honest, attacked) > 1) == (rule == "none")
+    """But for FoolsGold, which looks at directions only."""
+    given = ("strategy=scaffold", "stop_on_divergence=false")
+    attacked = launch(*words(rule, *given, "attack=scale", "attack.factor=1000", "attack.clients=[4]"))
+    assert (apart(launch(*SMALL, *given), attacked) > 1) == (rule in ("none", "foolsgold"))
 
 
 @pytest.mark.parametrize(
@@ -132,22 +133,21 @@ def test_with_too_few_answers_the_old_model_stays(launch: Launch, capsys: pytest
 
 
 def test_a_rule_that_trusts_nobody_keeps_the_old_model(launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:
-    run = launch(*SMALL, "robust=foolsgold", "attack=mimic", "attack.fraction=0.9", "num_clients=2", "num_rounds=1")
+    run = launch(*SMALL, "robust=foolsgold", "attack=mimic", "attack.clients=[0]", "num_clients=2", "num_rounds=1")
     assert [row["aggregated"] for row in table(run, "metrics")] == ["", "0"]
     assert "round 1: the old model stays: robust trusts none of 2 updates" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("rule", ["norm_bound", "centered_clipping"])
-def test_what_colluders_have_made_is_bounded_too(launch: Launch, rule: str) -> None:
-    """Their update is thousands long. In two rounds of FedAvg no client's may be longer than 0.1."""
-    key = {"norm_bound": "longest", "centered_clipping": "radius"}[rule]
-    start = launch(*SMALL, "num_rounds=1", "local.lr=1e-12")
-    attack = ("attack=ipm", "attack.epsilon=100000", "attack.fraction=0.5")
-    run = launch(*words(rule, f"robust.{key}=0.1", *attack))
-    most = 0.1 if rule == "norm_bound" else 0.2
-    lengths = [load_file(folder / "model.safetensors") for folder in (run, start)]
-    moved = np.sqrt(sum(((lengths[0][name] - lengths[1][name]).astype(float) ** 2).sum() for name in lengths[0]))
-    assert 0.05 < moved <= most + 0.1 + 1e-6
+@pytest.mark.parametrize(("rule", "most"), [("norm_bound", 0.2), ("centered_clipping", 0.3), ("none", np.inf)])
+def test_what_colluders_have_made_is_bounded_too(launch: Launch, rule: str, most: float) -> None:
+    """In two rounds no update is longer than 0.1; or none is further than 0.1 from 0, and from what that has made."""
+    key = {"norm_bound": "robust.longest=0.1", "centered_clipping": "robust.radius=0.1"}
+    attack = ("attack=ipm", "attack.epsilon=10000", "attack.fraction=0.5", "stop_on_divergence=false")
+    start = load_file(launch(*SMALL, "num_rounds=1", "local.lr=1e-12") / "model.safetensors")
+    end = load_file(launch(*words(rule, *filter(None, [key.get(rule)]), *attack)) / "model.safetensors")
+    moved = float(np.sqrt(sum(((end[name] - start[name]).astype(float) ** 2).sum() for name in end)))
+    assert moved <= most + 1e-6
+    assert (moved > 100) == (rule == "none")
 
 
 @pytest.mark.parametrize("rule", ["centered_clipping", pytest.param("foolsgold", marks=long)])
@@ -157,7 +157,6 @@ def test_an_interrupted_run_remembers(launch: Launch, tmp_path: Path, rule: str)
     folder = f"hydra.run.dir={tmp_path / 'run'}"
     launch(*given, "num_rounds=2", folder)
     assert results(launch(*given, folder, "resume=true")) == results(whole)
-    assert results(launch(*given, "robust=none", *(() if rule in MALICIOUS else ()))) != results(whole)
 
 
 @pytest.mark.parametrize("rule", ["norm_bound", "centered_clipping"])
@@ -180,7 +179,7 @@ def test_masks_go_with_rules_that_bound(launch: Launch, rule: str) -> None:
             ("robust=median", "robust/before=nnm", "robust.before.num_malicious=5"),
             "before.num_malicious=5: needs 11 ans",
         ),
-        (("robust=krum", "robust/before=bucketing", "robust.before.size=4"), "robust.before.size=4: needs 9 answers"),
+        (("robust=krum", "robust/before=bucketing", "robust.before.size=5"), "robust.before.size=5: needs 11 answers"),
         (("robust=trimmed_mean", "robust.beta=0.09"), "robust.beta=0.09: needs 12 answers a round or more"),
         (("strategy=fedtrimmedavg", "strategy.beta=0.5"), "strategy.beta=0.5: must be from 0 to below 0.5"),
         (("robust=median", "secure_aggregation=masks"), "robust: it looks at each client's update, which secure_aggr"),
@@ -191,7 +190,6 @@ def test_masks_go_with_rules_that_bound(launch: Launch, rule: str) -> None:
         (("robust=centered_clipping", "strategy=fedbuff"), "strategy: its server half needs each client's model"),
         (("robust=foolsgold", "robust/before=nnm"), "robust: it must know whose update is whose"),
         (("robust=norm_bound", "strategy=dp_server_fixed"), "epsilon is for a plain mean; use robust=none"),
-        (("robust.before=nnm",), "robust.before=nnm: is chosen as robust/before=none, nnm or bucketing"),
     ],
 )
 def test_what_does_not_go_together_is_said(refused: Callable[..., str], given: tuple[str, ...], said: str) -> None:
