@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike
 from scipy.optimize import minimize
+from stock import found
 
 from fl_bench.robust.base import Rule, Told
 from fl_bench.robust.before import Bucketing, Mixing, NearestNeighbours
@@ -41,6 +42,11 @@ def test_krum_takes_the_one_whose_nearest_are_nearest() -> None:
 def test_multikrum_averages_the_best() -> None:
     assert combined(rule(MultiKrum, 1, 2), 0.0, 1.0, 3.0, 9.0, 9.5) == [0.5]
     assert combined(rule(MultiKrum, 1, None), 0.0, 1.0, 3.0, 9.0, 9.5) == [3.25]
+
+
+@pytest.mark.parametrize("size", [1e-4, 1e-6])
+def test_krum_finds_the_right_client_when_updates_are_small(size: float) -> None:
+    assert found(None, size, cases=10) == 10
 
 
 def test_bulyan_by_hand() -> None:
