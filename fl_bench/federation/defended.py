@@ -46,7 +46,7 @@ def combined(
     None where the rule makes none, as too few have answered or it trusts nobody; a note says so.
     """
     answered = with_status(Status.OK, answers)
-    if not answered or not (rule.each or rule.follows):
+    if not answered or not rule.only_mean:
         return answers
     sent = layout.from_record(_arrays(asked[0]))
     if rule.each:

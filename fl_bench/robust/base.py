@@ -49,6 +49,11 @@ class Rule:
         return type(self.before) is not Mixing
 
     @property
+    def only_mean(self) -> bool:
+        """Whether it goes only with a strategy that needs no more than a mean."""
+        return self.each or self.follows
+
+    @property
     def least(self) -> int:
         """Of how many updates it can make one, at least."""
         return 1

@@ -10,7 +10,7 @@ from fl_bench.robust.base import Rule
 
 def check_rule(cfg: DictConfig, rule: Rule, schedule: Schedule) -> None:
     """Raise ConfigError where a round has too few clients for the rule, or its strategy needs more than a mean."""
-    if cfg.strategy.needs_each_client and (rule.each or rule.follows):
+    if cfg.strategy.needs_each_client and rule.only_mean:
         raise ConfigError(
             "strategy: its server half needs each client's model, and robust leaves it only one; use robust=none, "
             "robust=norm_bound or another strategy"

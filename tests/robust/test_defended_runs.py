@@ -194,3 +194,17 @@ def test_masks_go_with_rules_that_bound(launch: Launch, rule: str) -> None:
 )
 def test_what_does_not_go_together_is_said(refused: Callable[..., str], given: tuple[str, ...], said: str) -> None:
     assert said in refused("num_clients=10", *given)
+
+
+@long
+def test_ten_thousand_models_need_not_be_there_at_once(tmp_path: Path) -> None:
+    """Of LeNet they would be 2,700 MB; clipped around the last round's update they add less than 500."""
+    given = ("task=images", "model=lenet5", "data=synthetic", "data.num_samples=20000", "num_clients=10000")
+    short = ("num_rounds=2", "local.steps=1", "local.batch_size=2", "engine=inline", "figures=false")
+    peaks = {}
+    for rule in ("none", "centered_clipping"):
+        run = tmp_path / rule
+        ended = forked(*given, *short, f"robust={rule}", f"hydra.run.dir={run}", cwd=tmp_path, timeout=900)
+        assert ended.returncode == 0, ended.stderr
+        peaks[rule] = int(table(run, "timing")[-1]["server_peak_mb"])
+    assert peaks["centered_clipping"] < peaks["none"] + 500
