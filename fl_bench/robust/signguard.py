@@ -5,6 +5,7 @@ arXiv:2109.05872, algorithm 2.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fl_bench.robust.base import Combination, Floats, Told
 from fl_bench.robust.clipping import shortened
@@ -39,7 +40,7 @@ class SignGuard(Combination):
         return np.mean([shortened(update, usual) for update in updates[kept]], axis=0) if kept.any() else None
 
 
-def like_most(signs: Floats) -> np.typing.NDArray[np.bool_]:
+def like_most(signs: Floats) -> NDArray[np.bool_]:
     """Which of these rows of signs [n, b] are in the largest cluster by their shares of 1, 0 and -1.
 
     Examples:
@@ -53,5 +54,5 @@ def like_most(signs: Floats) -> np.typing.NDArray[np.bool_]:
     if not width:  # most are alike
         width = 1e-6
     labels = MeanShift(bandwidth=width).fit(shares).labels_
-    found: np.typing.NDArray[np.bool_] = labels == np.bincount(labels).argmax()
+    found: NDArray[np.bool_] = labels == np.bincount(labels).argmax()
     return found
