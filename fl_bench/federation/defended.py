@@ -72,7 +72,7 @@ def combined(
 
 
 def _model(rule: Rule, layout: Layout, sent: Vector, answered: Sequence[Answer], round: int) -> Vector | None:
-    """The payload [P] that the rule's update leads to; what BatchNorm has counted: the median of theirs."""
+    """The payload [P] that the rule's update leads to; what BatchNorm has counted becomes their median."""
     updates = np.empty((len(answered), np.count_nonzero(layout.moves)))
     statistics = np.empty((len(answered), layout.size - updates.shape[1]), np.float32)
     for answer, update, statistic in zip(answered, updates, statistics, strict=True):

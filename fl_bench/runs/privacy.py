@@ -37,7 +37,8 @@ def check_masks(cfg: DictConfig, trainer: Trainer, schedule: Schedule) -> None:
 
 def check_privacy(cfg: DictConfig, trainer: Trainer, schedule: Schedule, privacy: Privacy) -> None:
     """Say what epsilon the run will have; raises ConfigError where it would not be true."""
-    require("robust", cfg.robust._target_, type(trainer.rule) is Rule, "epsilon is for a plain mean; use robust=none")
+    plain = type(trainer.rule) is Rule and not trainer.rule.each
+    require("robust", cfg.robust._target_, plain, "epsilon is for a plain mean; use robust=none, robust/before=none")
     drawn = Poisson if privacy.sampling == "poisson" else Schedule
     network = cfg.network
     require(

@@ -199,6 +199,7 @@ def test_masks_go_with_rules_that_bound(launch: Launch, rule: str) -> None:
         (("robust=centered_clipping", "strategy=fedbuff"), "strategy: its server half needs each client's model"),
         (("robust=foolsgold", "robust/before=nnm"), "robust: it must know whose update is whose"),
         (("robust=norm_bound", "strategy=dp_server_fixed"), "epsilon is for a plain mean; use robust=none"),
+        (("robust/before=nnm", "strategy=dp_client_fixed"), "epsilon is for a plain mean; use robust=none"),
     ],
 )
 def test_what_does_not_go_together_is_said(refused: Callable[..., str], given: tuple[str, ...], said: str) -> None:
