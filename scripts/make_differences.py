@@ -122,7 +122,7 @@ DIFFERENCES = (
         KRUMS,
         "Krum and MultiKrum take any number of malicious clients; Bulyan makes no model of a round, or raises an error",
         stock.refusals,
-        "refused before the run: Krum and Multi-Krum need 2 f + 3 clients a round, Bulyan 4 f + 3; with fewer answers "
+        "refused before the run: Krum and Multi-Krum need 2 f + 3 answers a round, Bulyan 4 f + 3; with fewer "
         "the old model stays",
     ),
     Difference(
@@ -197,12 +197,19 @@ CLIENT_SIDE = (
     f"{TARGET}.DifferentialPrivacyClientSide{{}}Clipping strategy.client._target_=fl_bench.strategies.clipping.Clipping"
 )
 
+ROBUST = {  # of Flower's, with what it is given
+    "Krum": "num_malicious_nodes=1",
+    "MultiKrum": "num_malicious_nodes=1 +strategy.server.num_nodes_to_select=9",
+    "Bulyan": "num_malicious_nodes=1",
+    "FedTrimmedAvg": "beta=0.2",
+}
+
 # The words for Flower's own, for each strategy.
 WORDS = {
     **{name.lower(): f"strategy={name.lower()} {TARGET}.{name}" for name in ("FedAvgM", *stock.OPTIMISERS)},
     **{
-        name.lower(): f"strategy={name.lower()} {TARGET}.{name} '~strategy.server.clients_per_round'"
-        for name in ("Krum", "MultiKrum", "Bulyan", "FedTrimmedAvg")
+        name.lower(): f"{TARGET}.{name} strategy.needs_each_client=true +strategy.server.{given}"
+        for name, given in ROBUST.items()
     },
     "qfedavg": "--config-dir conf strategy=stock_qfedavg",
     "dp_server_fixed": "--config-dir conf strategy=stock_dp_fixed",
@@ -210,7 +217,6 @@ WORDS = {
     "dp_client_fixed": f"--config-dir conf strategy=stock_dp_fixed {CLIENT_SIDE.format('Fixed')}",
     "dp_client_adaptive": f"--config-dir conf strategy=stock_dp_adaptive {CLIENT_SIDE.format('Adaptive')}",
 }
-WORDS["multikrum"] += " strategy.num_selected=10"  # Flower's has no null
 
 # Files of conf/strategy in a folder of one's own.
 YAML = {
@@ -266,8 +272,8 @@ Flower has none. These have Flower's server half as it is: {}.
 ## The stock ones, to compare
 
 Flower's own classes run here too, in the same rounds with the same clients. These words take them instead of ours; the
-other keys stay as they are. Flower's MultiKrum needs a number of models, and weighs them plainly with
-`weighting=uniform`.
+other keys stay as they are. Of the robust ones ours are FedAvg with a rule, `robust=krum` and so on; Flower's are
+strategies, and its MultiKrum weighs plainly with `weighting=uniform`.
 """
 
 OWN = """The others need a yaml in a folder of your own, which `--config-dir` names. With `weighting=uniform` no client
@@ -277,7 +283,8 @@ weighs more than 1 / n, as the noise supposes.
 
 def page() -> str:
     options = sorted((HERE / "conf" / "strategy").glob("*.yaml"))
-    as_they_are = [file.stem for file in options if f"_target_: {FLOWER}." in file.read_text()]
+    texts = {file.stem: file.read_text() for file in options}
+    as_they_are = [name for name, text in texts.items() if f"_target_: {FLOWER}." in text and "/robust:" not in text]
     afterwards = AFTERWARDS.format(", ".join(f"`{name}`" for name in as_they_are))
     table = markdown(HEADER, [difference.row() for difference in DIFFERENCES])
     changed, own = (

@@ -17,7 +17,7 @@ FLOORS = [
     ["engines", "observers"],
     ["deployment"],
     ["federation"],
-    ["attacks"],
+    ["attacks", "robust"],
     ["strategies"],
     ["compression", "network", "tasks"],
     ["models", "results"],
@@ -27,7 +27,7 @@ FLOORS = [
     ["config"],
     ["build"],
     ["tallies"],
-    ["errors", "machine", "metrics", "rng"],
+    ["distances", "errors", "machine", "metrics", "rng"],
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 

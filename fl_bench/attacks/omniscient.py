@@ -7,6 +7,7 @@ import numpy as np
 
 from fl_bench.attacks.base import Floats, Knows, Malicious
 from fl_bench.config.rules import require
+from fl_bench.distances import squared_distances
 
 
 @dataclass
@@ -104,16 +105,3 @@ class MinSum(MinMax):
         # sum of |gamma * way - apart|^2 = H * size * gamma^2 + sum of squares, as `apart` adds up to 0
         most, squares = squared_distances(apart).sum(axis=1).max(), (apart**2).sum()
         return float(np.sqrt(max(0, most - squares) / (len(apart) * size)))
-
-
-def squared_distances(rows: Floats) -> Floats:
-    """Of each two of these rows: from [H, N] to [H, H].
-
-    Examples:
-        >>> squared_distances(np.array([[0.0, 0.0], [3.0, 4.0]]))
-        array([[ 0., 25.],
-               [25.,  0.]])
-    """
-    products = rows @ rows.T
-    squares = np.diag(products)
-    return np.maximum(squares[:, None] + squares - 2 * products, 0)

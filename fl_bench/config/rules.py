@@ -145,6 +145,11 @@ RULES: list[Rule] = [
         lambda value, _: OmegaConf.is_config(value),
         "is chosen as compression/down=none, fp16 or quantize",
     ),
+    (
+        "robust.before",
+        lambda value, _: OmegaConf.is_config(value),
+        "is chosen as robust/before=none, nnm or bucketing",
+    ),
     *(
         _part(key)
         for key in (
@@ -154,6 +159,7 @@ RULES: list[Rule] = [
             "data_drift",
             "augment",
             "attack",
+            "robust",
             "network",
             "engine",
             "tracker",

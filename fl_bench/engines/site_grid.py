@@ -23,7 +23,8 @@ from fl_bench.deployment.signing import Unproven
 from fl_bench.errors import note
 from fl_bench.federation.client import app
 from fl_bench.federation.exchange import TOTAL, Job, Report, Trouble
-from fl_bench.federation.fleet import Homes, collect
+from fl_bench.federation.fleet import collect
+from fl_bench.federation.loads import Homes
 from fl_bench.federation.masked import TRAIN
 from fl_bench.masking.words import Numbers
 from fl_bench.storage.states import StatesElsewhere

@@ -7,11 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_bench import rng
-from fl_bench.attacks.base import Attack, Floats, Knows
+from fl_bench.attacks.base import Attack, Knows
+from fl_bench.federation.defended import bounded
 from fl_bench.federation.exchange import TOTAL, Answer, Report, Status
 from fl_bench.federation.parameters import Layout
 from fl_bench.federation.update import Diverged, ExactMean, Update, check_size
-from fl_bench.strategies.layers import is_statistic
+from fl_bench.robust.base import Rule
 
 Vector = NDArray[np.float32]
 
@@ -20,10 +21,9 @@ def sent(attack: Attack, client: int, round: int, layout: Layout, received: Vect
     """The payload that a client sends after its turn [P], from the one that it has received and the one it has made."""
     if not attack.attacks(client, round):
         return trained
-    numbers = ~layout.where(is_statistic)  # what BatchNorm has counted is no part of an update
-    update = _update(trained, received, numbers)
+    update = layout.update(trained, received)
     made = attack.update(update, rng.generator(attack.seed, "attack", round, client))
-    return trained if made is update else _placed(trained, received, numbers, made)
+    return trained if made is update else layout.updated(trained, received, made)
 
 
 def colludes(attack: Attack, clients: Sequence[int], round: int) -> bool:
@@ -32,17 +32,16 @@ def colludes(attack: Attack, clients: Sequence[int], round: int) -> bool:
 
 
 def collude(
-    attack: Attack, reports: Sequence[tuple[ExactMean, Report]], layout: Layout, each: bool
+    attack: Attack, reports: Sequence[tuple[ExactMean, Report]], layout: Layout, rule: Rule, each: bool
 ) -> Sequence[Report]:
     """Workers' reports of each client's model as they are once the malicious clients have made theirs, together.
 
-    Unless the strategy needs `each` model, those of a report are added up, as its worker would have done. A client
-    whose numbers are none, or too large, has failed.
+    What they have made is bounded by the `rule`, and unless `each` model is needed, those of a report are added up, as
+    its worker would have done. A client whose numbers are none, or too large, has failed.
     """
     starts = {int(name): mean.start for mean, report in reports for name in report.models}
     models = {int(name): values for _, report in reports for name, values in report.models.items()}
-    numbers = ~layout.where(is_statistic)  # what BatchNorm has counted is no part of an update
-    updates = {client: _update(models[client], starts[client], numbers) for client in sorted(models)}
+    updates = {client: layout.update(models[client], starts[client]) for client in sorted(models)}
     malicious = [client for client in updates if client in attack.malicious]
     if malicious:
         own = np.stack([updates[client] for client in malicious])
@@ -50,7 +49,8 @@ def collude(
         made = attack.together(own, np.array(known).reshape(len(known), own.shape[1]), len(updates))
         for client, update in zip(malicious, np.broadcast_to(made, own.shape), strict=True):
             if made is not own:
-                models[client] = _placed(models[client], starts[client], numbers, update)
+                made_now = layout.updated(models[client], starts[client], update)
+                models[client] = bounded(rule, layout, starts[client], made_now, rule.centre)
     return [_report(mean, report, models, each) for mean, report in reports]
 
 
@@ -74,15 +74,3 @@ def _report(mean: ExactMean, report: Report, models: dict[int, Vector], each: bo
     if total is not None:
         return replace(report, answers=answers, models={TOTAL: total.values}, weight=total.weight)
     return replace(report, answers=answers, models=kept)
-
-
-def _update(end: Vector, start: Vector, numbers: NDArray[np.bool_]) -> Floats:
-    return np.subtract(end[numbers], start[numbers], dtype=np.float64)
-
-
-def _placed(end: Vector, start: Vector, numbers: NDArray[np.bool_], update: Floats) -> Vector:
-    """`end` with another update from `start`."""
-    placed = end.copy()
-    with np.errstate(over="ignore"):  # whoever looks at its size finds that
-        placed[numbers] = start[numbers] + update
-    return placed

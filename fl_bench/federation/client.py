@@ -10,17 +10,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import Context, Error, Message
+from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
 from fl_bench.errors import disk_trouble, in_one_line
-from fl_bench.federation import attacked
+from fl_bench.federation import attacked, defended
 from fl_bench.federation.attempt import attempt, is_no_room, recover, time_limit
 from fl_bench.federation.channel import WITHHELD_BYTES, memory_of, without_memory
 from fl_bench.federation.exchange import NOBODY, RECORD, TOTAL, Answer, Job, Report, Status, Trouble
-from fl_bench.federation.local import Trained, Trainer, trainer_in
+from fl_bench.federation.local import Trainer, trainer_in
 from fl_bench.federation.masked import MaskedSums, speak
+from fl_bench.federation.trained import Trained
 from fl_bench.federation.update import ExactMean, Update, check_size
 from fl_bench.federation.vectorized import train_together
 from fl_bench.machine import peak_memory_mb
@@ -60,7 +61,7 @@ def train(message: Message) -> Report:
     trainer, start, config = _unpack(message, job)
     if trainer.timeout is not None:  # what it imports is no client's time
         trainer.task.optimizer(trainer.flat.model, trainer.local)
-    work = _Training(job, start, config, trainer)
+    work = _Training(job, message.content, start, config, trainer)
     clients, size, answers = job.clients, job.together, []
     while clients:
         stacked = work.stack(clients[:size])
@@ -81,8 +82,11 @@ def train(message: Message) -> Report:
 class _Training:
     """The turns of one message, and what they add up to."""
 
-    def __init__(self, job: Job, start: Vector, config: Mapping[str, Any], trainer: Trainer) -> None:
+    def __init__(
+        self, job: Job, content: RecordDict, start: Vector, config: Mapping[str, Any], trainer: Trainer
+    ) -> None:
         self.job, self.start, self.config = job, start, config
+        self.centre = defended.centre_in(content)
         self.states = ClientStates(Path(job.states), job.run)
         self.received = trainer.channel.arrives_down(start, job.round)
         self.exact = ExactMean(start, job.weight_bound)
@@ -132,6 +136,7 @@ class _Training:
                 return Answer(client, Status.WITHHELD, steps=None, bytes_up=WITHHELD_BYTES, keeps=bool(state))
             return Answer(client, Status.WITHHELD, *numbers, bytes_up=WITHHELD_BYTES, keeps=bool(state))
         self.states.write(client, round, state)
+        arrived = defended.bounded(trainer.rule, trainer.layout, self.start, arrived, self.centre)
         if self.masked is not None:
             self.masked.add(client, arrived, weight, trained)
             return Answer(client, Status.OK, steps=None, keeps=bool(state))

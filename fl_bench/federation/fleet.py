@@ -9,8 +9,8 @@ import heapq
 import textwrap
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from flwr.app import Error, Message, MessageType, RecordDict
@@ -21,41 +21,18 @@ from fl_bench.attacks.base import Attack
 from fl_bench.errors import RunError, StorageError, WorkerDied, note
 from fl_bench.federation import attacked, replies
 from fl_bench.federation.exchange import TOTAL, Answer, Job, Report, Status, Trouble, with_status
+from fl_bench.federation.loads import Homes, Loads, Pack
 from fl_bench.federation.masked import TRAIN, MaskedRound, Said
 from fl_bench.federation.parameters import Layout
 from fl_bench.federation.update import ExactMean, Update
 from fl_bench.metrics import Summand, merge
 from fl_bench.network.schedule import Plan
+from fl_bench.robust.base import Rule
 
 MASKS = f"{MessageType.QUERY}.masks"  # asks parties of a masked sum
 ANSWERED = (Status.OK, Status.EVALUATED)
 PAUSE_SECONDS = 0.01  # where nobody has answered yet: Flower's own grids do not wait
 Vector = NDArray[np.float32]
-
-
-class Pack(NamedTuple):
-    """The messages of several clients that one worker is sent as one."""
-
-    worker: int
-    messages: list[Message]
-    mean: ExactMean  # of models that started from the one they carry
-
-
-@dataclass(frozen=True)
-class Loads:
-    """What the fleet needs to know of each client, [num_clients]."""
-
-    weights: NDArray[np.int64]  # in a mean
-    steps: NDArray[np.int64]  # in a turn: its share of a worker's time
-
-
-@dataclass(frozen=True)
-class Homes:
-    """Where clients are whose turn not every node can take."""
-
-    owners: NDArray[np.int64]  # of each client the place of its node among those of the grid [num_clients]
-    tester: int  # the node that has the test set
-    names: Sequence[str]  # of the nodes
 
 
 class Fleet:
@@ -69,6 +46,7 @@ class Fleet:
         loads: Loads,
         packing: bool,
         attack: Attack,
+        rule: Rule,
         homes: Homes | None = None,
         masks: bool = False,
     ) -> None:
@@ -77,7 +55,7 @@ class Fleet:
         self.loads = loads
         self.homes = homes  # None: every node can take every client's turn
         self.masks = masks  # whether nobody can read what a worker sends, but only the sum of all
-        self.attack = attack
+        self.attack, self.rule = attack, rule
         self.packing = packing  # one message a worker, not one a client
         self.worker_peak_mb = 0  # the most memory that any worker has had
         self._job = job
@@ -92,7 +70,7 @@ class Fleet:
         answering = sorted(by_client.keys() - plan.dropping)
         bound = max(1, len(answering) * int(self.loads.weights.max(initial=0)))
         colluding = attacked.colludes(self.attack, answering, plan.round)
-        job = replace(self._job, round=plan.round, weight_bound=bound, each=self._job.each or colluding)
+        job = replace(self._job, round=plan.round, weight_bound=bound, each=self._each or colluding)
         masked = self._masked(sorted(by_client), job) if self.masks and by_client else None
         if masked is not None:
             answering = [client for client in answering if masked.has(client)]
@@ -103,10 +81,15 @@ class Fleet:
             found += self._ask([by_client[client] for client in crowded], job)
         if colluding:
             reports = [(pack.mean, report) for pack, report in found]
-            made = attacked.collude(self.attack, reports, self.layout, self._job.each)
+            made = attacked.collude(self.attack, reports, self.layout, self.rule, self._each)
             found = [(pack, report) for (pack, _), report in zip(found, made, strict=True)]
         answers = self._merge(found, by_client, masked)
         return [answers.get(client, Answer(client, Status.DROPPED)) for client in sorted(by_client)]
+
+    @property
+    def _each(self) -> bool:
+        """Whether the server needs every client's model: for its strategy, or for the rule before it."""
+        return self._job.each or self.rule.each
 
     def test(self, round: int, payload: Vector, batches: Sequence[int]) -> dict[str, Summand]:
         """The metrics of a model on these batches of the server's own rows, which the workers share."""
@@ -143,7 +126,7 @@ class Fleet:
             (message_id,) = self.grid.push_messages([message])
             packs[message_id] = pack
         starts = list({id(pack.mean): pack.mean.start for pack in packs.values()}.values())
-        if not job.each and any((start != starts[0]).any() for start in starts[1:]):
+        if not self._job.each and any((start != starts[0]).any() for start in starts[1:]):
             raise RunError("the strategy sends clients different models: its yaml must say needs_each_client: true")
         found = []
         for reply in collect(self.grid, packs):

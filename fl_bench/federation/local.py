@@ -1,7 +1,6 @@
 """What happens at a client: local training and evaluation, on whichever worker has the client's turn."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,12 @@ from fl_bench.data.partition import NOBODY, UNSEEN, Partition
 from fl_bench.data.split import validation_rows
 from fl_bench.federation.channel import Channel
 from fl_bench.federation.parameters import FlatModel
+from fl_bench.federation.trained import Trained
 from fl_bench.federation.update import Diverged
 from fl_bench.machine import keep_freed_memory
-from fl_bench.metrics import Mean, Summand, merge
+from fl_bench.metrics import Summand, merge
 from fl_bench.models.initial import begin
+from fl_bench.robust.base import Rule
 from fl_bench.storage.states import State
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.turn import Turn
@@ -39,25 +40,6 @@ Vector = NDArray[np.float32]
 CONFIG = "config.yaml"  # the resolved config, in the folder that the workers read
 VALIDATION, RECEIVED = "validation/", "received/"  # before the names of metrics that are not of what a client uses
 PRIVATE = "model."  # before the names of a client's private tensors in its state
-
-
-@dataclass
-class Trained:
-    """What a client reports after training."""
-
-    payload: Vector  # the model [P], then each of the algorithm's extras [P]; until the next turn begins
-    num_examples: int
-    metrics: dict[str, Mean]
-    reply: dict[str, float]
-    steps: int
-    state: State  # to be kept by the client
-
-    def checked(self) -> "Trained":
-        """This, or Diverged is raised where the loss or another number for the server is not finite."""
-        for name, value in {"training loss": self.metrics["loss"].value, **self.reply}.items():
-            if not np.isfinite(value):
-                raise Diverged(f"its {name} is {value}")
-        return self
 
 
 class Trainer:
@@ -94,6 +76,7 @@ class Trainer:
         self.drift: Drift = build(cfg.data_drift, Drift, **given)
         clients, classes = len(self.partition.ends), len(self.data.classes)
         self.attack: Attack = build(cfg.attack, Attack, seed=self.seed, num_clients=clients, num_classes=classes)
+        self.rule: Rule = build(cfg.robust, Rule, seed=self.seed)
         self.metrics = {metric.name: metric for metric in self.task.metrics}
         self.algorithm: LocalAlgorithm = build(cfg.strategy.client, LocalAlgorithm)
         self.uniform: bool = cfg.weighting == "uniform" or self.algorithm.uniform

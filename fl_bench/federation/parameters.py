@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from fl_bench.errors import ConfigError
 from fl_bench.storage.buffers import contents, to_record
+from fl_bench.strategies.layers import is_statistic
 
 Vector = TypeVar("Vector", NDArray[np.float32], Tensor)
 
@@ -40,6 +42,24 @@ class Layout:
         """Which numbers of a flat vector [P] are of tensors whose names it holds for."""
         parts = [np.full(prod(shape), holds(name)) for name, shape in self.shapes.items()]
         return np.concatenate([np.zeros(0, bool), *parts])
+
+    @cached_property
+    def moves(self) -> NDArray[np.bool_]:
+        """Which numbers of a flat vector [P] make an update: all but what BatchNorm has counted."""
+        return ~self.where(is_statistic)
+
+    def update(self, end: NDArray[np.float32], start: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The update [N] that leads from one flat vector [P] to another."""
+        return np.subtract(end[self.moves], start[self.moves], dtype=np.float64)
+
+    def updated(
+        self, end: NDArray[np.float32], start: NDArray[np.float32], update: NDArray[np.float64]
+    ) -> NDArray[np.float32]:
+        """`end` [P], with another update [N] from `start`."""
+        updated = end.copy()
+        with np.errstate(over="ignore"):  # whoever looks at its size finds that
+            updated[self.moves] = start[self.moves] + update
+        return updated
 
     def with_extras(self, names: Sequence[str]) -> "Layout":
         """This layout, followed by one like it for each of `names`."""

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from fl_bench import rng
 from fl_bench.config import trust
 from fl_bench.errors import RunError, note
-from fl_bench.federation import rows
+from fl_bench.federation import defended, rows
 from fl_bench.federation.cohort import Cohort
 from fl_bench.federation.exchange import Answer, Status, with_status
 from fl_bench.federation.fleet import Fleet
@@ -48,7 +48,8 @@ class Experiment:
     @property
     def parts(self) -> dict[str, Any]:
         """What a round leaves to the next, beside the model and what is in files."""
-        return {"strategy": self.strategy, "schedule": self.schedule}
+        rule = self.trainer.rule
+        return {"strategy": self.strategy, "schedule": self.schedule} | ({"robust": rule} if rule.keeps else {})
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class Rounds:
         clients = self._marked(number, [rows.trained(answer, plan, bytes_down) for answer in answers])
         self._tolerate(number, answers, clients)
         with seconds.of("aggregate"):
-            record, extra = self._aggregate(plan, answers)
+            record, extra = self._aggregate(plan, messages, answers)
         self._commit(plan, answers, made_a_model=record is not None)
         if record is not None:
             vector = self.trainer.layout.from_record(record)
@@ -150,7 +151,9 @@ class Rounds:
         if not plan.asked and not self._of_nothing:  # a strategy of Flower's would wait for somebody
             return [], plan
         arrays = self.trainer.layout.to_record(vector)
-        return list(self.strategy.configure_train(number, arrays, told, Cohort(plan))), plan
+        messages = list(self.strategy.configure_train(number, arrays, told, Cohort(plan)))
+        defended.tell(self.trainer.rule, messages)
+        return messages, plan
 
     def configure_evaluate(self, number: int, vector: Vector, unseen: bool = False) -> tuple[list[Message], Plan]:
         """What the strategy sends to those who hold out data, of those who train or of those who never do."""
@@ -193,15 +196,20 @@ class Rounds:
         """Whether the strategy makes a model also where nobody has answered."""
         return getattr(self.strategy, "of_nothing", False)
 
-    def _aggregate(self, plan: Plan, answers: Sequence[Answer]) -> tuple[ArrayRecord | None, MetricRecord | None]:
+    def _aggregate(
+        self, plan: Plan, asked: Sequence[Message], answers: Sequence[Answer]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """The strategy's new model and what it makes of the metrics; None where too few have answered."""
         answered, withheld = with_status(Status.OK, answers), with_status(Status.WITHHELD, answers)
         known = any(answer.message is not None for answer in answered)  # masks hide the sum of too few
         enough = known and len(answered) + len(withheld) >= self.cfg.min_clients
         if not (enough or self._of_nothing):
             return None, None
+        given = defended.combined(self.trainer.rule, self.trainer.layout, asked, answers, plan.round)
+        if given is None:
+            return None, None
         rng.seed_globals(self.cfg.seed, "aggregate_train", plan.round)
-        record, extra = self.strategy.aggregate_train(plan.round, _messages(answers))
+        record, extra = self.strategy.aggregate_train(plan.round, _messages(given))
         if record is None and len(answered) == len(plan.asked):
             name = type(self.strategy).__name__
             raise RunError(f"round {plan.round}: {name} made no model of {len(answered)} answers: {flower_says.last}")

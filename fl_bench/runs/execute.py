@@ -37,6 +37,7 @@ from fl_bench.observers.heartbeat import Heartbeat
 from fl_bench.observers.journal import Journal
 from fl_bench.observers.recorder import Recorder
 from fl_bench.observers.tracker import Tracker, Tracking
+from fl_bench.robust.base import Rule
 from fl_bench.runs import experiment, published
 from fl_bench.runs.begin import Start, resume_command, write_snapshot
 from fl_bench.runs.prepare import data_digests, prepare
@@ -136,6 +137,7 @@ def run(
     strategy = experiment.make_strategy(cfg.strategy.server)
     # The workers build theirs from the resolved config, whose errors name other keys.
     build(cfg.strategy.client, LocalAlgorithm)
+    build(cfg.robust, Rule, seed=cfg.seed)
     for node in (cfg.compression.up, cfg.compression.down):
         build(node, Codec)
     data = engine.place(scratch)

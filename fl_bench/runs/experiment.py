@@ -19,7 +19,8 @@ from fl_bench.engines.base import Engine
 from fl_bench.errors import ConfigError, note
 from fl_bench.federation import masked
 from fl_bench.federation.exchange import Job
-from fl_bench.federation.fleet import Fleet, Loads
+from fl_bench.federation.fleet import Fleet
+from fl_bench.federation.loads import Loads
 from fl_bench.federation.local import Trainer
 from fl_bench.federation.rounds import Experiment
 from fl_bench.federation.vectorized import why_not
@@ -27,6 +28,7 @@ from fl_bench.models.initial import other_classes
 from fl_bench.network.clock import Network
 from fl_bench.network.schedule import Schedule
 from fl_bench.runs.privacy import check_masks, check_privacy
+from fl_bench.runs.robust import check_rule
 from fl_bench.storage.checkpoint import Store
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.layers import layers
@@ -42,6 +44,7 @@ def make(cfg: DictConfig, strategy: Strategy, trainer: Trainer, data: Path, stor
     """The experiment of a run, whose workers find their data in `data`; raises ConfigError where parts do not fit."""
     schedule = make_schedule(cfg, trainer)
     try_out(cfg, trainer, strategy)
+    check_rule(cfg, trainer.rule, schedule)
     if cfg.secure_aggregation == MASKS:
         check_masks(cfg, trainer, schedule)
     if (privacy := getattr(strategy, "privacy", None)) is not None:
@@ -92,7 +95,7 @@ def make_fleet(experiment: Experiment, grid: Grid, together: int = 1, alone: boo
     if masks and homes is not None and len(set(homes.owners.tolist())) < 2:
         raise ConfigError("secure_aggregation=masks: one site alone is no sum; engine.sites must be 2 or more")
     loads = Loads(np.pad(trainer.weights, others), np.pad(_steps(trainer), others))
-    return Fleet(grid, job, trainer.layout, loads, cfg.engine.packing, trainer.attack, homes, masks)
+    return Fleet(grid, job, trainer.layout, loads, cfg.engine.packing, trainer.attack, trainer.rule, homes, masks)
 
 
 def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:

@@ -21,6 +21,7 @@ from fl_bench.engines.base import Engine
 from fl_bench.errors import ConfigError, FlBenchError, in_one_line
 from fl_bench.federation.rounds import Experiment
 from fl_bench.observers.recorder import Recorder
+from fl_bench.robust.base import Rule
 from fl_bench.runs.execute import run
 from fl_bench.storage.checkpoint import Store
 
@@ -115,9 +116,9 @@ class Aggregation:
 
 
 def aggregations(kit: Kit, *words: str) -> list[Aggregation]:
-    """Those of a run in which the server is given each client's model."""
+    """Those of a run in which the server half is given each client's model, or with a rule only one."""
     cfg = kit.compose(*words)
-    cfg.strategy.needs_each_client = True
+    cfg.strategy.needs_each_client = not build(cfg.robust, Rule, seed=cfg.seed).only_mean
     found: list[Aggregation] = []
 
     def watch(made: Experiment) -> None:

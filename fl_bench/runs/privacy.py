@@ -10,6 +10,7 @@ from fl_bench.errors import ConfigError, note
 from fl_bench.federation.local import Trainer
 from fl_bench.network.poisson import Poisson
 from fl_bench.network.schedule import Schedule
+from fl_bench.robust.base import Rule
 from fl_bench.strategies.accountant import WEAK, Privacy
 from fl_bench.strategies.layers import is_statistic
 
@@ -23,6 +24,7 @@ def check_masks(cfg: DictConfig, trainer: Trainer, schedule: Schedule) -> None:
         (each, "strategy: its server half needs each client's model"),
         (chosen, "strategy: it asks clients by their losses"),
         (cfg.evaluate.clients, "evaluate.clients=true: its columns say how clients differ"),
+        (trainer.rule.each, "robust: it looks at each client's update"),
         (colluding, "attack: its clients make their updates of those of each other"),
         (strangers, f"partition.unseen={cfg.partition.get('unseen')}: those clients say their metrics one by one"),
         (alone, f"clients_per_round={schedule.wanted}: one client alone is no sum"),
@@ -35,6 +37,8 @@ def check_masks(cfg: DictConfig, trainer: Trainer, schedule: Schedule) -> None:
 
 def check_privacy(cfg: DictConfig, trainer: Trainer, schedule: Schedule, privacy: Privacy) -> None:
     """Say what epsilon the run will have; raises ConfigError where it would not be true."""
+    plain = type(trainer.rule) is Rule and not trainer.rule.each
+    require("robust", cfg.robust._target_, plain, "epsilon is for a plain mean; use robust=none, robust/before=none")
     drawn = Poisson if privacy.sampling == "poisson" else Schedule
     network = cfg.network
     require(

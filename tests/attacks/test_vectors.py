@@ -22,10 +22,13 @@ from fl_bench.federation.attacked import collude, colludes, sent
 from fl_bench.federation.exchange import TOTAL, Answer, Report, Status
 from fl_bench.federation.parameters import Layout
 from fl_bench.federation.update import ExactMean, Update
+from fl_bench.robust.base import Rule
+from fl_bench.robust.before import Mixing
 
 THREE = np.array([[1.0, 2.0, 3.0], [3.0, 2.0, -1.0], [-4.0, 5.0, 1.0]])  # their mean is 0, 3, 1
 CORNERS = np.array([[0.0, 0.0, 5.0], [3.0, 0.0, 5.0], [0.0, 3.0, 5.0]])  # their mean is 1, 1, 5
 OTHERS = np.zeros((0, 3))
+MEAN = Rule(Mixing(), 0)
 
 
 def made(kind: Callable[..., Attack], *own: Any, **given: Any) -> Attack:
@@ -184,11 +187,11 @@ def test_colluders_at_the_server() -> None:
     """The second worker's client started from another model; client 1 is honest, with an update of 3, 0 and 1."""
     attack, other = made(Ipm, 2.0), START + 1
     assert [colludes(attack, clients, 1) for clients in ([0, 1], [1, 3], [])] == [True, False, False]
-    first, second = collude(attack, reports(START, other), LAYOUT, each=True)
+    first, second = collude(attack, reports(START, other), LAYOUT, MEAN, each=True)
     assert first.models["0"].tolist() == [4, 20, 2, -2]
     assert first.models["1"].tolist() == [13, 20, 4, 1]
     assert second.models["2"].tolist() == [5, 21, 6, -1]
-    first, second = collude(attack, reports(START, START), LAYOUT, each=False)
+    first, second = collude(attack, reports(START, START), LAYOUT, MEAN, each=False)
     mean = ExactMean(START, 8)
     assert (first.weight, second.weight) == (3, 3)
     whole = mean.add(mean.add(None, _total(first)), _total(second))
@@ -197,7 +200,7 @@ def test_colluders_at_the_server() -> None:
 
 
 def test_colluders_whose_numbers_are_too_large_have_failed() -> None:
-    first, second = collude(made(Ipm, 1e30), reports(START, START), LAYOUT, each=False)
+    first, second = collude(made(Ipm, 1e30), reports(START, START), LAYOUT, MEAN, each=False)
     assert [answer.status for answer in first.answers] == [Status.FAILED, Status.OK]
     assert "its largest change of a weight" in str(first.answers[0].why)
     assert (first.weight, list(second.models)) == (2, [])
@@ -207,7 +210,7 @@ def test_colluders_whose_numbers_are_too_large_have_failed() -> None:
 def test_colluders_where_no_layer_travels(attack: Attack) -> None:
     nothing = np.zeros(0, np.float32)
     report = Report([Answer(client, Status.OK, weight=1) for client in range(2)], 0, {"0": nothing, "1": nothing})
-    (found,) = collude(attack, [(ExactMean(nothing, 2), report)], Layout({}), each=False)
+    (found,) = collude(attack, [(ExactMean(nothing, 2), report)], Layout({}), MEAN, each=False)
     assert (found.weight, found.models[TOTAL].tolist()) == (2, [])
 
 

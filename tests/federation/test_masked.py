@@ -136,7 +136,7 @@ def test_the_sum_of_too_few_stays_hidden(launch: Launch, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (("strategy=krum",), "strategy: its server half needs each client's model"),
+        (("strategy=krum",), "robust: it looks at each client's update"),
         (("strategy=oort", "network=heterogeneous"), "strategy: it asks clients by their losses"),
         (("evaluate.clients=true",), "evaluate.clients=true: its columns say how clients differ"),
         (("partition.unseen=0.4",), "partition.unseen=0.4: those clients say their metrics one by one"),

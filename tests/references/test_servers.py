@@ -90,7 +90,8 @@ def test_krum(tmp_path: Path) -> None:
         updates = [(model - state["sent"])[state["parameters"]] for model in models]
         distances = [[float((a - b).square().sum()) for b in updates] for a in updates]
         scores = [min(d for k, d in enumerate(row) if k != i) for i, row in enumerate(distances)]
-        return models[min(range(len(scores)), key=lambda i: (round(scores[i], 9), i))]
+        best = min(range(len(scores)), key=lambda i: (round(scores[i], 9), i))
+        return torch.where(state["parameters"], models[best], models.median(0).values)
 
     agree(real, federate(world, rule=rule))
 
@@ -102,7 +103,7 @@ def test_multikrum(tmp_path: Path) -> None:
         updates = [(model - state["sent"])[state["parameters"]] for model in models]
         pairs = [(float((updates[i] - updates[j]).square().sum()), i, j) for i in range(3) for j in range(i)]
         _, i, j = min(pairs)  # each other's nearest: the two lowest scores
-        return (models[i] + models[j]) / 2
+        return torch.where(state["parameters"], (models[i] + models[j]) / 2, models.median(0).values)
 
     agree(real, federate(real.world, rule=rule))
 
@@ -113,6 +114,22 @@ def test_the_median_of_three(kind: str, words: tuple[str, ...], tmp_path: Path) 
     """Yin et al. 2018, arXiv:1803.01498; the mean of three but for the highest and the lowest is their median."""
     real = run(tmp_path, kind, *words)
     agree(real, federate(real.world, rule=lambda models, weights, state: models.median(0).values))
+
+
+def test_centered_clipping(tmp_path: Path) -> None:
+    """Karimireddy et al. 2021, arXiv:2012.10333, algorithm 2: one iteration, with radius 0.1."""
+    real = run(tmp_path, "norm", "robust=centered_clipping", "robust.radius=0.1", "weighting=uniform")
+
+    def rule(models: Vector, weights: Vector, state: State) -> Vector:
+        updates, here = models - state["sent"], state["parameters"]
+        centre = state.get("centre", torch.zeros_like(state["sent"]))
+        away = (updates - centre) * here
+        factors = (0.1 / away.norm(dim=1, keepdim=True)).clamp(max=1)
+        assert (factors < 1).any()
+        state["centre"] = (centre + (factors * away).mean(0)) * here
+        return moved(state, state["centre"], models.mean(0))
+
+    agree(real, federate(real.world, rule=rule))
 
 
 @pytest.mark.parametrize("where", ["server", "client"])

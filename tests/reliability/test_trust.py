@@ -30,6 +30,8 @@ ATTACKS: dict[str, Any] = {
     "strategy.schedule": EVIL,
     "compression.up": EVIL,
     "compression.down": EVIL,
+    "robust": EVIL | {"before": {"_target_": "fl_bench.robust.before.Mixing"}},
+    "robust.before": EVIL,
     "network": EVIL,
     "tracker": EVIL,
     "strategy.server.fraction_train": EVIL,  # an argument of a class that is ours
@@ -69,12 +71,12 @@ def test_a_run_folder_runs_no_code(
 
 def test_what_the_package_ships_is_trusted() -> None:
     """Every option of every group that has a class, as it comes to run.json."""
-    for group in ("task", "strategy", "partition", "network", "engine", "tracker", "compression"):
+    for group in ("task", "strategy", "partition", "network", "engine", "tracker", "compression", "robust"):
         for name in options(group):
             config = OmegaConf.to_container(compose(f"{group}={name}"), resolve=True)
             assert list(strange(config)) == [], name  # type: ignore[arg-type]
-    for file in (CONF / "compression" / "down").glob("*.yaml"):
-        config = OmegaConf.to_container(compose(f"compression/down={file.stem}"), resolve=True)
+    for file in (*(CONF / "compression" / "down").glob("*.yaml"), *(CONF / "robust" / "before").glob("*.yaml")):
+        config = OmegaConf.to_container(compose(f"{file.relative_to(CONF).parent}={file.stem}"), resolve=True)
         assert list(strange(config)) == []  # type: ignore[arg-type]
 
 

@@ -1,0 +1,36 @@
+"""What the fleet knows of its clients' work, and how much of it a worker is sent at a time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from flwr.app import Message
+from numpy.typing import NDArray
+
+from fl_bench.federation.update import ExactMean
+
+
+class Pack(NamedTuple):
+    """The messages of several clients that one worker is sent as one."""
+
+    worker: int
+    messages: list[Message]
+    mean: ExactMean  # of models that started from the one they carry
+
+
+@dataclass(frozen=True)
+class Loads:
+    """What the fleet needs to know of each client, [num_clients]."""
+
+    weights: NDArray[np.int64]  # in a mean
+    steps: NDArray[np.int64]  # in a turn: its share of a worker's time
+
+
+@dataclass(frozen=True)
+class Homes:
+    """Where clients are whose turn not every node can take."""
+
+    owners: NDArray[np.int64]  # of each client the place of its node among those of the grid [num_clients]
+    tester: int  # the node that has the test set
+    names: Sequence[str]  # of the nodes
