@@ -154,6 +154,7 @@ RULES: list[Rule] = [
             "data_drift",
             "augment",
             "attack",
+            "privacy",
             "network",
             "engine",
             "tracker",

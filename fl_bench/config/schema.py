@@ -90,6 +90,7 @@ class Config:
     data_drift: dict[str, Any] = MISSING
     augment: dict[str, Any] = MISSING
     attack: dict[str, Any] = MISSING
+    privacy: dict[str, Any] = MISSING
     compression: dict[str, Any] = MISSING
     network: dict[str, Any] = MISSING
     tracker: dict[str, Any] = MISSING

@@ -29,6 +29,7 @@ WHERE = {  # by key: the folders and files of this package in which what it may 
     "data_drift": ("data/drift.py",),
     "augment": ("data/augment.py",),
     "attack": ("attacks",),
+    "privacy": ("privacy",),
     "strategy.server": ("strategies",),
     "strategy.server.strategy": ("strategies",),
     "strategy.server.privacy": ("strategies",),

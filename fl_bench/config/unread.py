@@ -26,7 +26,9 @@ PARTS: dict[str, tuple[str, ...]] = {
     "compression": ("up", "down"),
 }
 # The groups whose options have all keys that they take.
-WHOLE = ("model", "data", "partition", "shift", "data_drift", "augment", "attack", "network", "engine", "tracker")
+WHOLE = (
+    "model", "data", "partition", "shift", "data_drift", "augment", "attack", "privacy", "network", "engine", "tracker",
+)  # fmt: skip
 KINDS = {"_target_", "source"}  # the keys that say what else there may be
 CHOSEN_BY = {"model": "task"}  # the group whose option has the keys of another
 
