@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from turns import LOCAL, Toy, make_turn
 
+from fl_bench.errors import ConfigError
 from fl_bench.metrics import Mean
 from fl_bench.privacy.base import Protection
 from fl_bench.privacy.example import DPSGD, clipped_sums
@@ -169,7 +170,48 @@ def test_rows_are_in_a_batch_each_for_itself() -> None:
     assert whole.tolist() == known.tolist() == next(noise.batches(known, 40, draws)).tolist()
 
 
-def test_without_protection_a_turn_is_as_it_was() -> None:
+class TwoLosses(Slope):
+    def step(self, *_: Any) -> Metrics:
+        return {}
+
+
+class Together(Slope):
+    def objective(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, Metrics]:
+        loss = model(batch["x"]).square().sum()
+        return loss, {"loss": batch_mean(loss, len(batch["x"]))}
+
+
+class Branching(Slope):
+    def objective(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, Metrics]:
+        assert model(batch["x"]).sum() < 1e9
+        return super().objective(model, batch)
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        (TwoLosses(), "privacy: a step of task TwoLosses is not one loss and one optimiser; use privacy=local"),
+        (Together(), "privacy: the loss of a batch of task Together is not the mean of its examples' losses"),
+        (Branching(), "privacy: examples cannot be taken one by one: RuntimeError: vmap: "),
+    ],
+)
+def test_steps_that_cannot_be_taken_example_by_example(task: Task, said: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{said}"):
+        DPSGD(0, 1.0, 1.0, 1e-5).suit(task, line(1.0), rows([1.0], [2.0]))
+
+
+def test_dropout_is_no_obstacle() -> None:
+    model = nn.Sequential(line(1.0, 1.0), nn.Dropout())
+    DPSGD(0, 1.0, 1.0, 1e-5).suit(Slope(), model, rows([1.0, 2.0], [3.0, 4.0]))
+    many = rows(*[[3.0, 4.0]] * 1000)  # each dropped or doubled by itself: (0, 0), or (6, 8) and so (0.6, 0.8)
+    torch.manual_seed(0)
+    sums, _ = clipped_sums(Slope(), model.train(), many, 1.0)
+    kept = sums["0.weight"][0, 0].item() / 0.6
+    assert kept == pytest.approx(500, abs=5 * 250**0.5)
+    assert sums["0.weight"][0, 1].item() == pytest.approx(kept * 0.8, rel=1e-4)
+
+
+def test_without_protection_a_step_is_the_tasks() -> None:
     turn = make_turn(line(2.0))
     step = turn.step
     Protection(0).begin(turn, 10)
