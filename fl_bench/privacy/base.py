@@ -1,6 +1,7 @@
 """What protection is made of; by itself there is none."""
 
 import secrets
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ class Protection:
 
     May override:
         `suit`, before a run. For its steps `batches` and `begin`, before a client's turn; for its update `sent`, after
-        it. `epsilon`, what that tells. And the class attribute.
+        it. And the class attribute.
     """
 
     seed: int
@@ -65,8 +66,8 @@ class Noise(Protection):
         `level` and `epsilon`.
     """
 
-    clip_norm: float  # the most that what is noised may be long
-    noise_multiplier: float  # z, the noise's standard deviation by the most that what is protected can change
+    clip_norm: float  # the longest that a gradient or an update may be
+    noise_multiplier: float  # the noise's standard deviation by the most that a row, or a client, can change
     delta: float  # the chance that epsilon does not hold
 
     def __post_init__(self) -> None:
@@ -75,9 +76,9 @@ class Noise(Protection):
         require("privacy.noise_multiplier", z, 0 <= z < np.inf, "must be a number from 0")
         require("privacy.delta", self.delta, 0 < self.delta < 1, "must be above 0 and below 1")
 
+    @abstractmethod
     def epsilon(self, turns: int, rows: int, batch_size: int, steps: int) -> float:
         """What so many turns of a client with so many rows have told; each takes `steps` steps."""
-        raise NotImplementedError
 
     def generator(self, purpose: str, round: int, client: int, told: Mapping[str, Any]) -> np.random.Generator:
         if told.get(SECRET_NOISE):

@@ -80,13 +80,10 @@ def test_the_same_as_one_by_one(pieces: int) -> None:
 
 def test_the_same_as_opacus() -> None:
     """Its optimiser without noise: the parameters after three steps."""
-    pytest.importorskip("opacus")
-    from opacus.grad_sample import GradSampleModule
-    from opacus.optimizers import DPOptimizer
-
-    ours, theirs = small_network(), GradSampleModule(small_network())
+    opacus = pytest.importorskip("opacus")
+    ours, theirs = small_network(), opacus.GradSampleModule(small_network())
     sgd = torch.optim.SGD(theirs.parameters(), lr=0.1)
-    optimizer = DPOptimizer(sgd, noise_multiplier=0.0, max_grad_norm=1.5, expected_batch_size=4)
+    optimizer = opacus.optimizers.DPOptimizer(sgd, noise_multiplier=0.0, max_grad_norm=1.5, expected_batch_size=4)
     turn = begun(ours, DPSGD(0, 1.5, 0.0, 1e-5), 4, Toy())
     for count in (6, 2, 4):
         turn.step(data(count))

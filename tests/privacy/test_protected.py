@@ -11,7 +11,8 @@ from safetensors.numpy import load_file
 from fl_bench.config.compose import options
 from fl_bench.privacy.example import DPSGD
 from fl_bench.privacy.local import LocalNoise
-from fl_bench.runs.execute import Start, execute
+from fl_bench.runs.begin import Start
+from fl_bench.runs.execute import execute
 
 SMALL = ("num_clients=4", "num_rounds=2", "partition=dirichlet", "partition.alpha=2", "data=synthetic",
          "data.num_samples=200", "local.steps=3", "local.batch_size=8")  # fmt: skip

@@ -89,7 +89,7 @@ START = np.array([1.0, 1.0, 1.0], np.float32)
 
 
 def test_an_update_is_shortened_and_noised() -> None:
-    long, short = START + np.float32([3, 4, 0]), START + np.float32([0.3, 0.4, 0])
+    long, short = (START + np.array(update, np.float32) for update in ([3, 4, 0], [0.3, 0.4, 0]))
     quiet = LocalNoise(0, 2.5, 0.0, 1e-5)
     assert quiet.sent(0, 1, START, long, {}).tolist() == [2.5, 3.0, 1.0]  # by a half
     assert quiet.sent(0, 1, START, short, {}).tolist() == short.tolist()
