@@ -65,6 +65,7 @@ class Codec:
 
     lossless = True
     random = False  # two encodings of the same vector may differ
+    reads_loss = False  # whether what is sent follows from the loss of training too
     feedback = False  # what was not sent is kept by the client and added to its next update (Seide et al. 2014)
 
     def suit(self, down: "Codec") -> None:

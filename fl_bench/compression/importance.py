@@ -70,6 +70,8 @@ class Rewarded(Sparse):
     its last turn, what it sent then has mattered, and gains weight. What is not sent is kept for the next time.
     """
 
+    reads_loss = True
+
     def __init__(self, fraction: float) -> None:
         super().__init__(fraction, feedback=True)
 

@@ -160,6 +160,7 @@ RULES: list[Rule] = [
             "augment",
             "attack",
             "robust",
+            "privacy",
             "network",
             "engine",
             "tracker",

@@ -91,6 +91,7 @@ class Config:
     augment: dict[str, Any] = MISSING
     attack: dict[str, Any] = MISSING
     robust: dict[str, Any] = MISSING
+    privacy: dict[str, Any] = MISSING
     compression: dict[str, Any] = MISSING
     network: dict[str, Any] = MISSING
     tracker: dict[str, Any] = MISSING

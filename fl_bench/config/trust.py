@@ -31,6 +31,7 @@ WHERE = {  # by key: the folders and files of this package in which what it may 
     "attack": ("attacks",),
     "robust": ("robust",),
     "robust.before": ("robust",),
+    "privacy": ("privacy",),
     "strategy.server": ("strategies",),
     "strategy.server.strategy": ("strategies",),
     "strategy.server.privacy": ("strategies",),

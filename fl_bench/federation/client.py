@@ -123,7 +123,8 @@ class _Training:
                 trained = stacked.pop(client).checked()
             else:
                 trained = trainer.train(client, round, self.received, self.config, without_memory(before))
-        end = attacked.sent(trainer.attack, client, round, trainer.layout, self.received, trained.payload)
+        end = trainer.privacy.sent(client, round, self.received, trained.payload, self.config)
+        end = attacked.sent(trainer.attack, client, round, trainer.layout, self.received, end)
         weight = trainer.weight(trained.num_examples)
         numbers = trained.metrics, trained.num_examples, weight, trained.reply, trained.steps
         loss = trained.metrics["loss"].value

@@ -16,7 +16,7 @@ from fl_bench.attacks.base import Attack
 from fl_bench.build import build
 from fl_bench.compression.base import Codec
 from fl_bench.config.paths import INIT
-from fl_bench.data.arrays import Columns, FederatedData, batches
+from fl_bench.data.arrays import Columns, FederatedData
 from fl_bench.data.augment import Augment, Chances
 from fl_bench.data.drift import Drift
 from fl_bench.data.partition import NOBODY, UNSEEN, Partition
@@ -28,6 +28,7 @@ from fl_bench.federation.update import Diverged
 from fl_bench.machine import keep_freed_memory
 from fl_bench.metrics import Summand, merge
 from fl_bench.models.initial import begin
+from fl_bench.privacy.base import Protection
 from fl_bench.robust.base import Rule
 from fl_bench.storage.states import State
 from fl_bench.strategies.base import LocalAlgorithm
@@ -36,6 +37,7 @@ from fl_bench.tasks import rates
 from fl_bench.tasks.base import Batch, Task
 
 Vector = NDArray[np.float32]
+Told = Mapping[str, Any]  # what the strategy's server half sends along
 
 CONFIG = "config.yaml"  # the resolved config, in the folder that the workers read
 VALIDATION, RECEIVED = "validation/", "received/"  # before the names of metrics that are not of what a client uses
@@ -77,6 +79,7 @@ class Trainer:
         clients, classes = len(self.partition.ends), len(self.data.classes)
         self.attack: Attack = build(cfg.attack, Attack, seed=self.seed, num_clients=clients, num_classes=classes)
         self.rule: Rule = build(cfg.robust, Rule, seed=self.seed)
+        self.privacy: Protection = build(cfg.privacy, Protection, seed=self.seed)
         self.metrics = {metric.name: metric for metric in self.task.metrics}
         self.algorithm: LocalAlgorithm = build(cfg.strategy.client, LocalAlgorithm)
         self.uniform: bool = cfg.weighting == "uniform" or self.algorithm.uniform
@@ -124,11 +127,12 @@ class Trainer:
         model = self.flat.vector.cpu().numpy()
         return np.concatenate([model, np.zeros(self.layout.size - len(model), np.float32)])
 
-    def train(self, client: int, round: int, payload: Vector, config: Mapping[str, Any], state: State) -> Trained:
+    def train(self, client: int, round: int, payload: Vector, config: Told, state: State) -> Trained:
         """One client's turn from what the server sent. Raises Diverged when its loss is not finite."""
         start, rows = torch.from_numpy(payload).to(self.device), self.rows(client, round)
         turn = self._turn("", client, round, rows, start, config, state)
         self.flat.model.train()
+        self.privacy.begin(turn, len(rows))
         if self.attack.attacks(client, round):
             self.attack.begin(turn)
         self.algorithm.begin(turn)
@@ -142,7 +146,7 @@ class Trainer:
         return Trained(end.cpu().numpy(), len(rows), merge(steps), turn.reply, turn.steps, state).checked()
 
     def evaluate_client(
-        self, client: int, round: int, payload: Vector, config: Mapping[str, Any], state: State
+        self, client: int, round: int, payload: Vector, config: Told, state: State
     ) -> dict[str, Summand]:
         """The metrics of the model that this client would use, on the rows that it holds out. Raises Diverged.
 
@@ -236,14 +240,7 @@ class Trainer:
         self.flat.model.eval()
 
     def _turn(
-        self,
-        prefix: str,
-        client: int,
-        round: int,
-        rows: NDArray,
-        payload: Tensor,
-        config: Mapping[str, Any],
-        state: State,
+        self, prefix: str, client: int, round: int, rows: NDArray, payload: Tensor, config: Told, state: State
     ) -> Turn:
         """A turn of this client with the model as it begins; `prefix` keeps its random numbers from those of others."""
         size, extras = self.flat.layout.size, self.algorithm.extras
@@ -253,10 +250,11 @@ class Trainer:
             if PRIVATE + name in state:
                 tensor.copy_(state.pop(PRIVATE + name))
         rng.seed_torch(self.seed, prefix + "torch", round, client)
+        protection = Protection(self.seed) if prefix else self.privacy  # of what never leaves there is no need
 
         def stream(purpose: str) -> Iterator[Batch]:
-            generator = rng.generator(self.seed, prefix + purpose, round, client)
-            parts = batches(rows, self.local["batch_size"], generator)
+            draws = protection.generator(prefix + purpose, round, client, config)
+            parts = protection.batches(rows, self.local["batch_size"], draws)
             chances = self.augment.chances(self.seed, prefix + purpose, round, client)
             return (self.examples(part, chances(len(part)), round) for part in parts)
 

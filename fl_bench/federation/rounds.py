@@ -26,6 +26,7 @@ from fl_bench.federation.local import Trainer
 from fl_bench.federation.rows import Row
 from fl_bench.metrics import values
 from fl_bench.network.schedule import Plan, Schedule
+from fl_bench.privacy.spent import Spent
 from fl_bench.storage.states import ClientStates
 from fl_bench.strategies.server import ALL_WEIGHTS, LOWER_IS_BETTER, SECRET_NOISE
 
@@ -44,12 +45,14 @@ class Experiment:
     trainer: Trainer
     schedule: Schedule
     states: ClientStates
+    spent: Spent | None = None  # where clients' noise is accounted for
 
     @property
     def parts(self) -> dict[str, Any]:
         """What a round leaves to the next, beside the model and what is in files."""
-        rule = self.trainer.rule
-        return {"strategy": self.strategy, "schedule": self.schedule} | ({"robust": rule} if rule.keeps else {})
+        parts: dict[str, Any] = {"strategy": self.strategy, "schedule": self.schedule}
+        parts |= {"robust": self.trainer.rule} if self.trainer.rule.keeps else {}
+        return parts | ({"spent": self.spent} if self.spent is not None else {})
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,9 @@ class Rounds:
         with seconds.of("train"):
             messages, plan = self.configure_train(number, vector)
             answers = self.fleet.exchange(messages, plan)
-        bytes_down = self.trainer.channel.bytes_down
+        bytes_down, spent = self.trainer.channel.bytes_down, self.experiment.spent
+        if spent is not None:
+            spent.add(answer.client for answer in answers if answer.status in (Status.OK, Status.WITHHELD))
         clients = self._marked(number, [rows.trained(answer, plan, bytes_down) for answer in answers])
         self._tolerate(number, answers, clients)
         with seconds.of("aggregate"):
@@ -117,6 +122,7 @@ class Rounds:
             vector = self.trainer.layout.from_record(record)
         row: Row = {"round": number} | rows.training(answers, clients, extra, getattr(self.strategy, "columns", ()))
         row |= {"aggregated": int(record is not None), "virtual_seconds": plan.ends}
+        row |= {"epsilon": spent.largest} if spent is not None else {}
         return Round(number, vector, row, clients, seconds, self.fleet.worker_peak_mb, plan, answers)
 
     def evaluate(self, round: Round) -> Round:
@@ -181,8 +187,10 @@ class Rounds:
         return answers, evaluated
 
     def _marked(self, number: int, clients: list[Row]) -> list[Row]:
-        """Rows of clients.csv that say who is malicious, from the round on in which somebody is."""
-        attack = self.trainer.attack
+        """Rows of clients.csv with each client's epsilon, and who is malicious, from the round on in which one is."""
+        attack, spent = self.trainer.attack, self.experiment.spent
+        if spent is not None:
+            clients = [row | {"epsilon": spent.epsilon(row["client"])} for row in clients]
         if not any(attack.attacks(client, number) for client in attack.malicious):
             return clients
         return [row | {"malicious": int(attack.attacks(row["client"], number))} for row in clients]

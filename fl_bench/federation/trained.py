@@ -22,7 +22,9 @@ class Trained:
     state: State  # to be kept by the client
 
     def checked(self) -> "Trained":
-        """This, or Diverged is raised where the loss or another number for the server is not finite."""
+        """This; raises Diverged where the loss or another number for the server is not finite, or there is none."""
+        if "loss" not in self.metrics:
+            raise Diverged("none of its batches has an example; raise local.batch_size")
         for name, value in {"training loss": self.metrics["loss"].value, **self.reply}.items():
             if not np.isfinite(value):
                 raise Diverged(f"its {name} is {value}")

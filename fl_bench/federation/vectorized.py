@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fl_bench import rng
@@ -20,10 +20,12 @@ from fl_bench.errors import in_one_line
 from fl_bench.federation.local import Trainer
 from fl_bench.federation.trained import Trained
 from fl_bench.metrics import Mean, merge
+from fl_bench.privacy.base import Protection
 from fl_bench.storage.states import State
 from fl_bench.strategies.turn import Turn
 from fl_bench.tasks import rates
 from fl_bench.tasks.base import Batch, Metrics, Task
+from fl_bench.tasks.examples import of_one
 
 REAL = "real"  # the column of a batch that tells examples [K, B] from padding
 NOT_ELEMENTWISE = ("Adafactor", "LBFGS", "Muon", "SparseAdam")  # of torch.optim: a step looks at a tensor as a whole
@@ -149,6 +151,7 @@ def why_not(trainer: Trainer) -> str | None:
         "what travels is not what is trained": set(trainer.flat.layout.shapes) != trained or bool(trainer.private),
         f"{task.__name__} has an optimiser of its own": task.optimizer is not Task.optimizer,
         "local.decay=weights looks at a tensor as a whole": trainer.local["decay"] == "weights",
+        "privacy takes other steps": type(trainer.privacy).begin is not Protection.begin,
         "malicious clients take other steps": bool(attack.malicious) and type(attack).begin is not Attack.begin,
         "local.accumulate works on one batch in pieces": trainer.local["accumulate"] > 1,
         "local.precision=bf16 is of a client at a time": trainer.local["precision"] == "bf16",
@@ -179,25 +182,7 @@ def _try(trainer: Trainer) -> str | None:
     return None
 
 
-class _Objective(nn.Module):
-    """A task's objective with its model as a module, so that functional_call can put other numbers into it."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        super().__init__()
-        self.task, self.model = trainer.task, trainer.flat.model
-
-    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        loss, metrics = self.task.objective(self.model, batch)
-        return loss, {name: torch.as_tensor(mean.total, device=loss.device) for name, mean in metrics.items()}
-
-
 def _program(trainer: Trainer) -> Callable[[dict[str, Tensor], Batch], Any]:
     """From K models' tensors [K, ...] and columns [K, B, ...] to the losses and metrics [K, B] of each example."""
-    objective = _Objective(trainer)
-
-    def compute(tensors: dict[str, Tensor], example: Batch) -> Any:
-        batch = {name: column[None] for name, column in example.items()}
-        named = {f"model.{name}": tensor for name, tensor in tensors.items()}
-        return functional_call(objective, named, (batch,))
-
-    return cast(Callable[[dict[str, Tensor], Batch], Any], vmap(vmap(compute, in_dims=(None, 0))))
+    one = of_one(trainer.task, trainer.flat.model)
+    return cast(Callable[[dict[str, Tensor], Batch], Any], vmap(vmap(one, in_dims=(None, 0))))

@@ -27,7 +27,7 @@ from fl_bench.federation.vectorized import why_not
 from fl_bench.models.initial import other_classes
 from fl_bench.network.clock import Network
 from fl_bench.network.schedule import Schedule
-from fl_bench.runs.privacy import check_masks, check_privacy
+from fl_bench.runs.privacy import check_masks, check_noise, check_privacy
 from fl_bench.runs.robust import check_rule
 from fl_bench.storage.checkpoint import Store
 from fl_bench.strategies.base import LocalAlgorithm
@@ -49,7 +49,8 @@ def make(cfg: DictConfig, strategy: Strategy, trainer: Trainer, data: Path, stor
         check_masks(cfg, trainer, schedule)
     if (privacy := getattr(strategy, "privacy", None)) is not None:
         check_privacy(cfg, trainer, schedule, privacy)
-    return Experiment(cfg, store.folder, data, strategy, trainer, schedule, store.states)
+    spent = check_noise(cfg, trainer, schedule, strategy)
+    return Experiment(cfg, store.folder, data, strategy, trainer, schedule, store.states, spent)
 
 
 def make_strategy(server: DictConfig) -> Strategy:

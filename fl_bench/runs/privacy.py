@@ -2,14 +2,19 @@
 
 from bisect import bisect
 
+import numpy as np
+from flwr.serverapp.strategy import Strategy
 from omegaconf import DictConfig
 
 from fl_bench.attacks.base import Knows
 from fl_bench.config.rules import require
+from fl_bench.data.drift import Drift
 from fl_bench.errors import ConfigError, note
 from fl_bench.federation.local import Trainer
 from fl_bench.network.poisson import Poisson
 from fl_bench.network.schedule import Schedule
+from fl_bench.privacy.base import Noise
+from fl_bench.privacy.spent import Spent
 from fl_bench.robust.base import Rule
 from fl_bench.strategies.accountant import WEAK, Privacy
 from fl_bench.strategies.layers import is_statistic
@@ -41,12 +46,7 @@ def check_privacy(cfg: DictConfig, trainer: Trainer, schedule: Schedule, privacy
     require("robust", cfg.robust._target_, plain, "epsilon is for a plain mean; use robust=none, robust/before=none")
     drawn = Poisson if privacy.sampling == "poisson" else Schedule
     network = cfg.network
-    require(
-        "model.norm",
-        "batch",
-        not any(map(is_statistic, trainer.flat.layout.shapes)),
-        "BatchNorm's statistics would leave the clients without noise; add model.norm=group",
-    )
+    _check_statistics(trainer)
     require(
         "min_clients",
         cfg.min_clients,
@@ -82,3 +82,62 @@ def check_privacy(cfg: DictConfig, trainer: Trainer, schedule: Schedule, privacy
     weak = ": no privacy; experiment=private has some" if spent > WEAK else ""
     note(f"epsilon is {spent:,.4g} for delta {privacy.target_delta:g} after {last} rounds{weak}")
     note("it covers the model, for who does not know the seed; losses in clients.csv and metrics.csv are as they are")
+
+
+def check_noise(cfg: DictConfig, trainer: Trainer, schedule: Schedule, strategy: Strategy) -> Spent | None:
+    """What counts what clients tell under the noise of `privacy`; None where they add none.
+
+    Raises ConfigError where they would tell more, or the noise cannot be added. Says what epsilon the run will have.
+    """
+    noise, algorithm, up = trainer.privacy, type(trainer.algorithm), trainer.channel.up
+    if not isinstance(noise, Noise):
+        return None
+    by_example, sizes = noise.level == "example", trainer.partition.train_sizes
+    covered = vars(algorithm).get("protected_by", ())
+    other = "local" if "local" in covered else "none"
+    for unfit, what in (
+        (getattr(strategy, "privacy", None) is not None, "strategy: it adds noise of its own; use privacy=none"),
+        (
+            noise.level not in covered,
+            f"strategy: privacy={noise.level} does not cover all that {algorithm.__name__} sends; use privacy={other}",
+        ),
+        (
+            getattr(strategy, "reads_losses", False) or type(schedule).learn is not Schedule.learn,
+            "strategy: its server goes by the clients' losses, which have no noise; use privacy=none",
+        ),
+        (up.reads_loss, "compression: it goes by the clients' losses, which have no noise; use another"),
+        (
+            by_example and type(trainer.drift) is not Drift,
+            "data_drift: changes a client's rows, and epsilon is for the same ones; use data_drift=none",
+        ),
+        (
+            by_example and cfg.local.precision != "float32",
+            f"local.precision={cfg.local.precision}: examples are taken one by one in float32 only",
+        ),
+        (
+            by_example and noise.delta * sizes.max() >= 1,
+            f"privacy.delta={noise.delta}: must be well below 1 / {sizes.max()}, the share of one of a client's rows",
+        ),
+    ):
+        if unfit:
+            raise ConfigError(what)
+    few = np.arange(min(8, trainer.data.num_samples))
+    noise.suit(trainer.task, trainer.flat.model, trainer.task.gather(trainer.data.train, few, trainer.device))
+    _check_statistics(trainer)
+    others = (0, len(trainer.unseen.ends))  # who are only evaluated
+    steps = trainer.algorithm.steps(sizes, trainer.local)
+    spent = Spent(noise, np.pad(sizes, others), np.pad(steps, others), cfg.local.batch_size)
+    fewest = int(np.argmin(np.where(sizes > 0, sizes, sizes.max() + 1)))
+    epsilon = spent.epsilon(fewest, cfg.num_rounds)
+    weak = ": no privacy" if epsilon > WEAK else ""
+    turns = f"{cfg.num_rounds} turns of client {fewest}, which has {sizes[fewest]} rows"
+    note(f"epsilon is {epsilon:,.4g} for delta {noise.delta:g} after {turns}{weak}")
+    note("it covers the clients' updates, for who does not know the seed; losses and metrics are as they are")
+    return spent
+
+
+def _check_statistics(trainer: Trainer) -> None:
+    """Raise ConfigError where BatchNorm's statistics travel."""
+    statistics = any(map(is_statistic, trainer.flat.layout.shapes))
+    wish = "BatchNorm's statistics would leave the clients without noise; add model.norm=group"
+    require("model.norm", "batch", not statistics, wish)

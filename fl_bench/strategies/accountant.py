@@ -66,13 +66,7 @@ class Privacy:
     def epsilon(self, rounds: int, noise_multiplier: float | None = None) -> float:
         """What so many rounds have told, for `target_delta`; infinite without noise."""
         z = self.noise_multiplier if noise_multiplier is None else noise_multiplier
-        if z == 0:
-            return math.inf
-        from dp_accounting import rdp  # two seconds to import
-
-        curves = [_curve(sampling, self.clients_per_round, self.num_clients, z) for sampling in {self.sampling, "all"}]
-        orders = rdp.rdp_privacy_accountant.DEFAULT_RDP_ORDERS
-        return min(float(rdp.compute_epsilon(orders, rounds * curve, self.target_delta)[0]) for curve in curves)
+        return epsilon(self.sampling, self.clients_per_round, self.num_clients, z, rounds, self.target_delta)
 
     def lasts(self, rounds: int) -> bool:
         """Whether so many rounds keep to `max_epsilon`."""
@@ -91,6 +85,28 @@ class Privacy:
         if excess(low) < 0:
             return math.exp(low)
         return math.exp(brentq(excess, low, high, xtol=CLOSE) + CLOSE)
+
+
+@cache
+def epsilon(
+    sampling: Literal["all", "fixed", "poisson"],
+    cohort: int,
+    population: int,
+    noise_multiplier: float,
+    times: int,
+    delta: float,
+) -> float:
+    """What normal noise on the sum of a cohort tells so many times of one of the population; infinite without noise.
+
+    The noise's standard deviation is `noise_multiplier` times the most that one can change the sum.
+    """
+    if noise_multiplier == 0:
+        return math.inf
+    from dp_accounting import rdp  # two seconds to import
+
+    curves = [_curve(kind, cohort, population, noise_multiplier) for kind in {sampling, "all"}]
+    orders = rdp.rdp_privacy_accountant.DEFAULT_RDP_ORDERS
+    return min(float(rdp.compute_epsilon(orders, times * curve, delta)[0]) for curve in curves)
 
 
 @cache

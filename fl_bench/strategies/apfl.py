@@ -17,6 +17,7 @@ class Mixture(LocalAlgorithm):
     """`alpha`: where it begins; with `adaptive` it takes a gradient step at the first batch of each round."""
 
     passes = 2
+    protected_by = ("local",)  # alpha follows from the loss, and the server half does not read it
 
     def __init__(self, alpha: float, adaptive: bool) -> None:
         if not 0 <= alpha <= 1:

@@ -30,6 +30,10 @@ class LocalAlgorithm:
     With `engine.vectorize` a turn may be that of K clients: vectors [P] are then [K, P]. A class that sets
     `stacks = True` in its own body is written for both; all others train one client at a time.
 
+    In the same way a class says what it is `protected_by`. With "example" all that it sends follows from `turn.step`
+    and `turn.gradient`, each called with a batch of its own, at which it looks in no other way. With "local" the server
+    half goes by nothing of `turn.reply` that depends on the data.
+
     A class whose turns take more steps than plain training says so by `passes`, or by `steps` where it is no constant
     factor: the virtual clock plans with it. A step is a forward and backward pass over one batch, in pieces or not:
     a call of `turn.step` or `turn.gradient`. To look at data without a gradient is none, though two such looks, as
@@ -45,6 +49,7 @@ class LocalAlgorithm:
         ...         turn.place((turn.start + turn.parameters) / 2)
     """
 
+    protected_by: Sequence[str] = ("example", "local")  # what of privacy= covers all it sends; each says so for itself
     stacks = True  # whether its moments can be those of many clients at once; each class says so for itself
     passes: int = 1  # steps for each step of plain training
     bounded = False  # whether what is sent keeps a bound that a lossy compression would break

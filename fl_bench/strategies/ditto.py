@@ -15,6 +15,7 @@ class Ditto(LocalAlgorithm):
     """`lam`: lambda; 0 is training alone, and the larger it is, the nearer to the global model."""
 
     passes = 2
+    protected_by = ("example", "local")
 
     def __init__(self, lam: float) -> None:
         if not 0 <= lam < float("inf"):

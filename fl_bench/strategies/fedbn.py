@@ -13,6 +13,8 @@ NORMALISATION = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
 
 class LocalNormalisation(LocalAlgorithm):
+    protected_by = ("example", "local")
+
     def private(self, model: nn.Module) -> set[str]:
         found = (keys for name, keys in layers(model).items() if isinstance(model.get_submodule(name), NORMALISATION))
         return set().union(*found)

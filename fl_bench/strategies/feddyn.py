@@ -49,6 +49,7 @@ class FedDyn(MovedMean):
 
 class DynamicRegularization(LocalAlgorithm):
     stacks = True
+    protected_by = ("example", "local")
 
     def begin(self, turn: Turn) -> None:
         turn.work.alpha = float(turn.config["alpha"])

@@ -69,6 +69,8 @@ class Normalized(LocalAlgorithm):
     That is their number, or with SGD's momentum, dampening and Nesterov's form what these make of it.
     """
 
+    protected_by = ("example", "local")
+
     def finish(self, turn: Turn) -> None:
         effective = effective_steps(turn.steps, turn.local["optimizer"])
         starts = turn.split(turn.start)

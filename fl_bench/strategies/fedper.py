@@ -12,6 +12,8 @@ from fl_bench.strategies.layers import last_layers
 class Personal(LocalAlgorithm):
     """`personal_layers`: how many of the last layers stay with the client, or their names."""
 
+    protected_by = ("example", "local")
+
     def __init__(self, personal_layers: int | list[str]) -> None:
         self.personal_layers = personal_layers
 

@@ -24,7 +24,7 @@ class FedProx(flower.FedProx):
         if mu != "adaptive" and not 0 <= mu < float("inf"):
             raise ValueError(f"mu={mu}: must be a number from 0, or adaptive")
         super().__init__(proximal_mu=0.0 if mu == "adaptive" else mu, **options)
-        self.adaptive = mu == "adaptive"
+        self.adaptive = self.reads_losses = mu == "adaptive"
         self.last_loss: float | None = None
         self.falls = 0
 
@@ -53,6 +53,7 @@ class FedProx(flower.FedProx):
 class Proximal(LocalAlgorithm):
     """The client half: adds mu * (w - w_global), the gradient of the proximal term."""
 
+    protected_by = ("example", "local")
     stacks = True
 
     def correct(self, turn: Turn) -> None:

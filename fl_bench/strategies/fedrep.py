@@ -15,6 +15,8 @@ from fl_bench.tasks.base import Metrics
 class Alternating(LocalAlgorithm):
     """`head_passes`: how long the head is trained, in turns of `local.epochs` or `local.steps`; the base takes one."""
 
+    protected_by = ("example", "local")
+
     def __init__(self, personal_layers: int | list[str], head_passes: int) -> None:
         if head_passes < 0:
             raise ValueError(f"head_passes={head_passes}: must be 0 or more")

@@ -23,6 +23,8 @@ class Contrastive(LocalAlgorithm):
     With a single layer that is the data itself, which nothing can pull: then this is FedAvg.
     """
 
+    protected_by = ("local",)
+
     def __init__(self, mu: float, temperature: float) -> None:
         if not 0 <= mu < float("inf"):
             raise ValueError(f"mu={mu}: must be a number from 0")

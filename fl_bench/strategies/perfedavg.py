@@ -20,6 +20,8 @@ class Meta(LocalAlgorithm):
     is one of plain gradient descent: without `alpha`, `local.lr` is its length too, but not that of Adam and its like.
     """
 
+    protected_by = ("local",)  # with order hessian_free steps share a batch
+
     def __init__(
         self,
         alpha: float | None,

@@ -16,6 +16,8 @@ PERSONAL = "personal"
 class MoreauEnvelope(LocalAlgorithm):
     """`inner_steps`: the paper's K, by the task's optimiser; `rate`: lr * lambda, w's way to theta at each batch."""
 
+    protected_by = ("local",)  # steps share a batch
+
     def __init__(self, lam: float, inner_steps: int, rate: float) -> None:
         if not 0 <= lam < float("inf"):
             raise ValueError(f"lambda={lam}: must be a number from 0")

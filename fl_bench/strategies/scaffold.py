@@ -43,6 +43,7 @@ class ControlVariates(LocalAlgorithm):
     """
 
     stacks = True
+    protected_by = ("example", "local")
     extras = (VARIATE,)
 
     def suit(self, task: Task) -> None:

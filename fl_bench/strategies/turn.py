@@ -104,12 +104,12 @@ class Turn:
         with self._precision():
             loss, _ = self.task.objective(self.model, batch)
         parts = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
-        return self._flat(dict(zip(trained, parts, strict=True)))
+        return self.flat(dict(zip(trained, parts, strict=True)))
 
     @property
     def grad(self) -> Tensor:
         """The gradients of the last backward pass as one new vector [P], 0 where there are none."""
-        return self._flat({name: p.grad for name, p in self._named.items()})
+        return self.flat({name: p.grad for name, p in self._named.items()})
 
     @grad.setter
     def grad(self, vector: Tensor) -> None:
@@ -118,15 +118,16 @@ class Turn:
             if parameter is not None and parameter.grad is not None:
                 parameter.grad.copy_(part)
 
-    def _endless(self, purpose: str) -> Iterator[Batch]:
-        if purpose not in self._streams:
-            self._streams[purpose] = self.stream(purpose)
-        return self._streams[purpose]
-
-    def _flat(self, gradients: Mapping[str, Tensor | None]) -> Tensor:
+    def flat(self, gradients: Mapping[str, Tensor | None]) -> Tensor:
+        """Gradients by tensor name as one new vector [P], 0 where there are none."""
         flat = torch.zeros_like(self.parameters)
         for name, part in self.split(flat).items():
             gradient = gradients.get(name)
             if gradient is not None:
                 part.copy_(gradient)
         return flat
+
+    def _endless(self, purpose: str) -> Iterator[Batch]:
+        if purpose not in self._streams:
+            self._streams[purpose] = self.stream(purpose)
+        return self._streams[purpose]

@@ -174,6 +174,7 @@ def test_our_options_have_all_keys_that_they_take() -> None:
         "data_drift": {"seed", "data", "partition", "unseen"},
         "attack": {"seed", "num_clients", "num_classes"},
         "robust": {"seed"},
+        "privacy": {"seed"},
         "network": {"seed", "steps", "bytes_down", "bytes_up"},
     }
     for group in set(WHOLE) - {"data"}:

@@ -163,6 +163,21 @@ def test_masked_sums_of_sites_give_the_same_model_though_one_is_killed(deployed:
 
 
 @long
+@pytest.mark.parametrize("privacy", ["example", "local"])
+def test_noise_of_sites_does_not_follow_from_the_seed(deployed: Deployment, privacy: str) -> None:
+    for run in ("run", "again"):
+        code, said = deployed.call(*deployed.words(run, f"privacy={privacy}", "num_rounds=1"))
+        assert code == 0, said
+    runs = [deployed.folder / run for run in ("run", "again")]
+    assert table(runs[0], "metrics")[0] == table(runs[1], "metrics")[0]
+    models = [(run / "model.safetensors").read_bytes() for run in runs]
+    assert models[0] != models[1]
+    told = [{row["client"]: row["epsilon"] for row in table(run, "clients")} for run in runs]
+    assert told[0] == told[1]
+    assert all(1 < float(epsilon) < 10 for epsilon in told[0].values())
+
+
+@long
 def test_a_link_that_is_killed_and_a_driver_that_is_stopped_lose_nothing(deployed: Deployment) -> None:
     deployed.start("driver", *deployed.words("run"))
     deployed.wait("driver", "round 1/3")
