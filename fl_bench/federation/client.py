@@ -19,8 +19,9 @@ from fl_bench.federation import attacked
 from fl_bench.federation.attempt import attempt, is_no_room, recover, time_limit
 from fl_bench.federation.channel import WITHHELD_BYTES, memory_of, without_memory
 from fl_bench.federation.exchange import NOBODY, RECORD, TOTAL, Answer, Job, Report, Status, Trouble
-from fl_bench.federation.local import Trained, Trainer, trainer_in
+from fl_bench.federation.local import Trainer, trainer_in
 from fl_bench.federation.masked import MaskedSums, speak
+from fl_bench.federation.trained import Trained
 from fl_bench.federation.update import ExactMean, Update, check_size
 from fl_bench.federation.vectorized import train_together
 from fl_bench.machine import peak_memory_mb

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fl_bench import rng
 from fl_bench.errors import RunError, note
 from fl_bench.federation.exchange import Answer, Status
-from fl_bench.federation.local import Trained
+from fl_bench.federation.trained import Trained
 from fl_bench.federation.update import ExactMean, Update
 from fl_bench.masking.party import SHARE, Circle, Keys, Party, Unsafe, unmask
 from fl_bench.masking.words import Numbers

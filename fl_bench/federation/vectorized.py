@@ -17,7 +17,8 @@ from fl_bench import rng
 from fl_bench.attacks.base import Attack
 from fl_bench.data.arrays import batches
 from fl_bench.errors import in_one_line
-from fl_bench.federation.local import Trained, Trainer
+from fl_bench.federation.local import Trainer
+from fl_bench.federation.trained import Trained
 from fl_bench.metrics import Mean, merge
 from fl_bench.storage.states import State
 from fl_bench.strategies.turn import Turn
