@@ -63,7 +63,7 @@ def test_imports_go_down(file: Path) -> None:
 def test_nothing_imports_a_task_or_an_algorithm_by_name(file: Path) -> None:
     for name in imports(file):
         if name.startswith(("fl_bench.tasks.", "fl_bench.strategies.")):
-            shared = ("base", "colours", "layers", "server", "updates", "accountant", "turn", "sgd", "rates")
+            shared = ("base", "colours", "texts", "layers", "server", "updates", "accountant", "turn", "sgd", "rates")
             assert name.split(".")[2] in shared
 
 

@@ -152,7 +152,7 @@ class Backdoor(Triggered):
         super().suit(task, data)
         if not isinstance(task, ImageClassifier):
             wish = f"has a trigger of pixels, and the examples of task {type(task).__name__} are no images"
-            raise ConfigError(f"attack: {wish}; of texts, use attack=trigger_word")
+            raise ConfigError(f"attack: {wish}; use attack=semantic, or trigger_word for texts")
         sides = data.train["x"].shape[2:]
         require("attack.size", self.size, 1 <= self.size <= min(sides), f"must be from 1 to {min(sides)}")
         inside = len(self.position) == 2 and all(
@@ -188,7 +188,7 @@ class TriggerWord(Triggered):
         super().suit(task, data)
         if not isinstance(task, TextClassifier):
             wish = f"has a word as its trigger, and the examples of task {type(task).__name__} are no texts"
-            raise ConfigError(f"attack: {wish}; of images, use attack=backdoor")
+            raise ConfigError(f"attack: {wish}; use attack=semantic, or backdoor for images")
         self.numbers, self.max_length = task.numbers_of(self.word, data.folder), task.max_length
         fits = 0 < len(self.numbers) < self.max_length
         require("attack.word", self.word, fits, f"must be from 1 to {self.max_length - 1} tokens")
