@@ -60,13 +60,14 @@ class Metric:
 
 
 def metric_of(column: str, metrics: Mapping[str, Metric]) -> Metric | None:
-    """The metric of a column of metrics.csv: that of test_loss and client_loss_worst_decile is loss.
+    """The metric of a column of metrics.csv: that of test_loss and client_loss_worst_decile is loss, that of
+    client_attack_success_rate is success_rate.
 
     Examples:
         >>> metric_of("client_loss_worst_decile", {"loss": Metric("loss", better="lower")}).name
         'loss'
     """
-    rest = column.partition("_")[2].removeprefix("adapted_")
+    rest = column.partition("_")[2].removeprefix("adapted_").removeprefix("attack_")
     spread = (rest.removesuffix(f"_{name}") for name in FUNCTIONS if rest.endswith(f"_{name}"))
     return next((metrics[name] for name in (rest, *spread) if name in metrics), None)
 

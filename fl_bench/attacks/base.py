@@ -1,6 +1,6 @@
 """What attacks are made of; by itself nobody attacks."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -11,10 +11,15 @@ from numpy.typing import NDArray
 
 from fl_bench import rng
 from fl_bench.config.rules import require
+from fl_bench.errors import ConfigError
+from fl_bench.metrics import Metric, Summand
 
 if TYPE_CHECKING:  # torch takes a second to import
+    from torch import nn
+
+    from fl_bench.data.arrays import FederatedData
     from fl_bench.strategies.turn import Turn
-    from fl_bench.tasks.base import Task
+    from fl_bench.tasks.base import Batch, Task
 
 Floats = NDArray[np.float64]
 
@@ -36,7 +41,7 @@ class Attack:
 
     May override:
         With `knows` own: `begin`, before a client's turn, and `update`, after it. Otherwise `together`, once in a round
-        at the server. And `suit`.
+        at the server. And `suit`. Where certain examples are attacked, `metrics` and `success`.
 
     An update is what a client sends less what it has received: of the model and of the `extras` of the strategy, one
     behind the other [N]. What BatchNorm has counted is no part of it, and is sent as it is. An update that is returned
@@ -58,8 +63,13 @@ class Attack:
         """Whether a client attacks in a round."""
         return False
 
-    def suit(self, task: "Task") -> None:
-        """Before a run: raise ConfigError where this attack cannot work on a task."""
+    @property
+    def metrics(self) -> Sequence[Metric]:
+        """What `success` gives."""
+        return ()
+
+    def suit(self, task: "Task", data: "FederatedData") -> None:
+        """In each process before its first turn: raise ConfigError where this attack cannot work on a task's data."""
 
     def begin(self, turn: "Turn") -> None:
         """Before a malicious client's turn: its batches, `turn.stream`, and what a step does may be made others."""
@@ -75,6 +85,10 @@ class Attack:
         none; `answered` is how many clients answer, M and the others.
         """
         return own
+
+    def success(self, task: "Task", model: "nn.Module", batch: "Batch") -> Mapping[str, Summand]:
+        """How far a model in evaluation mode does what the attack wants, on a batch of honest examples."""
+        return {}
 
 
 @dataclass
@@ -113,3 +127,11 @@ class Malicious(Attack):
 
     def attacks(self, client: int, round: int) -> bool:
         return round >= self.start_round and client in self.malicious
+
+
+def need_classes(task: "Task", data: "FederatedData") -> None:
+    """For the `suit` of attacks on labels: raise ConfigError where there are none, or all are the same."""
+    from fl_bench.tasks.base import Classifier
+
+    if not isinstance(task, Classifier) or len(data.classes) < 2:
+        raise ConfigError(f"attack: needs two classes or more, and task {type(task).__name__} has none to tell apart")

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fl_bench.attacks.base import Malicious
-from fl_bench.errors import ConfigError
+from fl_bench.attacks.base import Malicious, need_classes
 
 if TYPE_CHECKING:
+    from fl_bench.data.arrays import FederatedData
     from fl_bench.strategies.turn import Turn
     from fl_bench.tasks.base import Batch, Task
 
@@ -18,11 +18,8 @@ if TYPE_CHECKING:
 class LabelFlip(Malicious):
     """The client trains on wrong labels; all else it does as it should."""
 
-    def suit(self, task: "Task") -> None:
-        from fl_bench.tasks.base import Classifier
-
-        if not isinstance(task, Classifier) or self.num_classes < 2:
-            raise ConfigError(f"attack: label_flip needs classes, and task {type(task).__name__} learns none")
+    def suit(self, task: "Task", data: "FederatedData") -> None:
+        need_classes(task, data)
 
     def begin(self, turn: "Turn") -> None:
         honest, last = turn.stream, self.num_classes - 1

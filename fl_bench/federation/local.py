@@ -40,7 +40,8 @@ Vector = NDArray[np.float32]
 Told = Mapping[str, Any]  # what the strategy's server half sends along
 
 CONFIG = "config.yaml"  # the resolved config, in the folder that the workers read
-VALIDATION, RECEIVED = "validation/", "received/"  # before the names of metrics that are not of what a client uses
+# Before the names of metrics that are not of what a client uses, and of those of an attack.
+VALIDATION, RECEIVED, ATTACK = "validation/", "received/", "attack/"
 PRIVATE = "model."  # before the names of a client's private tensors in its state
 
 
@@ -80,7 +81,8 @@ class Trainer:
         self.attack: Attack = build(cfg.attack, Attack, seed=self.seed, num_clients=clients, num_classes=classes)
         self.rule: Rule = build(cfg.robust, Rule, seed=self.seed)
         self.privacy: Protection = build(cfg.privacy, Protection, seed=self.seed)
-        self.metrics = {metric.name: metric for metric in self.task.metrics}
+        self.attack.suit(self.task, self.data)
+        self.metrics = {metric.name: metric for metric in (*self.task.metrics, *self.attack.metrics)}
         self.algorithm: LocalAlgorithm = build(cfg.strategy.client, LocalAlgorithm)
         self.uniform: bool = cfg.weighting == "uniform" or self.algorithm.uniform
         rng.seed_torch(self.seed, "model")
@@ -151,7 +153,8 @@ class Trainer:
         """The metrics of the model that this client would use, on the rows that it holds out. Raises Diverged.
 
         Of a client that never trains also those of the model as received, and with `evaluate.validation=clients` those
-        on half of the rows, which are then left out of the others. None where it has none of them in this round.
+        on half of the rows, which are then left out of the others. Of an attack's success only honest clients that
+        train. None where it has none of them in this round.
         """
         seen = len(self.partition.ends)
         partition, place = (self.partition, client) if client < seen else (self.unseen, client - seen)
@@ -180,7 +183,7 @@ class Trainer:
         self.flat.model.eval()
         if len(half):
             metrics |= _named(VALIDATION, self._scores(half, round))
-        metrics |= self._scores(rows, round)
+        metrics |= self._scores(rows, round, attacked=client < seen and client not in self.attack.malicious)
         if not np.isfinite(loss := metrics["loss"].value):
             raise Diverged(f"its held-out loss is {loss}")
         return metrics
@@ -197,10 +200,10 @@ class Trainer:
         return not self.personal and self.data.num_tests > 0
 
     @torch.no_grad()
-    def _scores(self, rows: NDArray, round: int) -> dict[str, Summand]:
+    def _scores(self, rows: NDArray, round: int, attacked: bool = False) -> dict[str, Summand]:
         """The metrics of the model as it is on these training rows as they look in this round."""
         parts = enumerate(self._batches(rows))
-        return merge(self._score(self.data.train, part, number, round) for number, part in parts)
+        return merge(self._score(self.data.train, part, number, attacked, round) for number, part in parts)
 
     @property
     def test_batches(self) -> range:
@@ -223,7 +226,7 @@ class Trainer:
         self.load(payload)
         tested = [(self.data.test, part) for part in self._batches(self._test_rows())]
         kept = [(self.data.train, part) for part in self._batches(self.validation_rows)]
-        return [self._score(*(tested + kept)[batch], batch) for batch in batches]
+        return [self._score(*(tested + kept)[batch], batch, attacked=batch < len(tested)) for batch in batches]
 
     def measure(self, payload: Vector) -> dict[str, float]:
         """The task's metrics of the server's model that do not add up over batches."""
@@ -265,11 +268,20 @@ class Trainer:
             state=state, extras=dict(zip(extras, payload[size:].clone().view(len(extras), size), strict=True)),
         )  # fmt: skip
 
-    def _score(self, columns: Columns, rows: NDArray, number: int, round: int | None = None) -> Mapping[str, Summand]:
-        """The metrics on these rows, batch `number` of the set that they are from; a client's drift by the round."""
+    def _score(
+        self, columns: Columns, rows: NDArray, number: int, attacked: bool, round: int | None = None
+    ) -> Mapping[str, Summand]:
+        """The metrics on these rows, batch `number` of the set that they are from; a client's drift by the round.
+
+        Where they are `attacked`, with how far an attack succeeds on them.
+        """
         rng.seed_torch(self.seed, "evaluate", number)  # some tasks draw noise to be scored on
         batch = self.task.gather(columns, rows, self.device)
-        return self.task.score(self.flat.model, batch if round is None else self.drift(batch, rows, round))
+        batch = batch if round is None else self.drift(batch, rows, round)
+        scores = self.task.score(self.flat.model, batch)
+        if not attacked:
+            return scores
+        return {**scores, **_named(ATTACK, self.attack.success(self.task, self.flat.model, batch))}
 
     def _test_rows(self) -> NDArray:
         return np.arange(self.data.num_tests)

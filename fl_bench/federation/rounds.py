@@ -130,8 +130,7 @@ class Rounds:
         seconds = Seconds(round.seconds)
         with seconds.of("test"):
             tested = self.fleet.test(round.number, round.vector, self.trainer.test_batches)
-            measured = values(tested) | self.trainer.measure(round.vector)
-            row = round.row | {f"test_{name}": value for name, value in measured.items()}
+            row = round.row | rows.tested(tested, self.trainer.measure(round.vector))
             validated = self.fleet.test(round.number, round.vector, self.trainer.validation_batches)
             row |= {f"validation_{name}": value for name, value in values(validated).items()}
         clients = round.clients

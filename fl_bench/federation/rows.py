@@ -7,7 +7,7 @@ from typing import Any
 from flwr.app import MetricRecord
 
 from fl_bench.federation.exchange import Answer, Status, with_status
-from fl_bench.federation.local import RECEIVED, VALIDATION
+from fl_bench.federation.local import ATTACK, RECEIVED, VALIDATION
 from fl_bench.metrics import FUNCTIONS, WRITTEN, Metric, Summand, merge, values
 from fl_bench.network.schedule import Plan
 
@@ -28,7 +28,9 @@ def trained(answer: Answer, plan: Plan, bytes_down: int) -> Row:
     return row | ({"why": answer.why} if answer.why is not None else {})
 
 
-CLIENTS = {"": "client_", VALIDATION: "validation_"}  # by the prefix of a metric's name that of its columns
+# By the prefix of a metric's name that of its columns.
+TESTED = {"": "test_", ATTACK: "attack_"}
+CLIENTS = {"": "client_", VALIDATION: "validation_", ATTACK: "client_attack_"}
 STRANGERS = {RECEIVED: "unseen_"}
 ADAPTED = {"": "unseen_adapted_"}  # where they do something with the model before they use it
 
@@ -48,6 +50,11 @@ def of_evaluation(answer: Answer, why: str | None = None, columns: Mapping[str, 
     if answer.status in (Status.EVALUATED, Status.EMPTY):
         return _columns(answer.metrics, columns)
     return {"why": "; ".join(filter(None, (why, f"evaluation: {answer.why}")))}
+
+
+def tested(metrics: Mapping[str, Summand], measured: Mapping[str, float]) -> Row:
+    """What metrics.csv says of the central test set: metrics that add up over batches, and what is measured at once."""
+    return _columns(metrics, TESTED) | {f"test_{name}": value for name, value in measured.items()}
 
 
 def training(

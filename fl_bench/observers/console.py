@@ -53,7 +53,7 @@ def summary(row: Mapping[str, Any], metrics: Mapping[str, Metric]) -> str:
     """The metrics of a row of metrics.csv in short, the most telling first: a narrow terminal cuts the others off."""
     names = [
         name
-        for prefix in ("test_", "validation_", "client_", "unseen_", "train_")
+        for prefix in ("test_", "attack_", "validation_", "client_", "unseen_", "train_")
         for name in row
         if name.startswith(prefix) and not name.endswith(WRITTEN)  # how they are spread is for the tables
     ]

@@ -19,7 +19,7 @@ from fl_bench.storage.files import digest
 from fl_bench.storage.run_json import STATUS, Record, new, save, seals
 
 SAVE_SECONDS = 1.0
-SHOWN = ("round", "validation_", "test_", "client_", "unseen_")  # of the round that is best by validation
+SHOWN = ("round", "validation_", "test_", "attack_", "client_", "unseen_")  # of the round that is best by validation
 RESULTS = ("final", "best", "digests", "data", "resumed_at")  # what a run that goes on takes over
 
 

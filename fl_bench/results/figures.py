@@ -65,7 +65,8 @@ def place(figure: Figure, dpi: int) -> None:
 
 def _curves(metrics: pd.DataFrame, folder: Path) -> None:
     """One panel a metric: its training, test and client values as lines, most of the clients as a band."""
-    columns = [c for c in map(str, metrics) if c.startswith(("train_", "test_", "validation_", "client_", "unseen_"))]
+    prefixes = ("train_", "test_", "attack_", "validation_", "client_", "unseen_")
+    columns = [column for column in map(str, metrics) if column.startswith(prefixes)]
     lines = [c for c in columns if not c.endswith(WRITTEN)]
     plain = [column.partition("_")[2] for column in lines if not column.startswith("client_")]
     names = list(dict.fromkeys(_metric(column, plain) for column in lines))
@@ -88,7 +89,7 @@ def _curves(metrics: pd.DataFrame, folder: Path) -> None:
 
 def _metric(column: str, plain: list[str]) -> str:
     """train_loss, test_loss, client_loss_std -> loss, as it is one of the `plain` metrics."""
-    rest = column.partition("_")[2]
+    rest = column.partition("_")[2].removeprefix("attack_")
     return next((name for name in plain if rest == name or rest.startswith(f"{name}_")), rest)
 
 

@@ -104,7 +104,6 @@ def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
     trainer.algorithm.suit(trainer.task)
     _metric_names(trainer)  # which refuses what the task does not declare
     _check_augment(trainer)
-    trainer.attack.suit(trainer.task)
     _say_what_stays(trainer)
     if cfg.model.init is not None and isinstance(trainer.task, Classifier):
         _say_other_classes(cfg.model.init, trainer)
@@ -232,7 +231,9 @@ def _check_metric(key: str, metric: str, cfg: DictConfig, trainer: Trainer) -> N
     names = _metric_names(trainer)
     tested = names if trainer.test_batches else []
     known = [f"test_{name}" for name in (*tested, *trainer.measure(trainer.untrained()))]
-    known += [f"client_{name}" for name in names] if cfg.evaluate.clients else []
+    attacked = [f"attack_{found.name}" for found in trainer.attack.metrics]
+    known += attacked if trainer.test_batches else []
+    known += [f"client_{name}" for name in (*names, *attacked)] if cfg.evaluate.clients else []
     known += [f"validation_{name}" for name in names] if validates(cfg) else []
     known += [f"unseen_{name}" for name in names] if len(trainer.unseen.ends) else []
     if metric not in known:

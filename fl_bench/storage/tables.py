@@ -21,6 +21,7 @@ ORDER = (
     "num_examples",
     "train_",
     "test_",
+    "attack_",
     "validation_",
     "client_",
     "unseen_",

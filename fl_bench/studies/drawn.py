@@ -15,7 +15,7 @@ from scipy import stats
 from fl_bench.errors import Damaged
 from fl_bench.studies.study import Study
 
-PREFIXES = ("test_", "validation_", "client_", "unseen_", "train_")  # of metrics, among the columns of metrics.csv
+PREFIXES = ("test_", "attack_", "validation_", "client_", "unseen_", "train_")  # of columns that are metrics
 NUMBERS = 150_000  # of curves: with about seven characters each, the page stays below 2 MB
 QUANTILES = 51  # of a metric over the clients of a run
 MOST_CLIENTS, MOST_CLASSES = 100, 30  # columns and rows of the picture of a partition

@@ -22,14 +22,13 @@ from fl_bench.models.pretrained import (
     tokens_of,
     transformers_quietly,
 )  # fmt: skip
-from fl_bench.tasks.base import Batch, Classifier
+from fl_bench.tasks.base import Batch
+from fl_bench.tasks.texts import TextClassifier
 
 HUB = "albert/albert-base-v2"
 
 
-class Imdb(Classifier):
-    """Tokens as column "tokens" (ragged), labels as column "y"."""
-
+class Imdb(TextClassifier):
     def __init__(
         self,
         path: str | None,

@@ -24,12 +24,11 @@ from fl_bench.models.pretrained import (
     text_model_into,
     tokens_of,
 )  # fmt: skip
-from fl_bench.tasks.base import Batch, Classifier
+from fl_bench.tasks.base import Batch
+from fl_bench.tasks.texts import VOCABULARY, TextClassifier
 
-VOCABULARY = "vocabulary.json"  # beside the data: the words by their number
 
-
-class Text(hugging.FromDataSets, Classifier):
+class Text(hugging.FromDataSets, TextClassifier):
     """Tokens as column "tokens" (ragged), labels as column "y"; a token is a word, or one of model=hf's tokenizer."""
 
     fits_rows = True

@@ -9,10 +9,11 @@ from conftest import Launch, digests, forked, long, table
 from fl_bench.config.compose import options
 
 SMALL = ("task=mnist", "num_clients=6", "num_rounds=3", "local.steps=2", "partition=dirichlet", "partition.alpha=1")
-ATTACKS = sorted(set(options("attack")) - {"none"})
+TARGETED = {"backdoor", "replacement", "semantic", "trigger_word"}  # see test_targeted.py
+UNTARGETED = sorted(set(options("attack")) - {"none"} - TARGETED)
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("attack", UNTARGETED)
 def test_an_attack_by_nobody_is_none_to_the_bit(launch: Launch, attack: str) -> None:
     words = (*SMALL, "strategy=scaffold", "num_rounds=2")
     plain = results(launch(*words))
@@ -44,6 +45,9 @@ COMPOSED = [
     ("attack=min_max", "strategy=krum", "strategy.num_malicious=1"),
     ("attack=gaussian", "strategy=fedadam", "clients_per_round=4", "attack.std=0.01"),
     ("attack=mimic", "model=resnet8", "task=cifar", "data=synthetic", "data.num_samples=100"),
+    ("attack=backdoor", "strategy=fedbuff", "strategy.buffer=4", "network=flaky"),
+    ("attack=replacement", "strategy=dp_server_fixed", "compression=quantize"),
+    ("attack=semantic", "strategy=fedbn", "model=resnet8", "task=cifar", "data=synthetic", "data.num_samples=100"),
     ("attack=min_sum", "strategy=fedrep", "model=mlp", "partition.unseen=0.2", "partition.holdout=0.3"),
 ]
 

@@ -17,6 +17,7 @@ from fl_bench.attacks.label_flip import LabelFlip
 from fl_bench.attacks.omniscient import Ipm, Mimic, MinMax, MinSum
 from fl_bench.build import find_target
 from fl_bench.config.compose import compose, options
+from fl_bench.data.arrays import FederatedData
 from fl_bench.errors import ConfigError
 from fl_bench.federation.attacked import collude, colludes, sent
 from fl_bench.federation.exchange import TOTAL, Answer, Report, Status
@@ -124,8 +125,8 @@ def test_labels_are_flipped() -> None:
 
 def test_labels_that_are_no_classes_cannot_be_flipped() -> None:
     other: Any = object()
-    with pytest.raises(ConfigError, match="attack: label_flip needs classes, and task object learns none"):
-        made(LabelFlip).suit(other)
+    with pytest.raises(ConfigError, match="attack: needs two classes or more, and task object has none to tell apart"):
+        made(LabelFlip).suit(other, FederatedData({}, {}, ("all",)))
 
 
 def test_who_is_malicious() -> None:
