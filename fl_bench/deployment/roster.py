@@ -77,8 +77,8 @@ class Roster:
         _refuse_unfit(trainer)
         self.size = trainer.layout.size
         self._num_clients = trainer.num_clients
-        ours = Welcome.of(trainer, told.clients if told else Held.open(self._data).holdings())
-        self._ours = replace(ours, form=told.form) if told else ours
+        ours = Welcome.of(trainer, {} if told else Held.open(self._data).holdings())
+        self._ours = replace(ours, form=told.form, clients=told.clients) if told else ours
         there = self._asked or self._wait_for(wanted, seconds)
         for name, welcome in self._welcomes(there, seconds).items():
             self._refuse_others(name, welcome)  # who was asked before the data was prepared
@@ -87,20 +87,22 @@ class Roster:
         return there
 
     def owners(self, sites: Sequence[Site]) -> NDArray[np.int64]:
-        """By client: the place of its site among these. Raises ConfigError where one has two, or none."""
+        """By client: the place of its site among these, -1 where it holds nothing.
+
+        Raises ConfigError where a client has two, or none and should have one.
+        """
         owners = np.full(self._num_clients, -1)
         for place, site in enumerate(sites):
             for client in site.welcome.clients if site.welcome else ():
-                if owners[client] != -1:
+                if owners[client] >= 0:
                     raise ConfigError(
                         f"{site.talk.name}: has client {client}, as {sites[int(owners[client])].talk.name} has"
                     )
                 owners[client] = place
         assert self._ours is not None
-        if lacking := [client for client in sorted(self._ours.clients) if owners[client] == -1]:
+        if lacking := [client for client in sorted(self._ours.clients) if owners[client] < 0]:
             raise ConfigError(f"engine.sites: no site that is there has client {', '.join(map(str, lacking[:10]))}")
-        found: NDArray[np.int64] = np.maximum(owners, 0)
-        return found  # who holds nothing can be asked anywhere
+        return owners
 
     def look(self) -> None:
         """Ask the link, now and then, who is there, and since when."""

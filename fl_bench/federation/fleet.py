@@ -43,17 +43,17 @@ class Pack(NamedTuple):
 
 @dataclass(frozen=True)
 class Loads:
-    """What the fleet needs to know of each client, [num_clients]."""
+    """What the fleet needs to know of the clients."""
 
-    weights: NDArray[np.int64]  # in a mean
-    steps: NDArray[np.int64]  # in a turn: its share of a worker's time
+    most: int  # that one may weigh in a mean
+    steps: NDArray[np.int64]  # of a turn of each [num_clients]: its share of a worker's time
 
 
 @dataclass(frozen=True)
 class Homes:
     """Where clients are whose turn not every node can take."""
 
-    owners: NDArray[np.int64]  # of each client the place of its node among those of the grid [num_clients]
+    owners: NDArray[np.int64]  # of each client the place of its node among the grid's; -1: it holds nothing anywhere
     tester: int  # the node that has the test set
     names: Sequence[str]  # of the nodes
 
@@ -90,10 +90,14 @@ class Fleet:
         """
         by_client = {message.metadata.dst_node_id: message for message in messages}
         answering = sorted(by_client.keys() - plan.dropping)
-        bound = max(1, len(answering) * int(self.loads.weights.max(initial=0)))
+        bound = max(1, len(answering) * self.loads.most)
         colluding = attacked.colludes(self.attack, answering, plan.round)
         job = replace(self._job, round=plan.round, weight_bound=bound, each=self._job.each or colluding)
-        masked = self._masked(sorted(by_client), job) if self.masks and by_client else None
+        nothing = set() if self.homes is None else {k for k in by_client if self.homes.owners[k] < 0}
+        empty = {client: Answer(client, Status.EMPTY) for client in answering if client in nothing}
+        answering = [client for client in answering if client not in nothing]
+        asked = sorted(by_client.keys() - nothing)
+        masked = self._masked(asked, job) if self.masks and asked else None
         if masked is not None:
             answering = [client for client in answering if masked.has(client)]
             job = replace(job, masks=masked.wish(TRAIN) if answering else None)
@@ -105,8 +109,13 @@ class Fleet:
             reports = [(pack.mean, report) for pack, report in found]
             made = attacked.collude(self.attack, reports, self.layout, self._job.each)
             found = [(pack, report) for (pack, _), report in zip(found, made, strict=True)]
-        answers = self._merge(found, by_client, masked)
+        answers = empty | self._merge(found, by_client, masked)
         return [answers.get(client, Answer(client, Status.DROPPED)) for client in sorted(by_client)]
+
+    def weigh(self) -> int:
+        """What all clients with a home weigh together, as no home says it of its own. Raises RunError."""
+        assert self.homes is not None
+        return self._masked(np.flatnonzero(self.homes.owners >= 0).tolist(), self._job).weigh()
 
     def test(self, round: int, payload: Vector, batches: Sequence[int]) -> dict[str, Summand]:
         """The metrics of a model on these batches of the server's own rows, which the workers share."""

@@ -2,10 +2,11 @@
 
 from bisect import bisect
 
+import numpy as np
 from omegaconf import DictConfig
 
 from fl_bench.attacks.base import Knows
-from fl_bench.config.rules import require
+from fl_bench.config.rules import COUNT, require
 from fl_bench.errors import ConfigError, note
 from fl_bench.federation.local import Trainer
 from fl_bench.network.poisson import Poisson
@@ -29,8 +30,21 @@ def check_masks(cfg: DictConfig, trainer: Trainer, schedule: Schedule) -> None:
     ):
         if unfit:
             raise ConfigError(f"{what}, which secure_aggregation=masks hides; use another, or secure_aggregation=none")
+    if trainer.weighting.hidden:
+        _check_hidden_sizes(cfg, trainer, schedule)
     if not trainer.channel.up.lossless:
         note("compression: masked updates are as long as without it, 8 bytes a number")
+
+
+def _check_hidden_sizes(cfg: DictConfig, trainer: Trainer, schedule: Schedule) -> None:
+    """Raise ConfigError for what needs to know how many rows a client has, where only its site does."""
+    if cfg.max_examples is None and not trainer.weighting.uniform:
+        wish = "must be a number that all keep to; or use weighting=uniform"
+        raise ConfigError(f"max_examples=null: only its site knows how many rows a client has; {wish}")
+    steps = trainer.algorithm.steps(np.array([1, cfg.max_examples or COUNT]), trainer.local)
+    wish = "only its site knows how many rows a client has, and so its steps; use local.steps, or network=ideal"
+    timeless = not schedule.network.devices.seconds_per_step.any() or steps[0] == steps[1]
+    require("network.seconds_per_step", cfg.network.seconds_per_step, timeless, wish)
 
 
 def check_privacy(cfg: DictConfig, trainer: Trainer, schedule: Schedule, privacy: Privacy) -> None:
