@@ -89,8 +89,11 @@ def make_fleet(experiment: Experiment, grid: Grid, together: int = 1, alone: boo
     job = Job(str(experiment.data), str(states.folder), states.run, each, together)
     others = (0, len(trainer.unseen.ends))  # who are only evaluated
     homes, masks = getattr(grid, "homes", None), cfg.secure_aggregation == MASKS and not alone
-    if masks and homes is not None and len(set(homes.owners.tolist())) < 2:
-        raise ConfigError("secure_aggregation=masks: one site alone is no sum; engine.sites must be 2 or more")
+    if masks and homes is not None:
+        wish = "a site adds up its clients before it masks them; use engine.packing=true"
+        require("engine.packing", cfg.engine.packing, cfg.engine.packing, wish)
+        if len({owner for owner in homes.owners.tolist() if owner >= 0}) < 2:
+            raise ConfigError("secure_aggregation=masks: one site alone is no sum; engine.sites must be 2 or more")
     loads = Loads(trainer.weighting.most, np.pad(_steps(trainer), others))
     return Fleet(grid, job, trainer.layout, loads, cfg.engine.packing, trainer.attack, homes, masks)
 

@@ -100,6 +100,7 @@ def test_no_site_tells_how_many_rows_a_client_has(
     [
         ([], "max_examples=null: only its site knows how many rows a client has; must be a number that all keep to"),
         (["max_examples=100"], "a refuses: max_examples=100: client 0 trains on more; raise it for all, or let"),
+        ([BOUND, "engine.packing=false"], "engine.packing=False: a site adds up its clients before it masks them"),
         (
             [BOUND, "network=heterogeneous", "local.steps=null"],
             "network.seconds_per_step=0.1: only its site knows how many rows a client has, and so its steps",
