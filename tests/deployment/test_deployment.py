@@ -204,6 +204,7 @@ def test_a_driver_without_rows_writes_the_same(deployed: Deployment) -> None:
 
 
 @long
+@pytest.mark.timeout(600)
 def test_sites_that_tell_no_number_of_rows_make_the_same_model(deployed: Deployment) -> None:
     """The run without masks has the same bound; what masks cost are bytes."""
     words = ("evaluate.clients=false", "max_examples=4096")
