@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from fl_bench.storage.buffers import contents, to_record
 
 ENVELOPE, HEAD, SIGNATURE, ARRAYS, BYTES = "envelope", "head", "signature", "arrays", "bytes"
-CONTENT = "content"
+CONTENT = "content"  # a fact of what was unsealed: a digest of what came with the facts
 SMALL = 2**20  # bytes of an array that is in the record of the head
 PURPOSE = b"fl-bench deployment 1\0"  # before what is signed: no other signature by the same key means this
 KINDS = {kind.__name__: kind for kind in (ConfigRecord, MetricRecord)}

@@ -186,6 +186,7 @@ class Rounds:
 
     @cached_property
     def _all_weights(self) -> int:
+        """What all clients weigh together: asked for once, where only their sites know what one weighs."""
         known = self.trainer.weighting.all
         return self.fleet.weigh() if known is None else known
 
