@@ -26,10 +26,11 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
     return kept
 
 
-def make_run(folder: Path, metrics: str, partition: str, num_clients: int, classes: tuple[str, ...]) -> None:
+def make_run(folder: Path, metrics: str, partition: str | None, num_clients: int, classes: tuple[str, ...]) -> None:
     folder.mkdir(parents=True)
     (folder / "metrics.csv").write_text(metrics)
-    (folder / "partition.csv").write_text(f"client,label,samples\n{partition}")
+    if partition is not None:
+        (folder / "partition.csv").write_text(f"client,label,samples\n{partition}")
     figures.draw(folder, num_clients, classes)
 
 
@@ -60,6 +61,11 @@ def test_the_partition_has_a_place_for_each_client_and_the_labels_in_their_order
     assert [[bar.get_height() for bar in bars] for bars in axes.containers] == [
         [0, 0, 0, 0, 1, 0], [0, 0, 0, 2, 0, 0], [0, 0, 0, 7, 0, 0], [0, 5, 0, 0, 0, 0],
     ]  # fmt: skip
+
+
+def test_what_clients_hold_is_not_drawn_where_only_their_sites_know(tmp_path: Path, drawn: dict[str, Figure]) -> None:
+    make_run(tmp_path / "run", NOBODY, None, 6, NAMES)
+    assert drawn.keys() == {"curves", "participation"}
 
 
 def test_of_many_clients_those_without_samples_count(tmp_path: Path, drawn: dict[str, Figure]) -> None:

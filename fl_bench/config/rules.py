@@ -106,6 +106,7 @@ RULES: list[Rule] = [
         "must not be more than num_clients={num_clients}",
     ),
     *_between("min_clients", 1),
+    ("max_examples", lambda value, _: value is None or 1 <= value <= COUNT, "must be 1 or more, or null"),
     ("local.steps", lambda value, _: value is None or value >= 1, "must be 1 or more, or null to count in epochs"),
     _at_most("local.steps"),
     *_between("local.epochs", 1),

@@ -67,6 +67,7 @@ class Config:
     clients_per_round: Any = MISSING  # a number; with num_clients=auto also that
     min_clients: int = MISSING
     weighting: str = MISSING
+    max_examples: int | None = MISSING
     secure_aggregation: str = MISSING
     targets: list[float] = MISSING
     target_metric: str = MISSING

@@ -1,8 +1,10 @@
 """What a site takes care of in a masked sum, so that no driver can have its numbers alone: see masking/party.py.
 
 It signs its public keys, and wants those of the others signed by them. Of one attempt it knows one circle of parties
-only, and reveals shares for one set of survivors only: what it has promised lies on its disk, as does the secret from
-which its keys follow, so that a site that was killed goes on with the same sum.
+only, masks one set of numbers only, as two with the same masks would say how they differ, and reveals shares for one
+set of survivors only. What all of its clients weigh it says in one circle only: it is the same each time. What it has
+promised lies on its disk, as does the secret from which its keys follow, so that a site that was killed goes on with
+the same sum.
 """
 
 import hashlib
@@ -20,8 +22,8 @@ from flwr.app import Message
 
 from fl_bench.deployment.keys import SiteKeys
 from fl_bench.deployment.signing import Unproven
-from fl_bench.federation.exchange import Report
-from fl_bench.federation.masked import KEYS, REVEAL, circle_of
+from fl_bench.federation.exchange import Job, Report
+from fl_bench.federation.masked import KEYS, REVEAL, TRAIN, WEIGH, circle_of
 from fl_bench.storage import files
 
 PURPOSE = b"fl-bench masks 1\0"  # before what is signed
@@ -30,15 +32,24 @@ SECRET, PROMISES = "masks.secret", "masks.json"
 Wish = Mapping[str, Any]
 
 
-def allowed(wish: Wish, name: str, keys: SiteKeys, folder: Path) -> dict[str, Any]:
-    """What a driver asks, with the secret of the site `name`; `folder` is that of its run. Raises Unproven."""
-    if set(wish["parties"]) != {name} or not ATTEMPT.fullmatch(wish["attempt"]):
+def allowed(job: Job, asked: str, name: str, keys: SiteKeys, folder: Path) -> dict[str, Any]:
+    """What a job asks of the masks of the site `name`, with its secret. Raises Unproven.
+
+    `asked` is a digest of all that came with the job; `folder` is that of its run.
+    """
+    assert job.masks is not None
+    wish = job.masks
+    if wish["parties"] != {name: [*job.clients]} or not ATTEMPT.fullmatch(wish["attempt"]):
         raise Unproven("it is of another party's masks")
     folder.mkdir(parents=True, exist_ok=True)
     if wish["ask"] != KEYS:
         for member, (seal, pairs, signature) in wish["circle"].items():
             _verify(wish["attempt"], member, seal, pairs, signature, keys)
         _promise(folder, f"{wish['attempt']} circle", circle_of(wish).digest)
+    if wish["ask"] in (TRAIN, WEIGH):
+        _promise(folder, f"{wish['attempt']} numbers", asked)
+    if wish["ask"] == WEIGH:
+        _promise(folder, "weights circle", " ".join(sorted(wish["circle"])))
     if wish["ask"] == REVEAL:
         survivors = json.dumps(sorted(wish["survivors"]))
         _promise(folder, f"{wish['attempt']} survivors", hashlib.sha256(survivors.encode()).hexdigest())

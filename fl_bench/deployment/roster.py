@@ -21,6 +21,7 @@ from fl_bench.deployment.site import GREETING
 from fl_bench.deployment.told import Told
 from fl_bench.deployment.welcome import Welcome
 from fl_bench.errors import ConfigError, RunError, note
+from fl_bench.federation.exchange import Trouble
 from fl_bench.federation.fleet import collect
 from fl_bench.federation.local import CONFIG, Trainer, trainer_in
 from fl_bench.storage.buffers import to_record
@@ -77,8 +78,8 @@ class Roster:
         _refuse_unfit(trainer)
         self.size = trainer.layout.size
         self._num_clients = trainer.num_clients
-        ours = Welcome.of(trainer, told.clients if told else Held.open(self._data).holdings())
-        self._ours = replace(ours, form=told.form) if told else ours
+        ours = Welcome.of(trainer, {} if told else Held.open(self._data).holdings())
+        self._ours = replace(ours, form=told.form, clients=told.clients) if told else ours
         there = self._asked or self._wait_for(wanted, seconds)
         for name, welcome in self._welcomes(there, seconds).items():
             self._refuse_others(name, welcome)  # who was asked before the data was prepared
@@ -87,20 +88,22 @@ class Roster:
         return there
 
     def owners(self, sites: Sequence[Site]) -> NDArray[np.int64]:
-        """By client: the place of its site among these. Raises ConfigError where one has two, or none."""
+        """By client: the place of its site among these, -1 where it holds nothing.
+
+        Raises ConfigError where a client has two, or none and should have one.
+        """
         owners = np.full(self._num_clients, -1)
         for place, site in enumerate(sites):
             for client in site.welcome.clients if site.welcome else ():
-                if owners[client] != -1:
+                if owners[client] >= 0:
                     raise ConfigError(
                         f"{site.talk.name}: has client {client}, as {sites[int(owners[client])].talk.name} has"
                     )
                 owners[client] = place
         assert self._ours is not None
-        if lacking := [client for client in sorted(self._ours.clients) if owners[client] == -1]:
+        if lacking := [client for client in sorted(self._ours.clients) if owners[client] < 0]:
             raise ConfigError(f"engine.sites: no site that is there has client {', '.join(map(str, lacking[:10]))}")
-        found: NDArray[np.int64] = np.maximum(owners, 0)
-        return found  # who holds nothing can be asked anywhere
+        return owners
 
     def look(self) -> None:
         """Ask the link, now and then, who is there, and since when."""
@@ -113,11 +116,13 @@ class Roster:
             site.node = info.node_id if info else site.node
         self._looked = time.monotonic()
 
-    def greet(self, sites: Iterable[Site]) -> None:
+    def greet(self, sites: Iterable[Site]) -> dict[str, str]:
         """Begin the conversations with these sites anew. Those that go away meanwhile stay without one.
 
-        Raises ConfigError where one refuses the run, or does not hold what it should.
+        So do those whose disk has no room for it: by name, what they say of it. Raises ConfigError where one refuses
+        the run, or does not hold what it should.
         """
+        full: dict[str, str] = {}
         pending: dict[str, tuple[Site, Facts, str | None]] = {}
         for site in sites:
             message, facts = site.talk.greeting(self._greeting(), site.node)
@@ -128,6 +133,9 @@ class Roster:
             if reply.has_error() and reply.error.code in LOST:
                 continue
             name = site.talk.name
+            if reply.has_error() and reply.error.code == Trouble.DISK:
+                full[name] = str(reply.error.reason)
+                continue
             if reply.has_error():
                 raise ConfigError(f"{name} {reply.error.reason}")
             try:
@@ -138,6 +146,7 @@ class Roster:
             if site.welcome is not None and found.clients != site.welcome.clients:
                 raise RunError(f"{name}: has come back with other clients")
             site.welcome, site.greeted = found, since
+        return full
 
     def _greeting(self) -> RecordDict:
         content = RecordDict({GREETING: ConfigRecord({"config": (self._data / CONFIG).read_text()})})
@@ -149,7 +158,8 @@ class Roster:
         """What each of these sites says of itself, by its name. Some may be killed just now, and come back."""
         deadline = time.monotonic() + seconds
         while silent := [site for site in sites if site.welcome is None]:
-            self.greet(site for site in silent if site.since is not None)
+            for name, why in self.greet(site for site in silent if site.since is not None).items():
+                raise RunError(f"{name}: {why}")
             if time.monotonic() > deadline and silent[0].welcome is None:
                 raise RunError(f"{silent[0].talk.name}: was there, and does not answer")
             time.sleep(POLL_SECONDS)

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from fl_bench.storage.buffers import contents, to_record
 
 ENVELOPE, HEAD, SIGNATURE, ARRAYS, BYTES = "envelope", "head", "signature", "arrays", "bytes"
+CONTENT = "content"  # a fact of what was unsealed: a digest of what came with the facts
 SMALL = 2**20  # bytes of an array that is in the record of the head
 PURPOSE = b"fl-bench deployment 1\0"  # before what is signed: no other signature by the same key means this
 KINDS = {kind.__name__: kind for kind in (ConfigRecord, MetricRecord)}
@@ -56,7 +57,10 @@ def seal(content: RecordDict, key: Ed25519PrivateKey, facts: Facts) -> RecordDic
 
 
 def unseal(envelope: RecordDict, key: Ed25519PublicKey) -> tuple[RecordDict, dict[str, Any]]:
-    """What is in an envelope, and the facts. Raises Unproven where it is not signed by this key."""
+    """What is in an envelope, and the facts, with a digest of all the rest as `content`.
+
+    Raises Unproven where it is not signed by this key.
+    """
     try:
         signed = envelope.config_records[ENVELOPE]
         head, signature = str(signed[HEAD]), signed[SIGNATURE]
@@ -68,7 +72,8 @@ def unseal(envelope: RecordDict, key: Ed25519PublicKey) -> tuple[RecordDict, dic
             behind = np.ascontiguousarray(envelope.array_records[ARRAYS][ARRAYS].numpy())
         if hashlib.sha256(behind.data).hexdigest() != digest:
             raise Unproven("its arrays are not those that were signed")
-        return _opened(records, behind), facts
+        rest = json.dumps([records, digest], default=_to_json)
+        return _opened(records, behind), {**facts, CONTENT: hashlib.sha256(rest.encode()).hexdigest()}
     except InvalidSignature:
         raise Unproven("its signature is not by the key that is known here") from None
     except (KeyError, TypeError, ValueError) as error:

@@ -20,17 +20,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from fl_bench.config import trust
 from fl_bench.config.paths import INIT
-from fl_bench.config.rules import validate
+from fl_bench.config.rules import MASKS, validate
 from fl_bench.config.schema import Config
 from fl_bench.deployment import masks
 from fl_bench.deployment.keys import SiteKeys
 from fl_bench.deployment.shares import Held
-from fl_bench.deployment.signing import Unproven, expect, seal, unseal
+from fl_bench.deployment.signing import CONTENT, Unproven, expect, seal, unseal
 from fl_bench.deployment.welcome import Welcome
 from fl_bench.errors import ConfigError, Damaged, FlBenchError, in_one_line
 from fl_bench.federation.client import app
 from fl_bench.federation.exchange import RECORD, Job, Trouble
 from fl_bench.federation.local import CONFIG, trainer_in
+from fl_bench.federation.masked import WEIGH
 from fl_bench.masking.party import Unsafe
 from fl_bench.storage.buffers import contents
 from fl_bench.storage.run_json import check_config
@@ -123,7 +124,7 @@ class Site:
             if facts.get("number") in session.obeyed:
                 raise Unproven("this message was obeyed before")
             session.obeyed.add(facts["number"])
-        return content, str(kind), {name: facts[name] for name in ("run", "site", "session", "number")}
+        return content, str(kind), {name: facts[name] for name in ("run", "site", "session", "number", CONTENT)}
 
     def _reply(self, message: Message, kind: str, content: RecordDict, facts: Mapping[str, Any]) -> Message:
         if kind == GREETING:
@@ -138,9 +139,8 @@ class Site:
             job = Job.of(message)
             if strange := [client for client in job.clients if client not in self.clients]:
                 raise Unproven(f"client {strange[0]} is not of this site")
-            if job.masks is None and self._only_masked:
-                raise ConfigError("secure_aggregation=none: this site says nothing but in masked sums (--only-masked)")
-            own = masks.allowed(job.masks, self.name, self._keys, states.parent) if job.masks is not None else None
+            self._refuse_open(job.masks is not None)
+            own = self._as_party(job, facts[CONTENT], states.parent) if job.masks is not None else None
             message.content = job.beside(content, folder=str(session.folder), states=str(states), masks=own)
             reply = app(message, Context(message.metadata.run_id, 0, {}, RecordDict(), {}))
             if reply.has_error():
@@ -150,10 +150,24 @@ class Site:
             made = RecordDict()
         return Message(seal(made, self._keys.key, {**facts, "kind": ANSWER}), reply_to=message)
 
+    def _refuse_open(self, masked: bool) -> None:
+        """Raise ConfigError where this site would say what it says in masked sums only."""
+        if self._only_masked and not masked:
+            raise ConfigError("secure_aggregation=none: this site says nothing but in masked sums (--only-masked)")
+
+    def _as_party(self, job: Job, asked: str, folder: Path) -> dict[str, Any]:
+        """What a job asks of this site in a masked sum, with its secret. Raises Unproven where that says too much."""
+        assert job.masks is not None
+        training = {client for client, held in self.clients.items() if held.train}
+        if job.masks["ask"] == WEIGH and set(job.clients) != training:
+            raise Unproven("it asks what only some of the clients here weigh")
+        return masks.allowed(job, asked, self.name, self._keys, folder)
+
     def _greeted(self, run: int, content: RecordDict) -> Welcome:
         """Begin a conversation about a run with this config."""
         greeting = content.config_records[GREETING]
         cfg = self._allowed(str(greeting["config"]))
+        self._refuse_open(cfg.secure_aggregation == MASKS)
         self.sessions.pop(run, None)
         self._forget()
         token = secrets.token_hex(16)

@@ -1,7 +1,7 @@
 """What the sites say of training rows that only they have, and what a driver without them opens.
 
 Its folder is like that of any run. But its training rows are two that nobody holds, on which the parts of an experiment
-are tried out, and its partition has sizes only.
+are tried out, and its partition has sizes only; with masks 1 stands for some.
 """
 
 import json

@@ -25,7 +25,7 @@ class Welcome:
     threads: int  # of torch
     layout: str  # digest of what travels: names and shapes
     model: str  # digest of the model before it has been trained
-    clients: Mapping[int, Holding]
+    clients: Mapping[int, Holding]  # with masks only those who train, and nobody is told how many rows they have
     form: Form  # of all training rows
 
     @classmethod
@@ -44,7 +44,7 @@ class Welcome:
             torch.get_num_threads(),
             digest(shapes.encode()),
             digest(*values),
-            clients,
+            {client: held.hidden for client, held in clients.items() if held.train} if trainer.masked else clients,
             Form.of(trainer.data.folder),
         )
 

@@ -55,6 +55,7 @@ class Waiting:
     since: str | None = None  # of the site that it was sent to
     facts: Facts = field(default_factory=dict)
     tries: int = 0
+    trouble: str = ""  # why its site cannot be greeted: its disk is full
 
 
 class SiteGrid(Grid):
@@ -145,8 +146,9 @@ class SiteGrid(Grid):
                 item.name = None
             item.away = None if item.site.since is not None else item.away or time.monotonic()
         due = [item for item in items if item.name is None and item.site.since is not None]
-        self._roster.greet({id(item.site): item.site for item in due if not item.site.ready}.values())
+        full = self._roster.greet({id(item.site): item.site for item in due if not item.site.ready}.values())
         for item in due:
+            item.trouble = full.get(item.site.talk.name, "")
             if item.site.ready:
                 self._send(item)
 
@@ -182,6 +184,8 @@ class SiteGrid(Grid):
     def _too_late(self, item: Waiting) -> str:
         """Why a message waits no longer; empty where it does."""
         now = time.monotonic()
+        if item.trouble:
+            return item.trouble
         if item.away is not None and now - item.away > self._patience.away:
             return f"it has been away for {self._patience.away} s"
         if self._patience.round is not None and now - item.begun > self._patience.round:

@@ -125,7 +125,7 @@ class _Training:
                 trained = trainer.train(client, round, self.received, self.config, without_memory(before))
         end = trainer.privacy.sent(client, round, self.received, trained.payload, self.config)
         end = attacked.sent(trainer.attack, client, round, trainer.layout, self.received, end)
-        weight = trainer.weight(trained.num_examples)
+        weight = trainer.weighting.of(trained.num_examples)
         numbers = trained.metrics, trained.num_examples, weight, trained.reply, trained.steps
         loss = trained.metrics["loss"].value
         state = trained.state | memory_of(before)
@@ -155,7 +155,8 @@ def agree(message: Message) -> Report:
     """What the parties of a masked sum tell each other before it and after it."""
     job = Job.of(message)
     assert job.masks is not None
-    said = speak(job.masks, trainer_in(Path(job.folder)).seed, job.round)
+    trainer = trainer_in(Path(job.folder))
+    said = speak(job.masks, trainer.seed, job.round, trainer.weighting.each)
     return Report([], peak_memory_mb(), said=said)
 
 

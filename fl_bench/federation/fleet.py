@@ -59,6 +59,7 @@ class Fleet:
         self.packing = packing  # one message a worker, not one a client
         self.worker_peak_mb = 0  # the most memory that any worker has had
         self._job = job
+        self._each = job.each or rule.each  # whether a model of each client is needed, by the strategy or the rule
         self._nodes = list(grid.get_node_ids())
 
     def exchange(self, messages: Iterable[Message], plan: Plan) -> list[Answer]:
@@ -68,10 +69,14 @@ class Fleet:
         """
         by_client = {message.metadata.dst_node_id: message for message in messages}
         answering = sorted(by_client.keys() - plan.dropping)
-        bound = max(1, len(answering) * int(self.loads.weights.max(initial=0)))
+        bound = max(1, len(answering) * self.loads.most)
         colluding = attacked.colludes(self.attack, answering, plan.round)
         job = replace(self._job, round=plan.round, weight_bound=bound, each=self._each or colluding)
-        masked = self._masked(sorted(by_client), job) if self.masks and by_client else None
+        nothing = set() if self.homes is None else {k for k in by_client if self.homes.owners[k] < 0}
+        empty = {client: Answer(client, Status.EMPTY) for client in answering if client in nothing}
+        answering = [client for client in answering if client not in nothing]
+        asked = sorted(by_client.keys() - nothing)
+        masked = self._masked(asked, job) if self.masks and asked else None
         if masked is not None:
             answering = [client for client in answering if masked.has(client)]
             job = replace(job, masks=masked.wish(TRAIN) if answering else None)
@@ -83,13 +88,13 @@ class Fleet:
             reports = [(pack.mean, report) for pack, report in found]
             made = attacked.collude(self.attack, reports, self.layout, self.rule, self._each)
             found = [(pack, report) for (pack, _), report in zip(found, made, strict=True)]
-        answers = self._merge(found, by_client, masked)
+        answers = empty | self._merge(found, by_client, masked)
         return [answers.get(client, Answer(client, Status.DROPPED)) for client in sorted(by_client)]
 
-    @property
-    def _each(self) -> bool:
-        """Whether the server needs every client's model: for its strategy, or for the rule before it."""
-        return self._job.each or self.rule.each
+    def weigh(self) -> int:
+        """What all clients with a home weigh together, as no home says it of its own. Raises RunError."""
+        assert self.homes is not None
+        return self._masked(np.flatnonzero(self.homes.owners >= 0).tolist(), self._job).weigh()
 
     def test(self, round: int, payload: Vector, batches: Sequence[int]) -> dict[str, Summand]:
         """The metrics of a model on these batches of the server's own rows, which the workers share."""

@@ -21,16 +21,16 @@ class Pack(NamedTuple):
 
 @dataclass(frozen=True)
 class Loads:
-    """What the fleet needs to know of each client, [num_clients]."""
+    """What the fleet needs to know of the clients."""
 
-    weights: NDArray[np.int64]  # in a mean
-    steps: NDArray[np.int64]  # in a turn: its share of a worker's time
+    most: int  # that one may weigh in a mean
+    steps: NDArray[np.int64]  # of a turn of each [num_clients]: its share of a worker's time
 
 
 @dataclass(frozen=True)
 class Homes:
     """Where clients are whose turn not every node can take."""
 
-    owners: NDArray[np.int64]  # of each client the place of its node among those of the grid [num_clients]
+    owners: NDArray[np.int64]  # of each client the place of its node among the grid's; -1: it holds nothing anywhere
     tester: int  # the node that has the test set
     names: Sequence[str]  # of the nodes

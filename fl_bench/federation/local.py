@@ -16,6 +16,7 @@ from fl_bench.attacks.base import Attack
 from fl_bench.build import build
 from fl_bench.compression.base import Codec
 from fl_bench.config.paths import INIT
+from fl_bench.config.rules import MASKS
 from fl_bench.data.arrays import Columns, FederatedData
 from fl_bench.data.augment import Augment, Chances
 from fl_bench.data.drift import Drift
@@ -25,6 +26,7 @@ from fl_bench.federation.channel import Channel
 from fl_bench.federation.parameters import FlatModel
 from fl_bench.federation.trained import Trained
 from fl_bench.federation.update import Diverged
+from fl_bench.federation.weighting import Weighting
 from fl_bench.machine import keep_freed_memory
 from fl_bench.metrics import Summand, merge
 from fl_bench.models.initial import begin
@@ -84,7 +86,10 @@ class Trainer:
         self.attack.suit(self.task, self.data)
         self.metrics = {metric.name: metric for metric in (*self.task.metrics, *self.attack.metrics)}
         self.algorithm: LocalAlgorithm = build(cfg.strategy.client, LocalAlgorithm)
-        self.uniform: bool = cfg.weighting == "uniform" or self.algorithm.uniform
+        uniform = cfg.weighting == "uniform" or self.algorithm.uniform
+        self.masked: bool = cfg.secure_aggregation == MASKS
+        hidden = self.masked and self.partition.elsewhere
+        self.weighting = Weighting(self.partition.train_sizes, uniform, cfg.max_examples, hidden)
         rng.seed_torch(self.seed, "model")
         model = self.task.model(self.data)
         shared = self.task.shared(model)
@@ -113,16 +118,6 @@ class Trainer:
         if not self.augment.draws:
             return batch
         return {**batch, "x": self.augment(batch["x"], torch.from_numpy(chances).to(self.device))}
-
-    def weight(self, num_examples: int) -> int:
-        """What the model of a client with so many examples weighs in the mean."""
-        return 1 if self.uniform else num_examples
-
-    @property
-    def weights(self) -> NDArray[np.int64]:
-        """The weights of all clients [num_clients]; 0 where there is nothing to train on."""
-        sizes = self.partition.train_sizes
-        return np.minimum(sizes, 1) if self.uniform else sizes
 
     def untrained(self) -> Vector:
         """The payload before the first round: the model as it was made, and zeros."""

@@ -24,7 +24,7 @@ from fl_bench.masking.party import SHARE, Circle, Keys, Party, Unsafe, unmask
 from fl_bench.masking.words import Numbers
 from fl_bench.metrics import Mean, merge
 
-KEYS, SHARES, TRAIN, REVEAL = "keys", "shares", "train", "reveal"  # what is asked
+KEYS, SHARES, TRAIN, WEIGH, REVEAL = "keys", "shares", "train", "weigh", "reveal"  # what is asked
 SEALED = 2 * SHARE + 16  # bytes of both shares and of what proves them
 Parties = Mapping[str, Sequence[int]]  # their clients, by name
 Said = Mapping[str, Any]  # by party
@@ -43,19 +43,28 @@ def bytes_up(parties: int, words: int) -> int:
 # The worker
 
 
-def speak(wish: Mapping[str, Any], seed: int, round: int) -> Said:
-    """What the parties at a worker answer to `wish`."""
+def speak(wish: Mapping[str, Any], seed: int, round: int, weights: NDArray[np.int64]) -> Said:
+    """What the parties at a worker answer to `wish`; `weights` [num_clients] are those of the clients here."""
     parties = {name: Party(name, _secret(wish, name, seed, round), wish["attempt"]) for name in wish["parties"]}
     if wish["ask"] == KEYS:
         return {name: [party.keys.seal.hex(), party.keys.pairs.hex()] for name, party in parties.items()}
     circle = circle_of(wish)
     if wish["ask"] == SHARES:
         return {n: {other: box.hex() for other, box in party.shares(circle).items()} for n, party in parties.items()}
+    if wish["ask"] == WEIGH:
+        return {n: _weighed(party, circle, weights[list(wish["parties"][n])]) for n, party in parties.items()}
     said = {}
     for name, party in parties.items():
         sealed = {other: bytes.fromhex(box) for other, box in wish["own"][name].items()}
         said[name] = {n: hex(share) for n, share in party.reveal(circle, sealed, wish["survivors"]).items()}
     return said
+
+
+def _weighed(party: Party, circle: Circle, weights: NDArray[np.int64]) -> str:
+    """The sum of these weights, with the masks of their party."""
+    word = np.array([weights.sum()]).view(np.uint64)
+    party.mask(word, circle)
+    return hex(word[0])
 
 
 def circle_of(wish: Mapping[str, Any]) -> Circle:
@@ -171,26 +180,44 @@ class MaskedRound:
 
     def open(self, words: NDArray[np.int64], said: Sequence[Said], size: int) -> tuple[Update, Numbers] | None:
         """The sum of the models [size] and of the numbers; None where too few are in it. `words` loses its masks."""
-        circle = self.circle
         self.words, self.survivors = len(words), [name for part in said for name in part["survivors"]]
-        survivors = self.survivors
-        if circle is None or len(survivors) < circle.threshold:
-            note(f"{len(survivors)} of {self.asked} have answered, and masks hide sums of fewer than {self.threshold}")
-            return None
-        sealed = {name: {other: boxes[name] for other, boxes in self._sealed.items()} for name in survivors}
-        revealed = self._say(REVEAL, sealed, survivors=survivors)
-        if len(revealed) < circle.threshold:
+        if not self._unmasked(words.view(np.uint64)):
             return None
         names = {str(part["names"]): part["names"] for part in said if part["survivors"]}
         if len(names) > 1:
             raise RunError(f"masks: clients say different things of their turns: {' and '.join(names)}")
-        try:
-            shares = {who: {name: int(share, 16) for name, share in told.items()} for who, told in revealed.items()}
-            unmask(words.view(np.uint64), circle, survivors, shares)
-        except (Unsafe, KeyError, ValueError) as error:
-            raise RunError(f"masks: what parties have revealed does not fit: {error}") from error
         numbers = Numbers.from_words(words[size:], *names.values())
         return Update(words[:size], numbers.weight), numbers
+
+    def weigh(self) -> int:
+        """What all clients weigh together. Raises RunError where a party does not say it."""
+        whole = self.circle is not None and len(self.circle.members) == self.asked
+        said = self._say(WEIGH, dict.fromkeys(self.parties)) if whole else {}
+        self.survivors = list(said)
+        try:
+            words = np.array([sum(int(word, 16) for word in said.values()) % 2**64], np.uint64)
+        except (ValueError, TypeError) as error:
+            raise RunError(f"masks: what a party says of its weight is no number: {error}") from error
+        if len(said) < self.asked or not self._unmasked(words):
+            raise RunError("masks: not all parties have answered what their clients weigh together")
+        return int(words[0])
+
+    def _unmasked(self, words: NDArray[np.uint64]) -> bool:
+        """Take the masks from the sum of the survivors; False where too few have answered. Raises RunError."""
+        circle, survivors = self.circle, self.survivors
+        if circle is None or len(survivors) < circle.threshold:
+            note(f"{len(survivors)} of {self.asked} have answered, and masks hide sums of fewer than {self.threshold}")
+            return False
+        sealed = {name: {other: boxes[name] for other, boxes in self._sealed.items()} for name in survivors}
+        revealed = self._say(REVEAL, sealed, survivors=survivors)
+        if len(revealed) < circle.threshold:
+            return False
+        try:
+            shares = {who: {name: int(share, 16) for name, share in told.items()} for who, told in revealed.items()}
+            unmask(words, circle, survivors, shares)
+        except (Unsafe, KeyError, ValueError) as error:
+            raise RunError(f"masks: what parties have revealed does not fit: {error}") from error
+        return True
 
     def _say(self, ask: str, own: Said, **more: Any) -> Said:
         said = self._ask({**self.wish(ask), **more}, own)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -151,8 +152,7 @@ class Rounds:
         """Who is asked in a round, and what the strategy sends them."""
         plan = self.experiment.schedule.plan(number)
         rng.seed_globals(self.cfg.seed, "configure_train", number)
-        all_weights, real = int(self.trainer.weights.sum()), self.fleet.homes is not None
-        told = ConfigRecord({ALL_WEIGHTS: all_weights, SECRET_NOISE: real, **plan.told})
+        told = ConfigRecord({ALL_WEIGHTS: self._all_weights, SECRET_NOISE: self.fleet.homes is not None, **plan.told})
         if not plan.asked and not self._of_nothing:  # a strategy of Flower's would wait for somebody
             return [], plan
         arrays = self.trainer.layout.to_record(vector)
@@ -193,6 +193,12 @@ class Rounds:
         if not any(attack.attacks(client, number) for client in attack.malicious):
             return clients
         return [row | {"malicious": int(attack.attacks(row["client"], number))} for row in clients]
+
+    @cached_property
+    def _all_weights(self) -> int:
+        """What all clients weigh together: asked for once, where only their sites know what one weighs."""
+        known = self.trainer.weighting.all
+        return self.fleet.weigh() if known is None else known
 
     @property
     def columns_of_strangers(self) -> Mapping[str, str]:

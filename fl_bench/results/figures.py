@@ -22,7 +22,7 @@ def draw(folder: Path, num_clients: int, classes: Sequence[str]) -> None:
     """Draw the curves and the partition of the run in `folder` into its folder figures/.
 
     partition.csv has only the clients and labels that have samples: all clients get a place, and the labels come in the
-    order of `classes`.
+    order of `classes`. There is none where only the sites know what clients hold.
     """
     figures = folder / "figures"
     figures.mkdir(exist_ok=True)
@@ -33,7 +33,9 @@ def draw(folder: Path, num_clients: int, classes: Sequence[str]) -> None:
         clients = pd.read_csv(folder / "clients.csv")
         if "train_loss" in clients:  # and no masks hide how
             _client_losses(clients, figures)
-    held = pd.read_csv(folder / "partition.csv", dtype={"label": str}, keep_default_na=False)  # a class may be "NA"
+    if not (partition := folder / "partition.csv").exists():
+        return
+    held = pd.read_csv(partition, dtype={"label": str}, keep_default_na=False)  # a class may be "NA"
     table = held.pivot(index="client", columns="label", values="samples")
     labels = [name for name in map(str, classes) if name in table]
     _partition(table.reindex(index=range(num_clients), columns=labels).fillna(0), figures)

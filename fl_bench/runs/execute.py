@@ -168,7 +168,8 @@ def _observers(
 ) -> list[Observer]:
     """Who is told of a round, in this order: it is whole on disk before anybody hears of it."""
     cfg, trainer = made.cfg, made.trainer
-    split.write(trainer.data, trainer.partition, trainer.unseen, made.folder)
+    if not trainer.weighting.hidden:
+        split.write(trainer.data, trainer.partition, trainer.unseen, made.folder)
     journal.record["classes"] = list(trainer.data.classes)
     journal.record["num_clients"] = trainer.num_clients
     journal.record["model"] = size_of(trainer, cfg.local.batch_size)

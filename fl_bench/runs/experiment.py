@@ -43,10 +43,10 @@ AUTO, MOST_STACKED = 50, 50_000_000  # clients, and numbers in a stack, at most 
 def make(cfg: DictConfig, strategy: Strategy, trainer: Trainer, data: Path, store: Store) -> Experiment:
     """The experiment of a run, whose workers find their data in `data`; raises ConfigError where parts do not fit."""
     schedule = make_schedule(cfg, trainer)
-    try_out(cfg, trainer, strategy)
-    check_rule(cfg, trainer.rule, schedule)
     if cfg.secure_aggregation == MASKS:
         check_masks(cfg, trainer, schedule)
+    try_out(cfg, trainer, strategy)
+    check_rule(cfg, trainer.rule, schedule)
     if (privacy := getattr(strategy, "privacy", None)) is not None:
         check_privacy(cfg, trainer, schedule, privacy)
     spent = check_noise(cfg, trainer, schedule, strategy)
@@ -93,9 +93,12 @@ def make_fleet(experiment: Experiment, grid: Grid, together: int = 1, alone: boo
     job = Job(str(experiment.data), str(states.folder), states.run, each, together)
     others = (0, len(trainer.unseen.ends))  # who are only evaluated
     homes, masks = getattr(grid, "homes", None), cfg.secure_aggregation == MASKS and not alone
-    if masks and homes is not None and len(set(homes.owners.tolist())) < 2:
-        raise ConfigError("secure_aggregation=masks: one site alone is no sum; engine.sites must be 2 or more")
-    loads = Loads(np.pad(trainer.weights, others), np.pad(_steps(trainer), others))
+    if masks and homes is not None:
+        wish = "a site adds up its clients before it masks them; use engine.packing=true"
+        require("engine.packing", cfg.engine.packing, cfg.engine.packing, wish)
+        if len({owner for owner in homes.owners.tolist() if owner >= 0}) < 2:
+            raise ConfigError("secure_aggregation=masks: one site alone is no sum; engine.sites must be 2 or more")
+    loads = Loads(trainer.weighting.most, np.pad(_steps(trainer), others))
     return Fleet(grid, job, trainer.layout, loads, cfg.engine.packing, trainer.attack, trainer.rule, homes, masks)
 
 
@@ -183,7 +186,8 @@ def _check_evaluation(cfg: DictConfig, trainer: Trainer) -> None:
     if cfg.evaluate.clients and not heldout.any():
         raise ConfigError("evaluate.clients=true: no client holds out a sample; raise partition.holdout")
     if len(unseen.ends) and not unseen.heldout_sizes.any():
-        raise ConfigError(f"partition.unseen={cfg.partition.unseen}: none holds out a sample; raise partition.holdout")
+        wish = "none holds out a sample; raise partition.holdout"
+        raise ConfigError(f"partition.unseen={cfg.partition.get('unseen')}: {wish}")
     if not validates(cfg):
         return
     if validation == "clients":
@@ -212,6 +216,8 @@ def _check_augment(trainer: Trainer) -> None:
 
 def _check_batches_of_one(trainer: Trainer) -> None:
     """Raise ConfigError where a client's turn has a batch of one example, and the model cannot train on it."""
+    if trainer.weighting.hidden:  # at its site such a client fails, and says why
+        return
     size, sizes = trainer.local["batch_size"], trainer.partition.train_sizes
     last = -(-sizes // size)  # the number of the batch that ends an epoch
     alone = np.count_nonzero((sizes > 0) & ((sizes - 1) % size == 0) & (last <= (trainer.local["steps"] or last)))

@@ -7,7 +7,7 @@ from flwr.serverapp.strategy import Strategy
 from omegaconf import DictConfig
 
 from fl_bench.attacks.base import Knows
-from fl_bench.config.rules import require
+from fl_bench.config.rules import COUNT, require
 from fl_bench.data.drift import Drift
 from fl_bench.errors import ConfigError, note
 from fl_bench.federation.local import Trainer
@@ -36,8 +36,21 @@ def check_masks(cfg: DictConfig, trainer: Trainer, schedule: Schedule) -> None:
     ):
         if unfit:
             raise ConfigError(f"{what}, which secure_aggregation=masks hides; use another, or secure_aggregation=none")
+    if trainer.weighting.hidden:
+        _check_hidden_sizes(cfg, trainer, schedule)
     if not trainer.channel.up.lossless:
         note("compression: masked updates are as long as without it, 8 bytes a number")
+
+
+def _check_hidden_sizes(cfg: DictConfig, trainer: Trainer, schedule: Schedule) -> None:
+    """Raise ConfigError for what needs to know how many rows a client has, where only its site does."""
+    if cfg.max_examples is None and not trainer.weighting.uniform:
+        wish = "must be a number that all keep to; or use weighting=uniform"
+        raise ConfigError(f"max_examples=null: only its site knows how many rows a client has; {wish}")
+    steps = trainer.algorithm.steps(np.array([1, cfg.max_examples or COUNT]), trainer.local)
+    wish = "only its site knows how many rows a client has, and so its steps; use local.steps, or network=ideal"
+    timeless = not schedule.network.devices.seconds_per_step.any() or steps[0] == steps[1]
+    require("network.seconds_per_step", cfg.network.seconds_per_step, timeless, wish)
 
 
 def check_privacy(cfg: DictConfig, trainer: Trainer, schedule: Schedule, privacy: Privacy) -> None:
@@ -106,6 +119,10 @@ def check_noise(cfg: DictConfig, trainer: Trainer, schedule: Schedule, strategy:
             "strategy: its server goes by the clients' losses, which have no noise; use privacy=none",
         ),
         (up.reads_loss, "compression: it goes by the clients' losses, which have no noise; use another"),
+        (
+            by_example and trainer.weighting.hidden,
+            "privacy=example: only its site knows how many rows a client has, and so its epsilon; use privacy=local",
+        ),
         (
             by_example and type(trainer.drift) is not Drift,
             "data_drift: changes a client's rows, and epsilon is for the same ones; use data_drift=none",

@@ -98,8 +98,9 @@ def partitions(study: Study, settings: Sequence[str]) -> tuple[list[dict[str, An
     pictures, most = [], (0, 0)
     first = study.runs.sort_values("seed", kind="stable").drop_duplicates("setting").sort_index()
     for folder, setting in zip(first["folder"], first["setting"], strict=True):
-        held = _read(Path(folder) / "partition.csv", dtype={"label": str}, keep_default_na=False)
-        if held.empty:  # a task without classes
+        file = Path(folder) / "partition.csv"
+        held = _read(file, dtype={"label": str}, keep_default_na=False) if file.exists() else pd.DataFrame()
+        if held.empty:  # a task without classes, or only the sites know
             continue
         table = held.pivot(index="label", columns="client", values="samples").fillna(0).astype(int)
         table = table.loc[sorted(table.index, key=lambda label: label.zfill(9) if label.isdecimal() else label)]

@@ -219,6 +219,27 @@ def test_a_driver_without_rows_writes_the_same(deployed: Deployment) -> None:
 
 
 @long
+@pytest.mark.timeout(600)
+def test_sites_that_tell_no_number_of_rows_make_the_same_model(deployed: Deployment) -> None:
+    """The run without masks has the same bound; what masks cost are bytes."""
+    words = ("evaluate.clients=false", "max_examples=4096")
+    assert deployed.call(*WORDS, *words, "engine=inline", "hydra.run.dir=plain")[0] == 0
+    masked = ("secure_aggregation=masks", "partition=sites", "num_clients=auto")
+    deployed.start("driver", *deployed.words("run", *words, *masked))
+    deployed.wait("driver", "round 1/3")
+    deployed.kill("site2")
+    deployed.start_site("site2")
+    deployed.processes["driver"].join(PATIENCE_SECONDS)
+    assert deployed.processes["driver"].exitcode == 0, deployed.said("driver")
+    ours, theirs = (deployed.folder / run for run in ("run", "plain"))
+    assert (ours / "model.safetensors").read_bytes() == (theirs / "model.safetensors").read_bytes()
+    rows = [[{**row, "bytes_up": "", "bytes_down": ""} for row in table(run, "metrics")] for run in (ours, theirs)]
+    assert rows[0] == rows[1]
+    assert not (ours / "partition.csv").exists()
+    assert deployed.call("resume", "run", "num_rounds=4")[0] == 0
+
+
+@long
 def test_a_simulation_is_promoted_and_its_turns_are_repeated_at_their_sites(deployed: Deployment) -> None:
     code, said = deployed.call("promote", "inline", "--link", deployed.link, "--certs", "keys/driver")
     assert (code, "the same to the last bit\n" in said) == (0, True), said

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
@@ -11,11 +12,13 @@ from flwr.supercore.task_identity import TaskIdentity
 from fl_bench.deployment import keys
 from fl_bench.deployment.masks import allowed, signed
 from fl_bench.deployment.signing import Unproven
-from fl_bench.federation.exchange import Report
-from fl_bench.federation.masked import KEYS, REVEAL, SHARES, speak
+from fl_bench.federation.exchange import Job, Report
+from fl_bench.federation.masked import KEYS, REVEAL, SHARES, TRAIN, WEIGH, circle_of, speak
+from fl_bench.masking.party import unmask
 
 NAMES = ("a", "b", "c")
 ATTEMPT = "0123456789abcdef" * 2
+WEIGHTS = {"a": 137, "b": 45, "c": 2**40}
 
 
 class World:
@@ -26,14 +29,19 @@ class World:
         keys.make(folder / "keys", NAMES)
         self.keys = {name: keys.of_site(folder / "keys" / "sites" / name) for name in NAMES}
         self.folders = {name: folder / name for name in NAMES}
+        self.attempt = ATTEMPT
         self.circle = {name: self.ask(name, KEYS) for name in NAMES}
 
-    def ask(self, name: str, what: str, **more: Any) -> Any:
+    def allow(self, name: str, what: str, asked: str = "", **more: Any) -> dict[str, Any]:
         circle = {} if what == KEYS else {"threshold": 2, "circle": self.circle}
-        wish = {"ask": what, "attempt": ATTEMPT, "parties": {name: [0]}, **circle, **more}
-        own = allowed(wish, name, self.keys[name], self.folders[name])
+        wish = {"ask": what, "attempt": self.attempt, "parties": {name: [0]}, **circle, **more}
+        job = Job("", "", "", False, 1, 1, (0,), masks=wish)
+        return allowed(job, asked, name, self.keys[name], self.folders[name])
+
+    def ask(self, name: str, what: str, **more: Any) -> Any:
+        own = self.allow(name, what, **more)
         message = Message(RecordDict(), 1, "query.masks")
-        reply = Report([], 1, said=speak(own, 0, 1)).reply_to(message)
+        reply = Report([], 1, said=speak(own, 0, 1, np.array([WEIGHTS[name]]))).reply_to(message)
         return Report.of(signed(reply, own, name, self.keys[name], message)).said[name]
 
     def sealed(self) -> dict[str, Any]:
@@ -53,6 +61,30 @@ def test_a_site_reveals_shares_for_one_set_of_survivors_only(world: World) -> No
     with pytest.raises(Unproven, match="it asks a second time for the sum"):
         world.ask("a", REVEAL, own=sealed, survivors=["a", "b"])
     assert world.ask("b", REVEAL, own=sealed, survivors=["a", "b"])["c"] != all_three["c"]
+
+
+def test_with_the_same_masks_there_is_one_sum(world: World) -> None:
+    """Two would differ by what a driver wants to know: the masks would cancel out."""
+    for _ in range(2):  # a reply may get lost
+        world.allow("a", TRAIN, asked="of this model")
+    for what in (TRAIN, WEIGH):
+        with pytest.raises(Unproven, match="it asks a second time for the sum"):
+            world.allow("a", what, asked="of another model")
+
+
+def test_what_all_clients_weigh_is_a_masked_sum_of_one_circle(world: World) -> None:
+    boxes = world.sealed()
+    words = {name: int(world.ask(name, WEIGH), 16) for name in NAMES}
+    assert not set(words.values()) & set(WEIGHTS.values())
+    revealed = {n: world.ask(n, REVEAL, own={n: boxes[n]}, survivors=list(NAMES)) for n in NAMES}
+    total = np.array([sum(words.values()) % 2**64], np.uint64)
+    circle = circle_of({"attempt": ATTEMPT, "threshold": 2, "circle": world.circle})
+    unmask(total, circle, NAMES, {who: {n: int(s, 16) for n, s in told.items()} for who, told in revealed.items()})
+    assert total.tolist() == [137 + 45 + 2**40]
+    world.attempt = ATTEMPT[::-1]
+    world.circle = {name: world.ask(name, KEYS) for name in ("a", "b")}
+    with pytest.raises(Unproven, match="it asks a second time for the sum weights"):
+        world.ask("a", WEIGH)
 
 
 def test_of_an_attempt_there_is_one_circle(world: World) -> None:

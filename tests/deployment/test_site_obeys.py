@@ -44,9 +44,9 @@ class World:
         driver = keys.of_driver(folder / "keys" / "driver")
         self.talk = Conversation("a", RUN, driver.key, driver.sites["a"])
 
-    def begun(self, *trusted: str, only: list[int] | None = None) -> Site:
+    def begun(self, *trusted: str, only: list[int] | None = None, only_masked: bool = False) -> Site:
         known = keys.of_site(self.folder / "keys" / "sites" / "a")
-        return Site("a", known, self.folder / "rows", self.folder / "root", trusted, only=only)
+        return Site("a", known, self.folder / "rows", self.folder / "root", trusted, only_masked, only)
 
     def config(self, **changes: Any) -> str:
         cfg = OmegaConf.load(self.folder / "data" / CONFIG)
@@ -140,6 +140,15 @@ def test_a_site_takes_part_with_its_clients_only(world: World) -> None:
     assert refusal(world.site.answer(world.job(1, {2: []}, client=2)[0])) == (Trouble.REFUSED, why)
     with pytest.raises(ConfigError, match=r"--clients 2: holds no rows in .*rows; those who do: 1"):
         world.begun(only=[1, 2])
+
+
+def test_a_site_that_is_only_masked_says_nothing_else(world: World) -> None:
+    world.site = world.begun(only_masked=True)
+    why = "refuses: secure_aggregation=none: this site says nothing but in masked sums (--only-masked)"
+    assert refusal(world.greet()) == (Trouble.REFUSED, why)
+    reply = world.greet(secure_aggregation="masks")
+    assert not reply.has_error()
+    assert refusal(world.site.answer(world.job(1, {1: []})[0])) == (Trouble.REFUSED, why)
 
 
 def test_a_message_is_obeyed_once_and_in_its_conversation_only(world: World) -> None:

@@ -109,6 +109,13 @@ def test_the_files_are_those_of_a_driver_with_all_rows(line: Line, whole: Path, 
         evaluate(cfg, run, None, run / "evaluate.csv")
 
 
+def test_clients_of_a_site_that_is_not_there_hold_nothing(line: Line, tmp_path: Path) -> None:
+    line.end("b")
+    words = ("engine.sites=2", "clients_per_round=4", "network=ideal", "num_rounds=1")
+    rows = table(deployed(line, tmp_path, *words), "clients")
+    assert [row["status"] for row in rows if row["round"] == "1"][:4] == ["ok", "ok", "empty", "empty"]
+
+
 def test_what_was_told_is_a_file_that_may_be_damaged(tmp_path: Path) -> None:
     assert Told.open(tmp_path) is None
     for text in ("{", "[1, 2]", "[[{}, [], -1, 0, {}], {}]", '[[{"x": ["O", []]}, [], 1, 0, {}], {}]'):
@@ -275,5 +282,5 @@ def test_what_numbers_stand_for_is_known_here_too(tmp_path: Path, task: str, wor
         return
     ours = prepare(other, build(other.task, Task), driver, lambda _: told)
     assert ours.layout == trainer.layout
-    assert ours.weights.tolist() == trainer.weights.tolist()
+    assert ours.weighting.each.tolist() == trainer.weighting.each.tolist()
     assert np.array_equal(ours.untrained(), trainer.untrained())

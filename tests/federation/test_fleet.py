@@ -100,7 +100,7 @@ def directly(tmp_path: Path, name: str, rounds: int) -> list[Vector]:
             trained = trainer.train(client, number, sent, config, states.get(client, {}))
             states[client] = trained.state
             loss = trained.metrics["loss"].value
-            weight = trainer.weight(trained.num_examples)
+            weight = trainer.weighting.of(trained.num_examples)
             metrics = MetricRecord({"num-examples": weight, "train_loss": loss, **trained.reply})
             content = RecordDict({"arrays": layout.to_record(trained.payload.copy()), "metrics": metrics})
             replies.append(Message(content, reply_to=message))

@@ -30,7 +30,7 @@ def told(run: Path) -> list[dict[str, str]]:
 @pytest.mark.parametrize(
     "words",
     [
-        ("strategy=fedavg", "partition=linear"),
+        ("strategy=fedavg", "partition=linear", "max_examples=100000"),
         ("strategy=scaffold", "partition=dirichlet", "partition.alpha=0.1"),
         ("strategy=fednova", "weighting=uniform", "local.epochs=2", "local.steps=null"),
         ("strategy=fedadam", "network=flaky", "min_clients=3", "num_rounds=5"),
@@ -145,6 +145,11 @@ def test_the_sum_of_too_few_stays_hidden(launch: Launch, capsys: pytest.CaptureF
 )
 def test_what_needs_more_than_the_sum_is_refused(refused: Callable[..., str], words: tuple[str, ...], why: str) -> None:
     assert why in refused(*SMALL, "secure_aggregation=masks", *words)
+
+
+def test_a_client_with_more_examples_than_all_may_know_of_is_refused(refused: Callable[..., str]) -> None:
+    why = refused(*SMALL, "partition=linear", "max_examples=300")  # of 4,000 a fifteenth, two, ...; four fifths of each
+    assert "max_examples=300: client 1 trains on more; raise it for all, or let the client have fewer" in why
 
 
 def test_one_client_that_can_be_reached_trains_for_nothing(launch: Launch) -> None:

@@ -49,7 +49,7 @@ def test_who_never_trains_is_drawn_and_keeps_its_rows(tmp_path: Path) -> None:
     places = [before.index(rows) for rows in after]  # which client each was
     assert places[:7] == sorted(places[:7])
     assert places[7:] == sorted(places[7:]) != [7, 8, 9]
-    assert trainer.weights.tolist() == [everybody.weights[place] for place in places[:7]]
+    assert trainer.weighting.each.tolist() == [everybody.weighting.each[place] for place in places[:7]]
 
 
 def test_what_a_run_says_of_them(launch: Launch) -> None:
