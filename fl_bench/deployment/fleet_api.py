@@ -50,7 +50,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from fl_bench.deployment.transport import BROKEN, pull_parts, refuses_tls
+from fl_bench.deployment.transport import BROKEN, pull_parts, refuses_tls, with_remedy
 from fl_bench.errors import ConfigError, RunError, note
 
 BEAT_SECONDS = HEARTBEAT_MIN_INTERVAL / 2  # the link takes a site for gone after four without a word
@@ -210,7 +210,7 @@ class Line:
                 return call()
             except httpx.TransportError as error:
                 if refuses_tls(error):
-                    raise ConfigError(f"--link {self.address}: {error}") from error
+                    raise ConfigError(f"--link {self.address}: {with_remedy(error)}") from error
                 why = str(error)
             except httpx.HTTPStatusError as error:
                 if error.response.status_code not in (502, 503, 504):

@@ -27,7 +27,7 @@ from fl_bench.deployment.keys import SiteKeys
 from fl_bench.deployment.shares import Held
 from fl_bench.deployment.signing import Unproven, expect, seal, unseal
 from fl_bench.deployment.welcome import Welcome
-from fl_bench.errors import ConfigError, Damaged, FlBenchError, in_one_line
+from fl_bench.errors import ConfigError, Damaged, FlBenchError, in_one_line, note
 from fl_bench.federation.client import app
 from fl_bench.federation.exchange import RECORD, Job, Trouble
 from fl_bench.federation.local import CONFIG, trainer_in
@@ -84,6 +84,9 @@ class Site:
         only: Collection[int] | None = None,
     ) -> None:
         self.name = name
+        whose = next((peer for peer, key in keys.peers.items() if key == keys.key.public_key()), name)
+        if whose != name:
+            raise ConfigError(f"--name {name}: the keys in --certs are those of {whose}")
         held = Held.open(data).holdings()
         if only is not None and (strange := [client for client in only if client not in held]):
             has = ", ".join(map(str, held))
@@ -109,6 +112,8 @@ class Site:
             code, why = Trouble.DISK, f"{error.filename or self._root}: {error.strerror}"
         except Exception as error:
             code, why = Trouble.WORKER_FAILED, f"failed: {in_one_line(error)}"
+        if code != Trouble.UNKNOWN:
+            note(f"{self.name}: run {message.metadata.run_id}: {why}")
         return Message(Error(code, why), reply_to=message)
 
     def _obeyed(self, message: Message) -> tuple[RecordDict, str, Mapping[str, Any]]:
@@ -148,6 +153,7 @@ class Site:
             made = reply.content if own is None else masks.signed(reply, own, self.name, self._keys, message).content
         else:
             made = RecordDict()
+            note(f"{self.name}: run {message.metadata.run_id}: has ended")
         return Message(seal(made, self._keys.key, {**facts, "kind": ANSWER}), reply_to=message)
 
     def _greeted(self, run: int, content: RecordDict) -> Welcome:
@@ -166,6 +172,7 @@ class Site:
             (folder / INIT).write_bytes(contents(content.array_records[INIT][INIT]).tobytes())
         welcome = Welcome.of(trainer_in(folder), self.clients, token)
         self.sessions[run] = Session(token, folder)
+        note(f"{self.name}: run {run}: {cfg.num_rounds} rounds, secure_aggregation={cfg.secure_aggregation}")
         return welcome
 
     def _forget(self) -> None:

@@ -133,6 +133,20 @@ def test_a_turn_that_is_only_looked_at_changes_nothing(world: World) -> None:
     assert why.endswith("state/1/7.safetensors: is not there any more: nothing has needed it since")
 
 
+def test_a_site_says_which_run_it_takes_part_in(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.greet()
+    assert capsys.readouterr().err == f"fl-bench: note: a: run {RUN}: 2 rounds, secure_aggregation=none\n"
+    message, _ = world.talk.settle(1, {"folder": PLACE, "rounds": {}, "aside": False})
+    assert not world.site.answer(message).has_error()
+    assert capsys.readouterr().err == f"fl-bench: note: a: run {RUN}: has ended\n"
+
+
+def test_a_site_has_the_name_of_its_keys(world: World) -> None:
+    known = keys.of_site(world.folder / "keys" / "sites" / "a")
+    with pytest.raises(ConfigError, match="--name b: the keys in --certs are those of a"):
+        Site("b", known, world.folder / "rows", world.folder / "root")
+
+
 def test_a_site_takes_part_with_its_clients_only(world: World) -> None:
     world.site = world.begun(only=[1])
     world.greet()
@@ -171,11 +185,12 @@ def test_a_message_for_somebody_else_is_refused(world: World, name: str, run: in
     assert why in text
 
 
-def test_who_has_not_the_drivers_key_is_refused(world: World) -> None:
+def test_who_has_not_the_drivers_key_is_refused(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     stranger = Conversation("a", RUN, Ed25519PrivateKey.generate(), world.talk.theirs)
     content = RecordDict({GREETING: ConfigRecord({"config": world.config()})})
     code, why = refusal(world.site.answer(stranger.greeting(content, 1)[0]))
     assert (code, why) == (Trouble.REFUSED, "refuses: its signature is not by the key that is known here")
+    assert capsys.readouterr().err == f"fl-bench: note: a: run {RUN}: {why}\n"
     plain = Message(content, 1, MessageType.QUERY)
     assert "it is no signed envelope" in refusal(world.site.answer(plain))[1]
     signed = seal(content, world.talk.key, {"kind": "greeting"})
