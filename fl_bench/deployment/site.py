@@ -20,11 +20,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from fl_bench.config import trust
 from fl_bench.config.paths import INIT
-from fl_bench.config.rules import validate
+from fl_bench.config.rules import MASKS, validate
 from fl_bench.config.schema import Config
 from fl_bench.deployment import masks
 from fl_bench.deployment.keys import SiteKeys
-from fl_bench.deployment.shares import Held
+from fl_bench.deployment.shares import Held, Holding
 from fl_bench.deployment.signing import Unproven, expect, seal, unseal
 from fl_bench.deployment.welcome import Welcome
 from fl_bench.errors import ConfigError, Damaged, FlBenchError, in_one_line, note
@@ -40,6 +40,7 @@ GREETING, WORK, SETTLE = "greeting", "work", "settle"  # kinds of messages, and 
 WELCOME, ANSWER = "welcome", "answer"  # kinds of replies
 KEPT = "kept"  # the record of which states the server still needs
 RUN = re.compile(r"[0-9a-f]{32}")  # by which a site knows a run again: the name of its folder
+UNMASKED = "secure_aggregation=none: this site says nothing but in masked sums (--only-masked)"
 # What only the server builds is taken out. A task's yaml may have model: ${model}.
 SERVERS = (
     "strategy.server",
@@ -87,16 +88,13 @@ class Site:
         whose = next((peer for peer, key in keys.peers.items() if key == keys.key.public_key()), name)
         if whose != name:
             raise ConfigError(f"--name {name}: the keys in --certs are those of {whose}")
-        held = Held.open(data).holdings()
-        if only is not None and (strange := [client for client in only if client not in held]):
-            has = ", ".join(map(str, held))
-            raise ConfigError(f"--clients {strange[0]}: holds no rows in {data}; those who do: {has}")
-        self.clients = {client: held[client] for client in held if only is None or client in only}
         self._keys = keys
         self._data = data.absolute()
+        self._only = only
         self._root = root
         self._trusted = trusted
         self._only_masked = only_masked
+        self.clients = self._holdings()
         self.sessions: dict[int, Session] = {}  # by the number of a run at the link
 
     def answer(self, message: Message) -> Message:
@@ -115,6 +113,14 @@ class Site:
         if code != Trouble.UNKNOWN:
             note(f"{self.name}: run {message.metadata.run_id}: {why}")
         return Message(Error(code, why), reply_to=message)
+
+    def _holdings(self) -> dict[int, Holding]:
+        """By client that takes part: what it holds now."""
+        held, only = Held.open(self._data).holdings(), self._only
+        if only is not None and (strange := [client for client in only if client not in held]):
+            has = ", ".join(map(str, held))
+            raise ConfigError(f"--clients {strange[0]}: holds no rows in {self._data}; those who do: {has}")
+        return {client: held[client] for client in held if only is None or client in only}
 
     def _obeyed(self, message: Message) -> tuple[RecordDict, str, Mapping[str, Any]]:
         """The content of a message that is to be obeyed, its kind, and the facts that an answer bears."""
@@ -144,7 +150,7 @@ class Site:
             if strange := [client for client in job.clients if client not in self.clients]:
                 raise Unproven(f"client {strange[0]} is not of this site")
             if job.masks is None and self._only_masked:
-                raise ConfigError("secure_aggregation=none: this site says nothing but in masked sums (--only-masked)")
+                raise ConfigError(UNMASKED)
             own = masks.allowed(job.masks, self.name, self._keys, states.parent) if job.masks is not None else None
             message.content = job.beside(content, folder=str(session.folder), states=str(states), masks=own)
             reply = app(message, Context(message.metadata.run_id, 0, {}, RecordDict(), {}))
@@ -170,6 +176,7 @@ class Site:
         OmegaConf.save(cfg, folder / CONFIG)
         if INIT in content.array_records:
             (folder / INIT).write_bytes(contents(content.array_records[INIT][INIT]).tobytes())
+        self.clients = self._holdings()  # rows may have changed since the last run
         welcome = Welcome.of(trainer_in(folder), self.clients, token)
         self.sessions[run] = Session(token, folder)
         note(f"{self.name}: run {run}: {cfg.num_rounds} rounds, secure_aggregation={cfg.secure_aggregation}")
@@ -192,6 +199,8 @@ class Site:
             raise ConfigError(f"the config of the run cannot be read: {error}") from error
         assert isinstance(cfg, DictConfig)
         validate(cfg)
+        if cfg.secure_aggregation != MASKS and self._only_masked:
+            raise ConfigError(UNMASKED)
         built: Any = OmegaConf.create(OmegaConf.to_container(cfg))
         for key in SERVERS:
             OmegaConf.update(built, key, None)

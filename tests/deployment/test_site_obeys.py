@@ -1,10 +1,12 @@
 """What a site obeys and what it refuses; nothing here goes over a network."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import compose
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -154,6 +156,29 @@ def test_a_site_takes_part_with_its_clients_only(world: World) -> None:
     assert refusal(world.site.answer(world.job(1, {2: []}, client=2)[0])) == (Trouble.REFUSED, why)
     with pytest.raises(ConfigError, match=r"--clients 2: holds no rows in .*rows; those who do: 1"):
         world.begun(only=[1, 2])
+
+
+def test_a_site_says_what_it_holds_when_a_run_begins(world: World, tmp_path: Path) -> None:
+    shutil.copytree(world.folder / "rows", tmp_path / "rows")
+    site = Site("a", keys.of_site(world.folder / "keys" / "sites" / "a"), tmp_path / "rows", tmp_path / "root")
+    world.site = site
+    world.greet()
+    before = site.clients
+    labels = np.load(tmp_path / "rows" / "train.y..npy")
+    np.save(tmp_path / "rows" / "train.y..npy", labels[::-1])
+    message, facts = world.talk.greeting(RecordDict({GREETING: ConfigRecord({"config": world.config()})}), node=1)
+    (client, held), (_, was) = *world.talk.welcome(site.answer(message), facts).clients.items(), *before.items()
+    assert (client, held.train, held.heldout) == (1, was.train, was.heldout)
+    assert held.digest != was.digest
+
+
+def test_a_site_for_masked_sums_only_refuses_another_run_before_it_begins(world: World) -> None:
+    known = keys.of_site(world.folder / "keys" / "sites" / "a")
+    world.site = Site("a", known, world.folder / "rows", world.folder / "root", only_masked=True)
+    code, why = refusal(world.greet())
+    assert (code, why[:37]) == (Trouble.REFUSED, "refuses: secure_aggregation=none: thi")
+    assert not world.greet(secure_aggregation="masks").has_error()
+    assert "secure_aggregation=none" in refusal(world.site.answer(world.job(1, {1: []})[0]))[1]  # whatever it was told
 
 
 def test_a_message_is_obeyed_once_and_in_its_conversation_only(world: World) -> None:
