@@ -41,7 +41,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid, http_grid
 
 from fl_bench.deployment.transport import BROKEN, pull_parts, refuses_tls, with_remedy
-from fl_bench.errors import RunError, note
+from fl_bench.errors import ConfigError, RunError, note
 
 APP = b"""[project]
 name = "fl-bench-run"
@@ -135,7 +135,10 @@ class LinkGrid(HttpGrid):
 
 @contextmanager
 def run_at(address: str, ca: bytes, claim: bytes) -> Iterator[LinkGrid]:
-    """A new run at the link at `address`, whose server is this process. Raises RunError where there is none."""
+    """A new run at the link at `address`, whose server is this process.
+
+    Raises RunError where there is none, and ConfigError where its TLS does not fit ours.
+    """
     with ExitStack() as stack, _in_one_line(address):
         control = stack.enter_context(_control(address, ca))
         link = stack.enter_context(
@@ -236,4 +239,5 @@ def _in_one_line(address: str) -> Iterator[None]:
         why = f"[{found.code}] {found.message}" if found else str(error)
         raise RunError(f"engine.link={address}: {why}") from error
     except httpx.TransportError as error:
-        raise RunError(f"engine.link={address}: cannot be reached: {with_remedy(error)}") from error
+        kind = ConfigError if refuses_tls(error) else RunError
+        raise kind(f"engine.link={address}: cannot be reached: {with_remedy(error)}") from error
