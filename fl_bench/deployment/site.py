@@ -159,6 +159,8 @@ class Site:
             made = reply.content if own is None else masks.signed(reply, own, self.name, self._keys, message).content
         else:
             made = RecordDict()
+            del self.sessions[message.metadata.run_id]
+            self._forget()
             note(f"{self.name}: run {message.metadata.run_id}: has ended")
         return Message(seal(made, self._keys.key, {**facts, "kind": ANSWER}), reply_to=message)
 

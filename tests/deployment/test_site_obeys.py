@@ -141,6 +141,7 @@ def test_a_site_says_which_run_it_takes_part_in(world: World, capsys: pytest.Cap
     message, _ = world.talk.settle(1, {"folder": PLACE, "rounds": {}, "aside": False})
     assert not world.site.answer(message).has_error()
     assert capsys.readouterr().err == f"fl-bench: note: a: run {RUN}: has ended\n"
+    assert list((world.folder / "root" / "work").iterdir()) == []
 
 
 def test_a_site_has_the_name_of_its_keys(world: World) -> None:
