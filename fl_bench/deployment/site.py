@@ -107,7 +107,7 @@ class Site:
         except (Unproven, Unsafe, FlBenchError) as error:
             code, why = Trouble.REFUSED, f"refuses: {error}"
         except OSError as error:
-            code, why = Trouble.DISK, f"{error.filename or self._root}: {error.strerror}"
+            code, why = Trouble.DISK, f"cannot use {error.filename or self._root}: {error.strerror}"
         except Exception as error:
             code, why = Trouble.WORKER_FAILED, f"failed: {in_one_line(error)}"
         if code != Trouble.UNKNOWN:

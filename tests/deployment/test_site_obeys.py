@@ -173,6 +173,13 @@ def test_a_site_says_what_it_holds_when_a_run_begins(world: World, tmp_path: Pat
     assert held.digest != was.digest
 
 
+def test_a_site_whose_rows_have_gone_says_so(world: World, tmp_path: Path) -> None:
+    rows = shutil.copytree(world.folder / "rows", tmp_path / "rows")
+    world.site = Site("a", keys.of_site(world.folder / "keys" / "sites" / "a"), rows, tmp_path / "root")
+    shutil.rmtree(rows)
+    assert refusal(world.greet()) == (Trouble.DISK, f"cannot use {rows}: No such file or directory")
+
+
 def test_a_site_for_masked_sums_only_refuses_another_run_before_it_begins(world: World) -> None:
     known = keys.of_site(world.folder / "keys" / "sites" / "a")
     world.site = Site("a", known, world.folder / "rows", world.folder / "root", only_masked=True)
