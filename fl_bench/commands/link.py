@@ -5,6 +5,8 @@ fl-bench link --certs keys/link --database link.db
 
 import argparse
 import socket
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from fl_bench.commands._common import end_in_order
@@ -27,23 +29,34 @@ def command(given: argparse.Namespace) -> int:
 
     nodes = keys.nodes_of_link(given.certs)
     _refuse_taken(given.host, given.port)
+    if given.database is not None:
+        _refuse_other(given.database)
     end_in_order()
 
-    from fl_bench.deployment.link import serve  # Flower's server side: a second
+    from fl_bench.deployment.link import LOOPBACK, address, serve  # Flower's server side: a second
 
     def ready() -> None:
-        reached = f"HOST:{given.port}" if given.host == "0.0.0.0" else f"{given.host}:{given.port}"
+        reached = f"HOST:{given.port}" if given.host in LOOPBACK else address(given.host, given.port)
         for name in nodes:
             print(plain(f"fl-bench site --link {reached} --name {name} --certs {name} --data DATA --root ROOT"))
         print(plain(f"fl-bench engine=deployment engine.link={reached} engine.certs=driver engine.sites={len(nodes)}"))
-        print(f"link: listening at {given.host}:{given.port}", flush=True)
+        print(f"link: listening at {address(given.host, given.port)}", flush=True)
 
     return serve(given.certs, given.host, given.port, given.database, nodes, ready)
 
 
 def _refuse_taken(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        with socket.create_server((host, port)):
+        with socket.create_server((host, port), family=family):
             pass
     except (OSError, OverflowError) as error:
         raise ConfigError(f"--host {host} --port {port}: cannot be listened at: {error}") from error
+
+
+def _refuse_other(database: Path) -> None:
+    try:
+        with closing(sqlite3.connect(database)) as opened:
+            opened.execute("PRAGMA schema_version")  # which reads the file
+    except sqlite3.Error as error:
+        raise ConfigError(f"--database {database}: must be a link's database, or a new file: {error}") from error

@@ -14,6 +14,7 @@ from fl_bench.commands._common import add_run, new_beside, recorded
 from fl_bench.commands.verify import compare
 from fl_bench.config.changes import refuse_changes
 from fl_bench.config.rules import at_sites
+from fl_bench.config.words import as_text
 from fl_bench.errors import ConfigError
 from fl_bench.runs.begin import Start
 from fl_bench.runs.launch import launch
@@ -38,7 +39,8 @@ def command(given: argparse.Namespace) -> int:
 
     sites = given.sites or len(keys.of_driver(given.certs).sites)
     before, _ = recorded(given.run_dir, (), given.config_dir, given.trust)
-    words = ["engine=deployment", f"engine.link={given.link}", f"engine.certs={given.certs.absolute()}"]
+    link, certs = as_text(given.link), as_text(str(given.certs.absolute()))
+    words = ["engine=deployment", f"engine.link={link}", f"engine.certs={certs}"]
     words += [f"engine.sites={sites}", *(["data.cache=null"] if before.data.cache else [])]
     cfg, origin = recorded(given.run_dir, [*words, *given.overrides], given.config_dir, given.trust)
     refuse_changes(OmegaConf.to_container(before, resolve=True), cfg, 0)  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from fl_bench.commands._common import end_in_order, numbers_of
+from fl_bench.config.rules import require_address
 from fl_bench.errors import ConfigError, note, plain
 
 
@@ -31,16 +32,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def command(given: argparse.Namespace) -> NoReturn:
     """Until Ctrl-C or SIGTERM."""
     end_in_order()
+    require_address("--link", given.link, " ")
     from fl_bench.deployment import keys
     from fl_bench.deployment.fleet_api import Line, Lost
     from fl_bench.deployment.site import Site  # torch
     from fl_bench.federation import flower_log
 
     flower_log.quieten()
-    known, only = keys.of_site(given.certs), given.clients and numbers_of("--clients ", given.clients)
+    known, only = keys.of_site(given.certs), None if given.clients is None else numbers_of("--clients ", given.clients)
     if not (given.data / "partition.rows.npy").is_file():
         raise ConfigError(f"--data {given.data}: has no rows that `fl-bench share` has written")
-    given.root.mkdir(parents=True, exist_ok=True)
     _hold(given.root)
     site = Site(given.name, known, given.data, given.root, given.trust, given.only_masked, only)
     line = Line(given.link, known.ca, known.node, given.root / "number")
@@ -56,6 +57,9 @@ def command(given: argparse.Namespace) -> NoReturn:
 def _hold(root: Path) -> None:
     """Let no other site write here as long as this one does."""
     try:
+        root.mkdir(parents=True, exist_ok=True)
         fcntl.flock(os.open(root, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise ConfigError(f"--root {root}: another site is using it") from None
+    except OSError as error:
+        raise ConfigError(f"--root {root}: cannot be a folder to write to: {error.strerror}") from error

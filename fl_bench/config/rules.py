@@ -1,6 +1,7 @@
 """What values a config may have, as far as that needs neither data nor torch."""
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,6 +35,7 @@ OUTSIDE = 5  # how many of them a record may have around a key of the config, an
 COUNT, LARGEST = 2**31 - 1, 2**63 - 1  # of anything; of an integer
 MOST_CLIENTS = 10**7
 AUTO_CLIENTS = "auto"  # as many as the data has sources
+ADDRESS = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[^\s/@:\[\]]+):([0-9]{1,5})")  # IPv6 addresses in brackets
 NATURAL, SITES = "fl_bench.data.partition.natural", "fl_bench.data.split.sites"
 DEPLOYMENT = "fl_bench.engines.deployment.Deployment"
 
@@ -228,6 +230,15 @@ def require(key: str, value: Any, holds: bool, wish: str) -> None:
 
 def require_seconds(key: str, value: float | None) -> None:
     require(key, value, value is None or 0 < value < math.inf, "must be a positive number, or null")
+
+
+def require_address(key: str, value: Any, given: str = "=") -> None:
+    """Raise ConfigError where a link cannot be there; `given` stands between key and value."""
+    found = ADDRESS.fullmatch(value) if isinstance(value, str) else None
+    if found is None or not 0 < int(found[1]) < 2**16:
+        raise ConfigError(
+            f"{key}{given}{value}: must be HOST:PORT of a link, or [ADDRESS]:PORT; `fl-bench link` starts one"
+        )
 
 
 def _is_expected(value: Any) -> bool:

@@ -50,12 +50,13 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from fl_bench.deployment.transport import BROKEN, pull_parts, refuses_tls
+from fl_bench.deployment.transport import BROKEN, pull_parts, refuses_tls, with_remedy
 from fl_bench.errors import ConfigError, RunError, note
 
 BEAT_SECONDS = HEARTBEAT_MIN_INTERVAL / 2  # the link takes a site for gone after four without a word
 PATIENCE_SECONDS = 90  # for the link to let a site in that is still taken for present
 TOLD_AFTER = 5  # tries: where both start together, the link does not know its sites at once
+LIKELY = "another process is there with these keys, or the link has not this site's node.pub"
 SHORTEST, LONGEST = 0.1, 1.0  # seconds from one look for a message to the next
 
 
@@ -122,9 +123,9 @@ class Line:
                     self._client.DeactivateNode(DeactivateNodeRequest(node_id=int(self._number.read_text())))
                 continue
             if time.monotonic() - begun > PATIENCE_SECONDS:
-                raise RunError(f"--link {self.address}: does not let this site in: {why}")
+                raise RunError(f"--link {self.address}: does not let this site in: {why}; {LIKELY}")
             if tries == TOLD_AFTER:
-                note(f"{self.address} does not let this site in yet: {why}; trying for {PATIENCE_SECONDS} s")
+                note(f"{self.address} does not let this site in yet: {why}; {LIKELY}; trying for {PATIENCE_SECONDS} s")
             time.sleep(LONGEST)
 
     def _next(self) -> Message | None:
@@ -210,7 +211,7 @@ class Line:
                 return call()
             except httpx.TransportError as error:
                 if refuses_tls(error):
-                    raise ConfigError(f"--link {self.address}: {error}") from error
+                    raise ConfigError(f"--link {self.address}: {with_remedy(error)}") from error
                 why = str(error)
             except httpx.HTTPStatusError as error:
                 if error.response.status_code not in (502, 503, 504):

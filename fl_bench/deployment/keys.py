@@ -30,7 +30,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from fl_bench.errors import ConfigError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")  # of a site: a word in a path and in a message
-HOSTS = ("localhost", "127.0.0.1")
+HOST = re.compile(r"[A-Za-z0-9*][A-Za-z0-9_.-]{0,252}")  # a name, in ASCII, as certificates have it
+HOSTS = ("localhost", "127.0.0.1", "::1")
 DAYS = 365  # that certificates are valid
 SECRET, OPEN = 0o600, 0o644
 PEM, PEERS = formats.Encoding.PEM, "peers"
@@ -67,7 +68,8 @@ class SiteKeys:
 def make(folder: Path, sites: Sequence[str], hosts: Sequence[str] = ()) -> None:
     """Write what is not there yet: for `sites`, and unless there are keys already, for the link and the driver.
 
-    The link's certificate is for HOSTS and for these `hosts`. Raises ConfigError where a site has its keys already.
+    The link's certificate is for HOSTS and for these `hosts`. Raises ConfigError where a site has its keys already, or
+    a name cannot be.
     """
     if folder.exists() and not (folder / CA_KEY).exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder}: is neither empty nor has {CA_KEY}; choose another")
@@ -76,11 +78,13 @@ def make(folder: Path, sites: Sequence[str], hosts: Sequence[str] = ()) -> None:
             raise ConfigError(f"--sites {name}: a name has letters, digits, - and _, and begins with none of the last")
         if (folder / "sites" / name).exists():
             raise ConfigError(f"--sites {name}: {folder / 'sites' / name} is there already, and stays as it is")
+        if [*sites].count(name) > 1:
+            raise ConfigError(f"--sites {name}: is named twice")
     if not (folder / CA_KEY).exists():
         _make_ours(folder, (*HOSTS, *hosts))
     elif hosts:
         raise ConfigError(f"--host {hosts[0]}: the link has its certificate in {folder} already; make a new folder")
-    for name in dict.fromkeys(sites):
+    for name in sites:
         node, site = ec.generate_private_key(ec.SECP384R1()), Ed25519PrivateKey.generate()
         theirs = folder / "sites" / name
         _write(theirs / CA, (folder / "link" / CA).read_bytes(), OPEN)
@@ -186,6 +190,9 @@ def _general_name(host: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
+        if not HOST.fullmatch(host):
+            wish = "must be a name such as fl.example.org, or an address, without a port"
+            raise ConfigError(f"--host {host}: {wish}") from None
         return x509.DNSName(host)
 
 

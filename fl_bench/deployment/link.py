@@ -12,6 +12,13 @@ from fl_bench.errors import RunError
 
 ENVIRONMENT = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # at which a link that listens everywhere reaches itself
+
+
+def address(host: str, port: int) -> str:
+    """HOST:PORT, with the brackets that an IPv6 address needs."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
 
 def serve(
     certs: Path, host: str, port: int, database: Path | None, nodes: Mapping[str, bytes], ready: Callable[[], None]
@@ -22,6 +29,7 @@ def serve(
     """
     os.environ |= ENVIRONMENT
     from fl_bench.deployment.runtime_api import register, superlink
+    from fl_bench.deployment.transport import with_remedy
 
     words = ["--host", host, "--port", str(port), "--isolation", "process", "--enable-supernode-auth"]
     words += ["--disable-runtime-dependency-installation", "--superexec-auth-secret-file", str(certs / CLAIM)]
@@ -31,7 +39,7 @@ def serve(
 
     def let_in() -> None:
         try:
-            register(f"{'127.0.0.1' if host == '0.0.0.0' else host}:{port}", (certs / CA).read_bytes(), nodes)
+            register(address(LOOPBACK.get(host, host), port), (certs / CA).read_bytes(), nodes)
             ready()
         except Exception as error:
             trouble.append(error)
@@ -45,5 +53,5 @@ def serve(
     except SystemExit as end:
         raise RunError(f"the link has ended with {end.code}; FL_BENCH_DEBUG=1 shows its log") from end
     if trouble:
-        raise RunError(f"the link could not let its sites in: {trouble[0]}") from trouble[0]
+        raise RunError(f"--host {host}: the link cannot reach itself: {with_remedy(trouble[0])}") from trouble[0]
     raise KeyboardInterrupt

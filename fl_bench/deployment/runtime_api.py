@@ -8,7 +8,6 @@ the run's server itself. The link must run with `--isolation process`, so that n
 import hashlib
 import logging
 import os
-import socket
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -41,8 +40,8 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid, http_grid
 
-from fl_bench.deployment.transport import BROKEN, pull_parts, refuses_tls
-from fl_bench.errors import RunError, note
+from fl_bench.deployment.transport import BROKEN, pull_parts, refuses_tls, with_remedy
+from fl_bench.errors import ConfigError, RunError, note
 
 APP = b"""[project]
 name = "fl-bench-run"
@@ -136,7 +135,10 @@ class LinkGrid(HttpGrid):
 
 @contextmanager
 def run_at(address: str, ca: bytes, claim: bytes) -> Iterator[LinkGrid]:
-    """A new run at the link at `address`, whose server is this process. Raises RunError where there is none."""
+    """A new run at the link at `address`, whose server is this process.
+
+    Raises RunError where there is none, and ConfigError where its TLS does not fit ours.
+    """
     with ExitStack() as stack, _in_one_line(address):
         control = stack.enter_context(_control(address, ca))
         link = stack.enter_context(
@@ -200,13 +202,17 @@ def superlink(words: Sequence[str]) -> None:
 
 def register(address: str, ca: bytes, nodes: Mapping[str, bytes]) -> None:
     """As soon as the link listens, let these sites in, by their names and public keys. Who is known stays so."""
-    host, port = address.rsplit(":", 1)
     deadline = time.monotonic() + READY_SECONDS
-    while time.monotonic() < deadline:
-        with suppress(OSError):
-            socket.create_connection((host, int(port)), timeout=1).close()
-            break
+    while True:
+        try:
+            return _registered(address, ca, nodes)
+        except httpx.TransportError as error:
+            if refuses_tls(error) or time.monotonic() > deadline:
+                raise
         time.sleep(0.1)
+
+
+def _registered(address: str, ca: bytes, nodes: Mapping[str, bytes]) -> None:
     with _control(address, ca) as control:
         for name, key in nodes.items():
             try:
@@ -233,4 +239,5 @@ def _in_one_line(address: str) -> Iterator[None]:
         why = f"[{found.code}] {found.message}" if found else str(error)
         raise RunError(f"engine.link={address}: {why}") from error
     except httpx.TransportError as error:
-        raise RunError(f"engine.link={address}: cannot be reached: {error}") from error
+        kind = ConfigError if refuses_tls(error) else RunError
+        raise kind(f"engine.link={address}: cannot be reached: {with_remedy(error)}") from error

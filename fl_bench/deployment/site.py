@@ -24,10 +24,10 @@ from fl_bench.config.rules import MASKS, validate
 from fl_bench.config.schema import Config
 from fl_bench.deployment import masks
 from fl_bench.deployment.keys import SiteKeys
-from fl_bench.deployment.shares import Held
+from fl_bench.deployment.shares import Held, Holding
 from fl_bench.deployment.signing import CONTENT, Unproven, expect, seal, unseal
 from fl_bench.deployment.welcome import Welcome
-from fl_bench.errors import ConfigError, Damaged, FlBenchError, in_one_line
+from fl_bench.errors import ConfigError, Damaged, FlBenchError, in_one_line, note
 from fl_bench.federation.client import app
 from fl_bench.federation.exchange import RECORD, Job, Trouble
 from fl_bench.federation.local import CONFIG, trainer_in
@@ -85,16 +85,16 @@ class Site:
         only: Collection[int] | None = None,
     ) -> None:
         self.name = name
-        held = Held.open(data).holdings()
-        if only is not None and (strange := [client for client in only if client not in held]):
-            has = ", ".join(map(str, held))
-            raise ConfigError(f"--clients {strange[0]}: holds no rows in {data}; those who do: {has}")
-        self.clients = {client: held[client] for client in held if only is None or client in only}
+        whose = next((peer for peer, key in keys.peers.items() if key == keys.key.public_key()), name)
+        if whose != name:
+            raise ConfigError(f"--name {name}: the keys in --certs are those of {whose}")
         self._keys = keys
         self._data = data.absolute()
+        self._only = only
         self._root = root
         self._trusted = trusted
         self._only_masked = only_masked
+        self.clients = self._holdings()
         self.sessions: dict[int, Session] = {}  # by the number of a run at the link
 
     def answer(self, message: Message) -> Message:
@@ -107,10 +107,20 @@ class Site:
         except (Unproven, Unsafe, FlBenchError) as error:
             code, why = Trouble.REFUSED, f"refuses: {error}"
         except OSError as error:
-            code, why = Trouble.DISK, f"{error.filename or self._root}: {error.strerror}"
+            code, why = Trouble.DISK, f"cannot use {error.filename or self._root}: {error.strerror}"
         except Exception as error:
             code, why = Trouble.WORKER_FAILED, f"failed: {in_one_line(error)}"
+        if code != Trouble.UNKNOWN:
+            note(f"{self.name}: run {message.metadata.run_id}: {why}")
         return Message(Error(code, why), reply_to=message)
+
+    def _holdings(self) -> dict[int, Holding]:
+        """By client that takes part: what it holds now."""
+        held, only = Held.open(self._data).holdings(), self._only
+        if only is not None and (strange := [client for client in only if client not in held]):
+            has = ", ".join(map(str, held))
+            raise ConfigError(f"--clients {strange[0]}: holds no rows in {self._data}; those who do: {has}")
+        return {client: held[client] for client in held if only is None or client in only}
 
     def _obeyed(self, message: Message) -> tuple[RecordDict, str, Mapping[str, Any]]:
         """The content of a message that is to be obeyed, its kind, and the facts that an answer bears."""
@@ -148,6 +158,9 @@ class Site:
             made = reply.content if own is None else masks.signed(reply, own, self.name, self._keys, message).content
         else:
             made = RecordDict()
+            del self.sessions[message.metadata.run_id]
+            self._forget()
+            note(f"{self.name}: run {message.metadata.run_id}: has ended")
         return Message(seal(made, self._keys.key, {**facts, "kind": ANSWER}), reply_to=message)
 
     def _refuse_open(self, masked: bool) -> None:
@@ -178,8 +191,10 @@ class Site:
         OmegaConf.save(cfg, folder / CONFIG)
         if INIT in content.array_records:
             (folder / INIT).write_bytes(contents(content.array_records[INIT][INIT]).tobytes())
+        self.clients = self._holdings()  # rows may have changed since the last run
         welcome = Welcome.of(trainer_in(folder), self.clients, token)
         self.sessions[run] = Session(token, folder)
+        note(f"{self.name}: run {run}: {cfg.num_rounds} rounds, secure_aggregation={cfg.secure_aggregation}")
         return welcome
 
     def _forget(self) -> None:

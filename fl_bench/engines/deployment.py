@@ -1,20 +1,17 @@
 """Real sites over a network, each with its own data: this process is the server of their run."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fl_bench.config.rules import require, require_seconds
+from fl_bench.config.rules import require, require_address, require_seconds
 from fl_bench.engines.base import Connect, Engine
 
 if TYPE_CHECKING:
     from fl_bench.deployment.told import Told
     from fl_bench.storage.states import ClientStates
-
-ADDRESS = re.compile(r"[^\s/@]+:[0-9]{1,5}")
 
 
 @dataclass
@@ -29,8 +26,7 @@ class Deployment(Engine):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        there = isinstance(self.link, str) and ADDRESS.fullmatch(self.link) is not None
-        require("engine.link", self.link, there, "must be HOST:PORT of a link; `fl-bench link` starts one")
+        require_address("engine.link", self.link)
         wish = "must be the folder driver that `fl-bench certs` has made"
         require("engine.certs", self.certs, isinstance(self.certs, str) and Path(self.certs).is_dir(), wish)
         require("engine.sites", self.sites, self.sites >= 1, "must be 1 or more")
@@ -60,6 +56,8 @@ class Deployment(Engine):
         from fl_bench.engines.site_grid import Patience, SiteGrid
 
         known, patience = keys.of_driver(Path(str(self.certs))), Patience(self.wait_s, self.round_timeout_s)
+        wish = f"must be at most {len(known.sites)}: engine.certs has the keys of {', '.join(known.sites)}"
+        require("engine.sites", self.sites, self.sites <= len(known.sites), wish)
         grids: list[SiteGrid] = []
         with run_at(str(self.link), known.ca, known.claim) as line:
             self._roster = Roster(line, known, scratch / "data")

@@ -49,6 +49,12 @@ def test_another_folder_or_name_is_refused(tmp_path: Path) -> None:
     for name in ("../a", "", "a/b", ".", "a b"):
         with pytest.raises(ConfigError, match="a name has letters"):
             keys.make(tmp_path / "new", [name])
+    with pytest.raises(ConfigError, match="--sites a: is named twice"):
+        keys.make(tmp_path / "new", ["a", "b", "a"])
+    for host in ("https://fl.example.org", "fl.example.org:8000", "[::1]", "h\u00f4pital.org", "a b"):
+        with pytest.raises(ConfigError, match="must be a name such as"):
+            keys.make(tmp_path / "new", ["a"], [host])
+    assert not (tmp_path / "new").exists()
     with pytest.raises(ConfigError, match=r"engine\.certs=.*ca\.crt: No such file.*`fl-bench certs` makes"):
         keys.of_driver(tmp_path)
 
@@ -60,6 +66,7 @@ def test_the_certificate_names_the_hosts(tmp_path: Path) -> None:
     assert names.get_values_for_type(x509.DNSName) == ["localhost", "fl.example.org"]
     assert names.get_values_for_type(x509.IPAddress) == [
         ipaddress.ip_address("127.0.0.1"),
+        ipaddress.ip_address("::1"),
         ipaddress.ip_address("10.0.0.7"),
     ]
 

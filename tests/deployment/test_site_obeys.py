@@ -1,10 +1,12 @@
 """What a site obeys and what it refuses; nothing here goes over a network."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import compose
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -133,6 +135,21 @@ def test_a_turn_that_is_only_looked_at_changes_nothing(world: World) -> None:
     assert why.endswith("state/1/7.safetensors: is not there any more: nothing has needed it since")
 
 
+def test_a_site_says_which_run_it_takes_part_in(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.greet()
+    assert capsys.readouterr().err == f"fl-bench: note: a: run {RUN}: 2 rounds, secure_aggregation=none\n"
+    message, _ = world.talk.settle(1, {"folder": PLACE, "rounds": {}, "aside": False})
+    assert not world.site.answer(message).has_error()
+    assert capsys.readouterr().err == f"fl-bench: note: a: run {RUN}: has ended\n"
+    assert list((world.folder / "root" / "work").iterdir()) == []
+
+
+def test_a_site_has_the_name_of_its_keys(world: World) -> None:
+    known = keys.of_site(world.folder / "keys" / "sites" / "a")
+    with pytest.raises(ConfigError, match="--name b: the keys in --certs are those of a"):
+        Site("b", known, world.folder / "rows", world.folder / "root")
+
+
 def test_a_site_takes_part_with_its_clients_only(world: World) -> None:
     world.site = world.begun(only=[1])
     world.greet()
@@ -149,6 +166,27 @@ def test_a_site_that_is_only_masked_says_nothing_else(world: World) -> None:
     reply = world.greet(secure_aggregation="masks")
     assert not reply.has_error()
     assert refusal(world.site.answer(world.job(1, {1: []})[0])) == (Trouble.REFUSED, why)
+
+
+def test_a_site_says_what_it_holds_when_a_run_begins(world: World, tmp_path: Path) -> None:
+    shutil.copytree(world.folder / "rows", tmp_path / "rows")
+    site = Site("a", keys.of_site(world.folder / "keys" / "sites" / "a"), tmp_path / "rows", tmp_path / "root")
+    world.site = site
+    world.greet()
+    before = site.clients
+    labels = np.load(tmp_path / "rows" / "train.y..npy")
+    np.save(tmp_path / "rows" / "train.y..npy", labels[::-1])
+    message, facts = world.talk.greeting(RecordDict({GREETING: ConfigRecord({"config": world.config()})}), node=1)
+    (client, held), (_, was) = *world.talk.welcome(site.answer(message), facts).clients.items(), *before.items()
+    assert (client, held.train, held.heldout) == (1, was.train, was.heldout)
+    assert held.digest != was.digest
+
+
+def test_a_site_whose_rows_have_gone_says_so(world: World, tmp_path: Path) -> None:
+    rows = shutil.copytree(world.folder / "rows", tmp_path / "rows")
+    world.site = Site("a", keys.of_site(world.folder / "keys" / "sites" / "a"), rows, tmp_path / "root")
+    shutil.rmtree(rows)
+    assert refusal(world.greet()) == (Trouble.DISK, f"cannot use {rows}: No such file or directory")
 
 
 def test_a_message_is_obeyed_once_and_in_its_conversation_only(world: World) -> None:
@@ -180,11 +218,12 @@ def test_a_message_for_somebody_else_is_refused(world: World, name: str, run: in
     assert why in text
 
 
-def test_who_has_not_the_drivers_key_is_refused(world: World) -> None:
+def test_who_has_not_the_drivers_key_is_refused(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     stranger = Conversation("a", RUN, Ed25519PrivateKey.generate(), world.talk.theirs)
     content = RecordDict({GREETING: ConfigRecord({"config": world.config()})})
     code, why = refusal(world.site.answer(stranger.greeting(content, 1)[0]))
     assert (code, why) == (Trouble.REFUSED, "refuses: its signature is not by the key that is known here")
+    assert capsys.readouterr().err == f"fl-bench: note: a: run {RUN}: {why}\n"
     plain = Message(content, 1, MessageType.QUERY)
     assert "it is no signed envelope" in refusal(world.site.answer(plain))[1]
     signed = seal(content, world.talk.key, {"kind": "greeting"})

@@ -178,6 +178,7 @@ def test_a_server_without_tls_is_no_link(empty: Deployment) -> None:
         assert f"--link {empty.link}: [SSL" in said
         empty.start("driver", *empty.words("run"))
         code, said = ended(empty, "driver")
-        assert code == 1
+        assert code == 2
         assert f"engine.link={empty.link}: cannot be reached: [SSL" in said
+        assert list((empty.folder / "run").iterdir()) == []
         server.shutdown(socket.SHUT_RDWR)

@@ -79,7 +79,7 @@ def test_a_stock_node_takes_one_run_at_a_time(world: World) -> None:
         ({"root": None}, "refuses: --node-config: must have name, certs, data, root; root is not there"),
         ({"certs": "nowhere"}, "refuses: --certs nowhere: nowhere/ca.crt: No such file"),
         ({"data": "nowhere"}, "nowhere"),
-        ({"name": "b"}, "refuses: it is of another site"),
+        ({"name": "b"}, "refuses: --name b: the keys in --certs are those of a"),
     ],
 )
 def test_a_node_that_is_wrongly_configured_says_so(world: World, change: dict[str, str | None], why: str) -> None:
