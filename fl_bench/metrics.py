@@ -60,12 +60,13 @@ class Metric:
 
 
 def metric_of(column: str, metrics: Mapping[str, Metric]) -> Metric | None:
-    """The metric of a column of metrics.csv: that of test_loss and client_loss_worst_decile is loss, that of
-    client_attack_success_rate is success_rate.
+    """The metric of a column of metrics.csv: that of test_loss and client_loss_worst_decile is loss.
 
     Examples:
         >>> metric_of("client_loss_worst_decile", {"loss": Metric("loss", better="lower")}).name
         'loss'
+        >>> metric_of("client_attack_success_rate", {"success_rate": Metric("success_rate", better="lower")}).better
+        'lower'
     """
     rest = column.partition("_")[2].removeprefix("adapted_").removeprefix("attack_")
     spread = (rest.removesuffix(f"_{name}") for name in FUNCTIONS if rest.endswith(f"_{name}"))

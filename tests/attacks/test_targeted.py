@@ -99,7 +99,7 @@ def test_success_is_counted(attack: Targeted, hits: int, of: int) -> None:
         return torch.stack([~lit, lit, ~lit], dim=1).float()
 
     task: Any = SimpleNamespace(logits=logits)
-    found = attack.success(task, torch.nn.Identity(), batch)
+    found: Any = attack.success(task, torch.nn.Identity(), batch)
     assert {name: (float(mean.total), mean.count) for name, mean in found.items()} == {"success_rate": (hits, of)}
     assert attack.success(task, torch.nn.Identity(), pictures(1, 1)) == {}
 
@@ -147,7 +147,7 @@ def test_success_in_a_run(launch: Launch) -> None:
     assert 0 < np.count_nonzero(found == 7) < 900
 
 
-@pytest.mark.parametrize("attack", ["replacement", "semantic"])
+@pytest.mark.parametrize("attack", ["replacement", pytest.param("semantic", marks=long)])
 def test_a_targeted_attack_by_nobody_is_none(launch: Launch, attack: str) -> None:
     """One that has not begun is measured all the same: how often a model errs so by itself."""
     plain, neutral = launch(*SMALL), launch(*SMALL, f"attack={attack}", "attack.fraction=0")
@@ -183,12 +183,10 @@ def test_success_as_a_target(launch: Launch) -> None:
 
 def test_a_word_of_the_vocabulary_and_one_that_is_not(launch: Launch) -> None:
     words = ("task=text", "model=fasttext", "num_clients=4", "num_rounds=1", "local.steps=1", "attack.clients=[1]")
-    known, unknown, other = (
-        launch(*words, "attack=trigger_word", f"attack.word={word}") for word in ("train", "cf", "mb")
-    )
-    models = [(run / "model.safetensors").read_bytes() for run in (known, unknown, other)]
-    assert models[0] != models[1] == models[2]
-    assert float(table(known, "metrics")[0]["attack_success_rate"]) >= 0
+    runs = [launch(*words, "attack=trigger_word", f"attack.word={word}") for word in ("train", "cf")]
+    models = [(run / "model.safetensors").read_bytes() for run in runs]
+    assert models[0] != models[1]
+    assert all(0 <= float(table(run, "metrics")[0]["attack_success_rate"]) <= 1 for run in runs)
 
 
 @long
