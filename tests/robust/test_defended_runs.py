@@ -208,7 +208,7 @@ def test_what_does_not_go_together_is_said(refused: Callable[..., str], given: t
 
 @long
 def test_ten_thousand_models_need_not_be_there_at_once(tmp_path: Path) -> None:
-    """Of LeNet they would be 2,700 MB; clipped around the last round's update they add less than 500."""
+    """Of LeNet they would be 2,500 MB; clipped around the last round's update they add less than 500."""
     given = ("task=images", "model=lenet5", "data=synthetic", "data.num_samples=20000", "num_clients=10000")
     short = ("num_rounds=2", "local.steps=1", "local.batch_size=2", "engine=inline", "figures=false")
     peaks = {}
