@@ -64,6 +64,24 @@ class Noise(Protection):
 
     Must override:
         `level` and `epsilon`.
+
+    Examples:
+        Updates with Laplace noise, whose delta is 0 (Dwork et al. 2006, "Calibrating Noise to Sensitivity"):
+
+        >>> class Laplace(Noise):
+        ...     level = "local"
+        ...
+        ...     def sent(self, client, round, received, trained, told):
+        ...         update = trained - received
+        ...         update *= self.clip_norm / max(np.abs(update).sum(), self.clip_norm)
+        ...         scale = 2 * self.clip_norm * self.noise_multiplier
+        ...         noise = self.generator("privacy", round, client, told).laplace(0, scale, len(update))
+        ...         return (received + update + noise).astype(np.float32)
+        ...
+        ...     def epsilon(self, turns, rows, batch_size, steps):
+        ...         return turns / self.noise_multiplier
+        >>> Laplace(0, clip_norm=1.0, noise_multiplier=0.5, delta=1e-5).epsilon(3, 100, 32, 4)
+        6.0
     """
 
     clip_norm: float  # the longest that a gradient or an update may be
