@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from conftest import compose, table
+from conftest import compose, long, table
 from flwr.app import Message
 from test_site_grid import NAMES, Line
 from test_told import deployed, line  # noqa: F401  (a fixture)
 
 from fl_bench.deployment import keys
 from fl_bench.deployment.shares import Held
+from fl_bench.runs.begin import Start
 from fl_bench.runs.execute import execute
 from fl_bench.runs.share import share_out
 
@@ -20,6 +21,7 @@ BOUND = "max_examples=4096"
 HIDDEN = ("secure_aggregation=masks", "evaluate.clients=false", "network=ideal", "num_rounds=2", "local.lr_horizon=2")
 PARTS = ("partition=dirichlet", "partition.alpha=1", "num_clients=5")
 COSTS = ("bytes_down", "bytes_up")
+AWAY = ("b", "query.masks")  # a site, and the message that ends it
 
 
 @pytest.fixture(scope="module")
@@ -95,11 +97,27 @@ def test_no_site_tells_how_many_rows_a_client_has(
     assert secret & numbers(heard)  # so that they would have been found
 
 
+@long
+def test_without_a_site_nobody_knows_what_all_weigh_until_it_is_back(
+    line: Line,  # noqa: F811
+    whole: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    line.before = lambda name, message: line.end(name) if (name, message.metadata.message_type) == AWAY else None
+    deployed(line, tmp_path, *HIDDEN, BOUND, expected=1)
+    assert "masks: not all parties have answered what their clients weigh together" in capsys.readouterr().err
+    line.before = lambda name, message: None
+    line.begin("b")
+    run = deployed(line, tmp_path, *HIDDEN, BOUND, begin=Start.RESUME)
+    assert (run / "model.safetensors").read_bytes() == (whole / "inline" / "model.safetensors").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("words", "why"),
     [
         ([], "max_examples=null: only its site knows how many rows a client has; must be a number that all keep to"),
-        (["max_examples=100"], "a refuses: max_examples=100: client 0 trains on more; raise it for all, or let"),
+        (["max_examples=100"], " refuses: max_examples=100: client "),
         ([BOUND, "engine.packing=false"], "engine.packing=False: a site adds up its clients before it masks them"),
         (
             [BOUND, "network=heterogeneous", "local.steps=null"],

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
 from fl_bench.deployment import signing
-from fl_bench.deployment.signing import ARRAYS, ENVELOPE, HEAD, SIGNATURE, Unproven, expect, seal, unseal
+from fl_bench.deployment.signing import ARRAYS, CONTENT, ENVELOPE, HEAD, SIGNATURE, Unproven, expect, seal, unseal
 from fl_bench.storage.buffers import contents, to_record
 
 KEY = Ed25519PrivateKey.generate()
@@ -39,7 +39,7 @@ def message() -> RecordDict:
 def test_an_envelope_gives_back_what_was_put_in() -> None:
     content, facts = unseal(seal(message(), KEY, {"run": 2**63, "site": "a"}), KEY.public_key())
     assert list(content) == ["arrays", "config", "m"]
-    assert facts == {"run": 2**63, "site": "a"}
+    assert {name: facts[name] for name in facts if name != CONTENT} == {"run": 2**63, "site": "a"}
     for name, array in content.array_records["arrays"].items():
         found = contents(array)
         assert (found.dtype, found.shape, found.tobytes()) == (
@@ -51,6 +51,13 @@ def test_an_envelope_gives_back_what_was_put_in() -> None:
     kinds = {name: type(value) for name, value in content.config_records["config"].items()}
     assert kinds == {name: type(value) for name, value in SETTINGS.items()}
     assert dict(content.metric_records["m"]) == {"loss": 2.5}
+
+
+def test_what_is_sent_again_is_known_by_its_content() -> None:
+    other = RecordDict({**message(), "m": MetricRecord({"loss": 2.25})})
+    sent = [(message(), 1), (message(), 2), (other, 1)]
+    first, again, another = (unseal(seal(c, KEY, {"number": n}), KEY.public_key())[1][CONTENT] for c, n in sent)
+    assert first == again != another
 
 
 def changed(what: str) -> RecordDict:
