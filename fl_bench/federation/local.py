@@ -126,6 +126,12 @@ class Trainer:
             return batch
         return {**batch, "x": self.augment(batch["x"], torch.from_numpy(chances).to(self.device))}
 
+    def stream(self, purpose: str, client: int, round: int, rows: NDArray) -> Iterator[Batch]:
+        """Batches of these rows without end, as a client takes them for this purpose; each epoch is shuffled anew."""
+        parts = batches(rows, self.local["batch_size"], rng.generator(self.seed, purpose, round, client))
+        chances = self.augment.chances(self.seed, purpose, round, client)
+        return (self.examples(part, chances(len(part)), round) for part in parts)
+
     def weight(self, num_examples: int) -> int:
         """What the model of a client with so many examples weighs in the mean."""
         return 1 if self.uniform else num_examples
@@ -270,18 +276,12 @@ class Trainer:
             if PRIVATE + name in state:
                 tensor.copy_(state.pop(PRIVATE + name))
         rng.seed_torch(self.seed, prefix + "torch", round, client)
-
-        def stream(purpose: str) -> Iterator[Batch]:
-            generator = rng.generator(self.seed, prefix + purpose, round, client)
-            parts = batches(rows, self.local["batch_size"], generator)
-            chances = self.augment.chances(self.seed, prefix + purpose, round, client)
-            return (self.examples(part, chances(len(part)), round) for part in parts)
-
         return Turn(
             client=client, round=round, task=self.task, local=rates.of_round(self.local, round), model=self.flat.model,
             parameters=self.flat.vector, start=payload[:size], split=self.flat.layout.split, config=config,
-            stream=stream, batches_per_epoch=-(-len(rows) // self.local["batch_size"]), private=self.private,
-            state=state, extras=dict(zip(extras, payload[size:].clone().view(len(extras), size), strict=True)),
+            stream=lambda purpose: self.stream(prefix + purpose, client, round, rows), private=self.private,
+            batches_per_epoch=-(-len(rows) // self.local["batch_size"]), state=state,
+            extras=dict(zip(extras, payload[size:].clone().view(len(extras), size), strict=True)),
         )  # fmt: skip
 
     def _score(self, columns: Columns, rows: NDArray, number: int, round: int | None = None) -> Mapping[str, Summand]:
