@@ -17,7 +17,7 @@ FLOORS = [
     ["engines", "observers"],
     ["deployment"],
     ["federation"],
-    ["attacks"],
+    ["attacks", "audit"],
     ["strategies"],
     ["compression", "network", "tasks"],
     ["models", "results"],

@@ -88,20 +88,23 @@ def rounds_after(cfg: DictConfig, folder: Path, begun: int) -> Iterator[tuple[Ro
             yield Rounds(experiment, make_fleet(experiment, connect(), alone=True)), vector
 
 
-def asked(rounds: Rounds, number: int, vector: Vector, client: int) -> tuple[Message, Plan]:
-    """What the strategy sends a client that trains in a round, and the round's plan; ConfigError where it does not."""
+def turns(rounds: Rounds, number: int, vector: Vector, client: int | None) -> tuple[dict[int, Message], Plan]:
+    """What the strategy sends those who train in a round, by client, and the round's plan.
+
+    Raises ConfigError where `client` is none of them.
+    """
     messages, plan = rounds.configure_train(number, vector)
     by_client = {message.metadata.dst_node_id: message for message in messages}
-    if client not in by_client or client in plan.dropping:
-        turns = sorted(by_client.keys() - plan.dropping)
-        raise ConfigError(f"--client {client}: does not train in round {number}; those who do: {turns}")
-    return by_client[client], plan
+    by_client = {other: message for other, message in sorted(by_client.items()) if other not in plan.dropping}
+    if client is not None and client not in by_client:
+        raise ConfigError(f"--client {client}: does not train in round {number}; those who do: {list(by_client)}")
+    return by_client, plan
 
 
 def _train(rounds: Rounds, number: int, vector: Vector, client: int) -> Row:
     """The client's row as its training makes it."""
-    message, plan = asked(rounds, number, vector, client)
-    (answer,) = rounds.fleet.exchange([message], plan)
+    by_client, plan = turns(rounds, number, vector, client)
+    (answer,) = rounds.fleet.exchange([by_client[client]], plan)
     return rows.trained(answer, plan, rounds.trainer.channel.bytes_down)
 
 

@@ -20,8 +20,8 @@ from fl_bench.config.origin import Origin
 from fl_bench.errors import ConfigError
 
 VERBS = {
-    "certs", "check", "compare", "evaluate", "help", "link", "list", "promote", "replay", "rerun", "resume", "run",
-    "share", "site", "tune", "verify",
+    "audit", "certs", "check", "compare", "evaluate", "help", "link", "list", "promote", "replay", "rerun", "resume",
+    "run", "share", "site", "tune", "verify",
 }  # fmt: skip
 
 
