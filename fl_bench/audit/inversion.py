@@ -45,7 +45,7 @@ def searched(
     named = dict(model.named_parameters())
     parameters = [named[name] for name in gradient]
     target = torch.cat([part.flatten() for part in gradient.values()])
-    images = torch.from_numpy(start).to(target.device).requires_grad_()
+    images = torch.tensor(start, device=target.device, requires_grad=True)
     optimizer = torch.optim.Adam([images], lr=RATE)
     rates = torch.optim.lr_scheduler.MultiStepLR(optimizer, [int(share * iterations) for share in DROPS])
     for _ in watch(range(iterations)):

@@ -123,7 +123,7 @@ class Evidence:
         return labels.shares(self.bias_gradient, before, after)
 
     def _predicted(self, vector: Vector) -> Floats:
-        """What this model predicts in the mean for test rows of each class [C, C], or for all where a class has none."""
+        """What this model predicts in the mean for test rows of each class [C, C]; for all where it has none."""
         self.trainer.load(vector)
         logits, truth = scores(self.trainer, self.trainer.data.test, np.arange(self.trainer.data.num_tests))
         members, probabilities = functional.one_hot(truth, self.classes).double(), logits.softmax(dim=1)
@@ -148,7 +148,7 @@ class Evidence:
 def scores(
     trainer: Trainer, columns: Columns, rows: NDArray[np.int64], round: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The loaded model's logits [N, C], float64, and the labels [N] of these rows, as they look to clients in `round`."""
+    """The loaded model's logits [N, C], float64, and the labels [N] of these rows, as clients see them in `round`."""
     task, found = trainer.task, []
     assert isinstance(task, Classifier)
     for part in np.split(rows, range(trainer.batch_size, len(rows), trainer.batch_size)):
