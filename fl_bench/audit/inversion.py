@@ -73,7 +73,8 @@ def divided(weights: NDArray[np.float32], biases: NDArray[np.float32], count: in
     """
     units = np.argsort(-np.abs(biases), kind="stable")[:count]
     units = units[biases[units] != 0]
-    return weights[units] / biases[units, None]
+    inputs: NDArray[np.float32] = weights[units] / biases[units, None]
+    return inputs
 
 
 class Match(NamedTuple):

@@ -101,7 +101,7 @@ def _inversion(evidence: Evidence, wanted: Wanted) -> list[Finding]:
     trainer, task = evidence.trainer, evidence.trainer.task
     if not isinstance(task, ImageClassifier):
         raise ConfigError(f"inversion: is of images, and task {type(task).__name__} has none")
-    originals = evidence.examples("x").astype(np.float32) / 255
+    originals = (evidence.examples("x") / 255).astype(np.float32)
     count, shape = min(wanted.images, len(originals)), originals.shape[1:]
     inferred = labels.labels(evidence.bias_gradient, evidence.shares, count)
     draw = rng.generator(trainer.seed, "audit inversion", wanted.round, evidence.seen.clients[0])
@@ -109,7 +109,7 @@ def _inversion(evidence: Evidence, wanted: Wanted) -> list[Finding]:
     given = torch.from_numpy(inferred).to(trainer.device)
     trainer.load(evidence.seen.received)
     model = trainer.flat.model.train()
-    made = {
+    made: dict[str, Images] = {
         "searched": inversion.searched(task, model, evidence.gradient, given, start, wanted.iterations, _watched),
         "divided": _divided(evidence, shape, count),
         "guess": np.stack([_mean_image(trainer.data.test, label) for label in inferred]),
@@ -138,8 +138,9 @@ def _divided(evidence: Evidence, shape: tuple[int, ...], count: int) -> Images:
     if not isinstance(module, nn.Linear) or module.bias is None or module.in_features != prod(shape):
         return np.empty((0, *shape), np.float32)
     weights, biases = (evidence.gradient[f"{first}.{name}"].cpu().numpy() for name in ("weight", "bias"))
-    pixels = inversion.divided(weights, biases, count) * np.float32(task.std) + np.float32(task.mean)
-    return np.clip(pixels, 0, 1).reshape(-1, *shape)
+    pixels = inversion.divided(weights, biases, count) * task.std + task.mean
+    images: Images = np.clip(pixels, 0, 1, dtype=np.float32).reshape(-1, *shape)
+    return images
 
 
 def _mean_image(columns: Columns, label: int) -> Images:

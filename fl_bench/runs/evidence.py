@@ -137,7 +137,7 @@ class Evidence:
         return [self.trainer.rows(client, self.round) for client in self.seen.clients]
 
     def _per_epoch(self, rows: int) -> int:
-        return -(-rows // self.trainer.local["batch_size"])
+        return -(-rows // int(self.trainer.local["batch_size"]))
 
     def _steps(self, rows: int) -> int:
         """How many steps plain training takes with so many rows."""
