@@ -55,6 +55,8 @@ def membership(folder: Path, members: Floats, others: Floats) -> None:
     chance = np.geomspace(1e-3, 1)
     axes.plot(chance, chance, "--", color="grey", label="chance")
     axes.set(xscale="log", yscale="log", xlim=(1e-3, 1), ylim=(1e-3, 1))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
     finish(axes, "share of others taken for members", "share of members found")
     axes.legend()
     save(figure, folder, "membership")
