@@ -77,10 +77,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "line"),
     [
         (["lst"], "lst: is neither a verb nor key=value; did you mean list?"),
-        (["xyzzy"], "xyzzy: is neither a verb nor key=value; known: certs, check, compare, evaluate, export, "),
+        (["xyzzy"], "xyzzy: is neither a verb nor key=value; known: audit, certs, check, compare, evaluate, export, "),
         (
             ["seed=1", "xyzzy"],
-            "xyzzy: is neither a verb nor key=value; known: certs, check, compare, evaluate, export, ",
+            "xyzzy: is neither a verb nor key=value; known: audit, certs, check, compare, evaluate, export, ",
         ),
         (["_common"], "_common: is neither a verb nor key=value; "),
         (["help", "lst"], "lst: is neither a verb nor key=value; did you mean list?"),
