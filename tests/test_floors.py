@@ -17,7 +17,7 @@ FLOORS = [
     ["engines", "observers"],
     ["deployment"],
     ["federation"],
-    ["attacks", "privacy", "robust"],
+    ["attacks", "audit", "privacy", "robust"],
     ["strategies"],
     ["compression", "network", "tasks"],
     ["models", "results"],

@@ -119,6 +119,17 @@ class Trainer:
             return batch
         return {**batch, "x": self.augment(batch["x"], torch.from_numpy(chances).to(self.device))}
 
+    def stream(self, purpose: str, client: int, round: int, rows: NDArray, told: Told | None) -> Iterator[Batch]:
+        """Batches of these rows without end, as a client takes them for this purpose; each epoch is shuffled anew.
+
+        `told` is None where they are not for training: what comes of them never leaves, and needs no protection.
+        """
+        protection = Protection(self.seed) if told is None else self.privacy
+        draws = protection.generator(purpose, round, client, told or {})
+        parts = protection.batches(rows, self.local["batch_size"], draws)
+        chances = self.augment.chances(self.seed, purpose, round, client)
+        return (self.examples(part, chances(len(part)), round) for part in parts)
+
     def untrained(self) -> Vector:
         """The payload before the first round: the model as it was made, and zeros."""
         model = self.flat.vector.cpu().numpy()
@@ -248,19 +259,12 @@ class Trainer:
             if PRIVATE + name in state:
                 tensor.copy_(state.pop(PRIVATE + name))
         rng.seed_torch(self.seed, prefix + "torch", round, client)
-        protection = Protection(self.seed) if prefix else self.privacy  # of what never leaves there is no need
-
-        def stream(purpose: str) -> Iterator[Batch]:
-            draws = protection.generator(prefix + purpose, round, client, config)
-            parts = protection.batches(rows, self.local["batch_size"], draws)
-            chances = self.augment.chances(self.seed, prefix + purpose, round, client)
-            return (self.examples(part, chances(len(part)), round) for part in parts)
-
         return Turn(
             client=client, round=round, task=self.task, local=rates.of_round(self.local, round), model=self.flat.model,
             parameters=self.flat.vector, start=payload[:size], split=self.flat.layout.split, config=config,
-            stream=stream, batches_per_epoch=-(-len(rows) // self.local["batch_size"]), private=self.private,
-            state=state, extras=dict(zip(extras, payload[size:].clone().view(len(extras), size), strict=True)),
+            stream=lambda purpose: self.stream(prefix + purpose, client, round, rows, None if prefix else config),
+            batches_per_epoch=-(-len(rows) // self.local["batch_size"]), private=self.private, state=state,
+            extras=dict(zip(extras, payload[size:].clone().view(len(extras), size), strict=True)),
         )  # fmt: skip
 
     def _score(

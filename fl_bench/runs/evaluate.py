@@ -54,7 +54,7 @@ def evaluate(cfg: DictConfig, folder: Path, round: int | None, out: Path) -> int
         if others := [name for name, value in (record["data"] or {}).items() if digests.get(name) != value]:
             _refuse_other_meanings(cfg, record, trainer, others)
             note(f"not on what the run had: other {' and '.join(others)}")
-        number, vector, run = _model(folder, record, round, trainer)
+        number, vector, run = model_after(folder, record, round, trainer)
         if trainer.partition.elsewhere and cfg.evaluate.clients:
             raise ConfigError("--clients: their rows are at the sites, which measure while a run goes on")
         if cfg.evaluate.clients:
@@ -88,7 +88,7 @@ def whole_model(cfg: DictConfig, folder: Path) -> nn.Module:
         if trainer.personal:
             names = ", ".join(sorted(trainer.personal))
             raise ConfigError(f"{folder}: has no whole model: {names} stay with the clients")
-        trainer.load(_model(folder, run_json.read_run(folder), None, trainer)[1])
+        trainer.load(model_after(folder, run_json.read_run(folder), None, trainer)[1])
         return trainer.flat.model.cpu()
 
 
@@ -117,7 +117,7 @@ def _refuse_states_elsewhere(folder: Path, record: Mapping[str, Any]) -> None:
         raise ConfigError(f"--clients: {wish}")
 
 
-def _model(
+def model_after(
     folder: Path, record: Mapping[str, Any], round: int | None, trainer: Trainer
 ) -> tuple[int, NDArray[np.float32], str]:
     """The round, what its server sends [P, and the extras], and whose the clients' states are."""

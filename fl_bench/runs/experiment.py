@@ -147,7 +147,7 @@ def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
         ("attack.start_round", cfg.attack.get("start_round", 0)),
         ("local.lr_warmup", cfg.local.lr_warmup + 1),
     ):
-        if first > cfg.num_rounds:
+        if 0 < cfg.num_rounds < first:
             note(f"{key}={OmegaConf.select(cfg, key)}: the run ends before, as num_rounds={cfg.num_rounds}")
     _check_evaluation(cfg, trainer)
     if wanted := getattr(strategy, "client_metrics", ()):

@@ -2,12 +2,14 @@
 
 import pdb
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import CodeType
 from typing import Any
 
+from flwr.app import Message
 from omegaconf import DictConfig, OmegaConf
 
 from fl_bench.build import build
@@ -21,6 +23,7 @@ from fl_bench.federation import flower_log, rows
 from fl_bench.federation.local import Trainer, Vector
 from fl_bench.federation.rounds import Experiment, Rounds
 from fl_bench.federation.rows import Row
+from fl_bench.network.schedule import Plan
 from fl_bench.observers.base import Observer
 from fl_bench.observers.checkpoints import Checkpoints
 from fl_bench.observers.recorder import Recorder
@@ -44,14 +47,29 @@ def replay(cfg: DictConfig, folder: Path, round: int, client: int, evaluation: b
     from a checkpoint; without one the rounds before it are repeated, but not at sites. Nothing in `folder` is changed.
     With `debug` the turn begins in pdb.
     """
+    known = round in (0, *Store(folder, 0).rounds())
+    begun = round if evaluation and (known or at_sites(cfg)) else round - 1
+    with rounds_after(cfg, folder, begun) as (rounds, vector):
+        if evaluation and begun < round:
+            vector = rounds.train(round, vector).vector
+        turn = partial(_evaluate if evaluation else _train, rounds, round, vector, client)
+        row = _debugged(turn, Trainer.evaluate_client if evaluation else Trainer.train) if debug else turn()
+    hidden = cfg.secure_aggregation == MASKS
+    return 1 if row is None else _compare(row, _recorded(folder, round, client), hidden)
+
+
+@contextmanager
+def rounds_after(cfg: DictConfig, folder: Path, begun: int) -> Iterator[tuple[Rounds, Vector]]:
+    """The rounds of the run in `folder`, as they were when round `begun` was over, and the model of then.
+
+    `cfg` is as `replay` takes it. No client's turn is masked.
+    """
     flower_log.quieten()
     engine = build(cfg.engine, Engine)
     limit_gpus(engine)
     if engine.vectorize != "off":
         note("the run stacked clients into one program; one alone gives the same numbers only but for rounding")
     with scratch_folder() as scratch:
-        known = round in (0, *Store(folder, 0).rounds())
-        begun = round if evaluation and (known or at_sites(cfg)) else round - 1
         if at_sites(cfg):
             store, start = _as_kept(cfg, engine, folder, begun)
         else:
@@ -67,22 +85,25 @@ def replay(cfg: DictConfig, folder: Path, round: int, client: int, evaluation: b
         if digest(vector) not in run_json.read(folder)["digests"][begun : begun + 1]:
             note(f"the run went on from another model after round {begun}")
         with engine.workers(scratch) as connect:
-            rounds = Rounds(experiment, make_fleet(experiment, connect(), alone=True))
-            if evaluation and begun < round:
-                vector = rounds.train(round, vector).vector
-            turn = partial(_evaluate if evaluation else _train, rounds, round, vector, client)
-            row = _debugged(turn, Trainer.evaluate_client if evaluation else Trainer.train) if debug else turn()
-    hidden = cfg.secure_aggregation == MASKS
-    return 1 if row is None else _compare(row, _recorded(folder, round, client), hidden)
+            yield Rounds(experiment, make_fleet(experiment, connect(), alone=True)), vector
+
+
+def turns(rounds: Rounds, number: int, vector: Vector, client: int | None) -> tuple[dict[int, Message], Plan]:
+    """What the strategy sends those who train in a round, by client, and the round's plan.
+
+    Raises ConfigError where `client` is none of them.
+    """
+    messages, plan = rounds.configure_train(number, vector)
+    by_client = {message.metadata.dst_node_id: message for message in messages}
+    by_client = {other: message for other, message in sorted(by_client.items()) if other not in plan.dropping}
+    if client is not None and client not in by_client:
+        raise ConfigError(f"--client {client}: does not train in round {number}; those who do: {list(by_client)}")
+    return by_client, plan
 
 
 def _train(rounds: Rounds, number: int, vector: Vector, client: int) -> Row:
     """The client's row as its training makes it."""
-    messages, plan = rounds.configure_train(number, vector)
-    by_client = {message.metadata.dst_node_id: message for message in messages}
-    if client not in by_client or client in plan.dropping:
-        turns = sorted(by_client.keys() - plan.dropping)
-        raise ConfigError(f"--client {client}: does not train in round {number}; those who do: {turns}")
+    by_client, plan = turns(rounds, number, vector, client)
     (answer,) = rounds.fleet.exchange([by_client[client]], plan)
     return rows.trained(answer, plan, rounds.trainer.channel.bytes_down)
 

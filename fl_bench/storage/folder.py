@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fl_bench.errors import ConfigError
 
-FOLDERS = ("checkpoint", "state", "figures", ".hydra")
+FOLDERS = ("checkpoint", "state", "figures", "audit", ".hydra")
 NUMBER = r"(?:0|[1-9][0-9]*)"
 FIGURES = "curves|participation|client_losses|partition|predictions|confusion|sentences"
 OURS = re.compile(
@@ -15,9 +15,10 @@ OURS = re.compile(
     r"|(?:metrics|clients|partition|sources|timing|evaluate|per_class|confusion)\.csv"
     rf"|checkpoint/{NUMBER}\.safetensors|state/{NUMBER}/{NUMBER}\.safetensors"
     rf"|figures/(?:(?:{FIGURES})\.(?:png|pdf)|round_(?:[0-9]{{4}}|[1-9][0-9]{{4,}})\.png|rounds\.gif)"
+    r"|audit/(?:(?:audit|labels)\.csv|(?:inversion|labels|membership)\.(?:png|pdf))"
     r"|\.hydra/(?:config|hydra|overrides)\.yaml)(?:\.tmp)?"
 )
-OUR_FOLDERS = re.compile(rf"checkpoint|state(?:/{NUMBER})?|figures|\.hydra")
+OUR_FOLDERS = re.compile(rf"checkpoint|state(?:/{NUMBER})?|figures|audit|\.hydra")
 
 
 def is_number(name: str) -> bool:

@@ -20,8 +20,8 @@ from fl_bench.config.origin import Origin
 from fl_bench.errors import ConfigError
 
 VERBS = {
-    "certs", "check", "compare", "evaluate", "help", "link", "list", "promote", "replay", "rerun", "resume", "run",
-    "share", "site", "tune", "verify",
+    "audit", "certs", "check", "compare", "evaluate", "help", "link", "list", "promote", "replay", "rerun", "resume",
+    "run", "share", "site", "tune", "verify",
 }  # fmt: skip
 
 
@@ -77,10 +77,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "line"),
     [
         (["lst"], "lst: is neither a verb nor key=value; did you mean list?"),
-        (["xyzzy"], "xyzzy: is neither a verb nor key=value; known: certs, check, compare, evaluate, export, "),
+        (["xyzzy"], "xyzzy: is neither a verb nor key=value; known: audit, certs, check, compare, evaluate, export, "),
         (
             ["seed=1", "xyzzy"],
-            "xyzzy: is neither a verb nor key=value; known: certs, check, compare, evaluate, export, ",
+            "xyzzy: is neither a verb nor key=value; known: audit, certs, check, compare, evaluate, export, ",
         ),
         (["_common"], "_common: is neither a verb nor key=value; "),
         (["help", "lst"], "lst: is neither a verb nor key=value; did you mean list?"),

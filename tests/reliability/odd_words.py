@@ -63,7 +63,7 @@ YAMLS = {
 }  # fmt: skip
 HEAVY = ("mlflow", "tensorboard", "wandb")  # to import, for ten seconds and more
 VERBS = ["run", "list", "check", "resume", "verify", "rerun", "replay", "promote", "export", "evaluate", "help",
-         "compare", "report", "tune", "certs", "link", "share", "site"]  # fmt: skip
+         "compare", "report", "tune", "certs", "link", "share", "site", "audit"]  # fmt: skip
 NEAR = ["runn", "lsit", "plot", "train", "halp", "sweep", "start", "", " ", "ü", "-", "config", "version"]
 PARTS = ["task", "strategy.server", "strategy.client", "strategy.schedule", "compression.up", "compression.down",
          "network", "partition", "engine", "tracker"]  # fmt: skip

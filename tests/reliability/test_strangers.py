@@ -58,7 +58,7 @@ LINKS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("verb", ["resume", "rerun", "replay", "verify", "export", "evaluate", "overwrite"])
+@pytest.mark.parametrize("verb", ["resume", "rerun", "replay", "verify", "export", "evaluate", "audit", "overwrite"])
 @pytest.mark.parametrize("name", LINKS)
 def test_a_link_is_not_followed(run: Path, canary: Path, name: str, verb: str) -> None:
     path = run / name
@@ -81,7 +81,7 @@ def test_a_pipe_in_place_of_a_file_does_not_hang(run: Path) -> None:
 FILES = ("run.json", "metrics.csv", "model.safetensors", "checkpoint/9.safetensors", "state/0/2.safetensors")
 
 
-@pytest.mark.parametrize("verb", ["resume", "rerun", "replay", "verify", "export", "evaluate"])
+@pytest.mark.parametrize("verb", ["resume", "rerun", "replay", "verify", "export", "evaluate", "audit"])
 @pytest.mark.parametrize("name", [*FILES, "checkpoint", "state", "state/0", "figures"])
 def test_a_folder_in_place_of_a_file_and_a_file_in_place_of_a_folder(run: Path, name: str, verb: str) -> None:
     path = run / name

@@ -1,0 +1,1 @@
+"""What an update, or a model, tells of the examples that it was made of."""

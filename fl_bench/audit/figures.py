@@ -1,0 +1,62 @@
+"""What an audit has found, as figures."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from fl_bench.audit.inversion import Images, Match
+from fl_bench.results.figures import finish, save
+
+Floats = NDArray[np.float64]
+GAP = 2  # pixels between images
+
+
+def inversion(folder: Path, matches: Mapping[str, Match]) -> None:
+    """A row of originals and a row of what was made of each, for every way in which images were made."""
+    figure = Figure(figsize=(8, 2 * len(matches)), layout="constrained")
+    for axes, (name, match) in zip(figure.subplots(len(matches), squeeze=False)[:, 0], matches.items(), strict=True):
+        axes.imshow(np.concatenate([_row(match.originals), _row(match.made)]), cmap="gray", vmin=0, vmax=1)
+        axes.axis("off")
+        axes.set_title(f"original, {name}: {match.psnr.mean():.1f} dB, SSIM {match.ssim.mean():.2f}", fontsize=9)
+    save(figure, folder, "inversion")
+
+
+def _row(images: Images) -> Images:
+    """Images side by side [height, width, channels]."""
+    framed = np.pad(images, [(0, 0), (0, 0), (GAP, GAP), (GAP, GAP)], constant_values=1)
+    return np.concatenate(list(framed), axis=2).transpose(1, 2, 0)
+
+
+def labels(folder: Path, classes: Sequence[str], true: Floats, inferred: Floats) -> None:
+    """True and inferred shares, side by side."""
+    figure = Figure(figsize=(max(6.0, 0.6 * len(classes)), 3.5), layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(len(classes))
+    axes.bar(places - 0.2, true, 0.4, label="true")
+    axes.bar(places + 0.2, inferred, 0.4, label="inferred")
+    axes.set_xticks(places, classes)
+    finish(axes, "label", "share of the examples")
+    axes.legend()
+    save(figure, folder, "labels")
+
+
+def membership(folder: Path, members: Floats, others: Floats) -> None:
+    """The share of members found against that of others taken for members, from one in a thousand on."""
+    thresholds = np.sort(np.concatenate([members, others]))
+    found, mistaken = (
+        np.searchsorted(np.sort(losses), thresholds, side="right") / len(losses) for losses in (members, others)
+    )
+    figure = Figure(figsize=(4.5, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.step(mistaken, found, where="post", label="loss below a threshold")
+    chance = np.geomspace(1e-3, 1)
+    axes.plot(chance, chance, "--", color="grey", label="chance")
+    axes.set(xscale="log", yscale="log", xlim=(1e-3, 1), ylim=(1e-3, 1))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+    finish(axes, "share of others taken for members", "share of members found")
+    axes.legend()
+    save(figure, folder, "membership")

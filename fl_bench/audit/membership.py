@@ -1,0 +1,48 @@
+"""Whether a row was trained on, from the loss that a model has on it: Yeom et al. 2018, arXiv:1709.01604, section 3.2.
+
+Rows are taken to be members from the lowest loss on. How well that tells them from others is reported as Carlini et al.
+2022 (arXiv:2112.03570) ask for: also where few others may be taken for members.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest, norm, rankdata
+
+Floats = NDArray[np.float64]
+CONFIDENCE, FEW = 0.95, 0.01  # of the intervals; the share of others that may be taken for members
+
+
+@dataclass(frozen=True)
+class Membership:
+    """Numbers with a lower and an upper end have an interval of 95 %."""
+
+    auc: tuple[float, float, float]  # that a member has a lower loss than another row; 0.5 tells nothing
+    tpr: tuple[float, float, float]  # the share of members found where at most FEW of the others are taken for some
+    advantage: float  # Yeom's, experiment 1: that share less that of the others, below the members' mean loss
+
+
+def membership(members: Floats, others: Floats) -> Membership:
+    """From the losses of rows that were trained on [M] and of rows that were not [N], two of each or more.
+
+    The interval of the area is DeLong's (1988, Biometrics 44(3)), by normal approximation; that of the share is exact
+    (Clopper and Pearson 1934) for the threshold that these others give.
+    """
+    threshold = np.sort(others)[int(FEW * len(others))]
+    found = binomtest(int((members < threshold).sum()), len(members))
+    ends = found.proportion_ci(CONFIDENCE, method="exact")
+    below = members.mean()
+    advantage = float((members <= below).mean() - (others <= below).mean())
+    return Membership(_area(members, others), (found.statistic, ends.low, ends.high), advantage)
+
+
+def _area(members: Floats, others: Floats) -> tuple[float, float, float]:
+    """The area under the curve and the ends of its interval."""
+    ranks = rankdata(np.concatenate([-members, -others]))
+    above = (ranks[: len(members)] - rankdata(-members)) / len(others)  # of each member, the others' share below it
+    below = 1 - (ranks[len(members) :] - rankdata(-others)) / len(members)
+    area = above.mean()
+    deviation = np.sqrt(above.var(ddof=1) / len(members) + below.var(ddof=1) / len(others))
+    reach = norm.ppf((1 + CONFIDENCE) / 2) * deviation
+    return float(area), float(max(0, area - reach)), float(min(1, area + reach))

@@ -1,0 +1,55 @@
+"""Show what a curious server learns of the clients' examples from what they have sent.
+
+fl-bench audit RUN                                # the first round's first client: images, labels, members
+fl-bench audit RUN --round 3 --client 7 --what inversion,labels
+fl-bench audit RUN --by client                    # what a client sees: the model before the round and after it
+"""
+
+import argparse
+from pathlib import Path
+
+from fl_bench.commands._common import add_trust, folder, recorded
+from fl_bench.config.rules import at_sites
+from fl_bench.errors import ConfigError
+from fl_bench.storage import run_json
+
+RESULT = "audit"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_dir", type=folder)
+    parser.add_argument("--round", type=int, default=1, help="without it, the first")
+    parser.add_argument("--client", type=int, help="without it, the first honest one that trains")
+    parser.add_argument("--by", choices=("server", "client"), default="server", help="who is curious")
+    parser.add_argument("--what", help="some of inversion,labels,membership; without it, all that fit")
+    parser.add_argument("--images", type=int, default=8, help="how many to reconstruct at most")
+    parser.add_argument("--iterations", type=int, default=1000, help="of the search for images")
+    parser.add_argument("--out", type=Path, help=f"the folder to write; without it, {RESULT}/ in RUN_DIR")
+    add_trust(parser)
+
+
+def command(given: argparse.Namespace) -> int:
+    """Print a table, and write it and its figures into a folder."""
+    run = given.run_dir
+    record = run_json.read_run(run)
+    cfg, _ = recorded(run, ["engine=inline"], given.config_dir, given.trust)
+    for name in ("images", "iterations"):
+        if getattr(given, name) < 1:
+            raise ConfigError(f"--{name} {getattr(given, name)}: must be 1 or more")
+    if record["status"] != "done":
+        raise ConfigError(f"{run}: is {record['status']}, not done; fl-bench resume ends it")
+    if at_sites(record["config"]):
+        raise ConfigError(f"{run}: is of a deployment, whose sites keep their rows: there is nothing to compare with")
+    last = record["final"]["round"]
+    if not 1 <= given.round <= last:
+        raise ConfigError(f"--round {given.round}: must be from 1 to {last}, as the run has {last} rounds")
+    if given.client is not None and given.by == "client":
+        raise ConfigError(f"--client {given.client}: other clients see only what the server makes of all; leave it out")
+    out = given.out or run / RESULT
+    if not out.parent.is_dir() or out.is_file():
+        raise ConfigError(f"--out {out}: must be a folder, in one that is there")
+
+    from fl_bench.runs.audit import Wanted, audit  # torch and Flower
+
+    what = given.what.split(",") if given.what is not None else []
+    return audit(cfg, Wanted(run, out, given.round, given.client, given.by, what, given.images, given.iterations))

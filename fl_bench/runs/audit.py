@@ -1,0 +1,202 @@
+"""What a curious server, or a curious client, learns of the clients' examples from what it sees of a run."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import track
+from torch import nn
+from torch.nn import functional
+
+from fl_bench import rng
+from fl_bench.audit import figures, inversion, labels
+from fl_bench.audit.inversion import Images
+from fl_bench.audit.membership import membership
+from fl_bench.build import nearest
+from fl_bench.data.arrays import Columns
+from fl_bench.errors import ConfigError, no_exit, note, plain
+from fl_bench.federation.exchange import Status
+from fl_bench.runs.evaluate import model_after
+from fl_bench.runs.evidence import Evidence, by_client, by_server, scores
+from fl_bench.runs.replay import rounds_after
+from fl_bench.storage import files, run_json
+from fl_bench.storage.tables import rows_of
+from fl_bench.strategies.layers import layers
+from fl_bench.tasks.base import Classifier, ImageClassifier
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be audited."""
+
+    folder: Path  # of the run
+    out: Path  # the folder that is written
+    round: int
+    client: int | None  # whose update; None: that of the first honest one that trains, or of all where masks hide one
+    by: Literal["server", "client"]  # who is curious
+    what: Sequence[str]  # of ANALYSES; none: all that can be made
+    images: int  # to reconstruct at most
+    iterations: int  # of the search for them
+
+
+class Finding(NamedTuple):
+    """A row of audit.csv; `low` and `high` are the ends of an interval."""
+
+    what: str
+    number: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@no_exit()
+def audit(cfg: DictConfig, wanted: Wanted) -> int:
+    """Print what is learned from a round of a run, and write it and its figures.
+
+    `cfg` is the run's, on the inline engine. Nothing else in its folder is changed.
+    """
+    for what in wanted.what:
+        if what not in ANALYSES:
+            raise ConfigError(f"--what {','.join(wanted.what)}: {nearest(what, ANALYSES)}")
+    with rounds_after(cfg, wanted.folder, wanted.round - 1) as (rounds, vector):
+        trainer = rounds.trainer
+        if not isinstance(trainer.task, Classifier):
+            name = type(trainer.task).__name__
+            raise ConfigError(f"task: {name} is no classifier, and only the runs of those can be audited")
+        if trainer.private:
+            raise ConfigError(f"strategy: {min(trainer.private)} stays with each client, and nobody sees a whole model")
+        if wanted.by == "client":
+            seen = by_client(rounds, vector, wanted.round)
+        else:
+            seen = by_server(rounds, vector, wanted.round, wanted.client)
+        print(plain(f"round {wanted.round}: {seen.words}"))
+        wanted.out.mkdir(exist_ok=True)
+        evidence = Evidence(trainer, wanted.round, seen)
+        found: list[Finding] = []
+        for what in wanted.what or ANALYSES:
+            try:
+                found += ANALYSES[what](evidence, wanted)
+            except ConfigError as error:
+                if wanted.what:
+                    raise
+                note(str(error))
+    whose = wanted.round, " ".join(map(str, seen.clients))
+    rows = [("round", "clients", *Finding._fields), *((*whose, *finding) for finding in found)]
+    files.write(wanted.out / "audit.csv", files.csv_of(rows))
+    for what, number, value, low, high in found:
+        print(f"{what:<11} {number:<15} {value:.4g}{'' if low is None else f'  [{low:.4g}, {high:.4g}]'}")
+    print(plain(wanted.out))
+    return 0
+
+
+def _inversion(evidence: Evidence, wanted: Wanted) -> list[Finding]:
+    """Reconstructed images beside the originals, and beside what the server would guess without an update."""
+    trainer, task = evidence.trainer, evidence.trainer.task
+    if not isinstance(task, ImageClassifier):
+        raise ConfigError(f"inversion: is of images, and task {type(task).__name__} has none")
+    originals = (evidence.examples("x") / 255).astype(np.float32)
+    count, shape = min(wanted.images, len(originals)), originals.shape[1:]
+    inferred = labels.labels(evidence.bias_gradient, evidence.shares, count)
+    draw = rng.generator(trainer.seed, "audit inversion", wanted.round, evidence.seen.clients[0])
+    start = draw.random((count, *shape), dtype=np.float32)
+    given = torch.from_numpy(inferred).to(trainer.device)
+    trainer.load(evidence.seen.received)
+    model = trainer.flat.model.train()
+    made: dict[str, Images] = {
+        "searched": inversion.searched(task, model, evidence.gradient, given, start, wanted.iterations, _watched),
+        "divided": _divided(evidence, shape, count),
+        "guess": np.stack([_mean_image(trainer.data.test, label) for label in inferred]),
+    }
+    matches = {name: inversion.matched(originals, images) for name, images in made.items() if len(images)}
+    figures.inversion(wanted.out, matches)
+    return [
+        Finding("inversion", f"{name}_{number}", float(getattr(match, number).mean()))
+        for name, match in matches.items()
+        for number in ("psnr", "ssim")
+    ]
+
+
+def _watched(numbers: range) -> Iterable[int]:
+    """The same, with a bar on a terminal."""
+    terminal = Console(stderr=True)
+    return track(numbers, "searching", console=terminal, transient=True, disable=not terminal.is_terminal)
+
+
+def _divided(evidence: Evidence, shape: tuple[int, ...], count: int) -> Images:
+    """Images [count or fewer, *shape] from the first layer's gradient; none where that is not linear in the pixels."""
+    task, model = evidence.trainer.task, evidence.trainer.flat.model
+    assert isinstance(task, ImageClassifier)
+    first = next(iter(layers(model)))
+    module = model.get_submodule(first)
+    if not isinstance(module, nn.Linear) or module.bias is None or module.in_features != prod(shape):
+        return np.empty((0, *shape), np.float32)
+    weights, biases = (evidence.gradient[f"{first}.{name}"].cpu().numpy() for name in ("weight", "bias"))
+    pixels = inversion.divided(weights, biases, count) * task.std + task.mean
+    images: Images = np.clip(pixels, 0, 1, dtype=np.float32).reshape(-1, *shape)
+    return images
+
+
+def _mean_image(columns: Columns, label: int) -> Images:
+    """Of the rows with this label, or of all where there are none [channels, height, width]."""
+    rows = np.flatnonzero(columns["y"] == label)
+    images = columns["x"][rows if len(rows) else np.arange(len(columns["y"]))]
+    mean: Images = images.mean(axis=0, dtype=np.float32) / np.float32(255)
+    return mean
+
+
+def _labels(evidence: Evidence, wanted: Wanted) -> list[Finding]:
+    """The shares of the classes as the update tells them, beside the true ones and those of the server's own rows."""
+    inferred, classes = evidence.shares, evidence.trainer.data.classes
+    truth, guess = (
+        np.bincount(column, minlength=len(classes)) / len(column)
+        for column in (evidence.examples("y"), evidence.trainer.data.test["y"])
+    )
+    table = [("class", "true", "inferred"), *zip(classes, truth, inferred, strict=True)]
+    files.write(wanted.out / "labels.csv", files.csv_of(table))
+    figures.labels(wanted.out, classes, truth, inferred)
+    return [
+        Finding("labels", "distance", labels.total_variation(inferred, truth)),
+        Finding("labels", "guess_distance", labels.total_variation(guess, truth)),
+    ]
+
+
+def _membership(evidence: Evidence, wanted: Wanted) -> list[Finding]:
+    """Whether the run's last model tells what it was trained on from what it was not."""
+    trainer, partition, folder = evidence.trainer, evidence.trainer.partition, wanted.folder
+    number, vector, _ = model_after(folder, run_json.read_run(folder), None, trainer)
+    answered = {int(row["client"]) for row in rows_of(folder / "clients.csv") if row["status"] == Status.OK}
+    heldout = trainer.drift.rows(
+        np.concatenate([partition.heldout_rows(k) for k in range(len(partition.ends))]), number
+    )
+    trained = np.concatenate([trainer.rows(client, number) for client in sorted(answered)])
+    others = len(heldout) or trainer.data.num_tests
+    if min(len(trained), others) < 2:
+        raise ConfigError("membership: needs two rows that somebody has trained on, and two that nobody has")
+    trainer.load(vector)
+    inside = scores(trainer, trainer.data.train, trained, number)
+    if len(heldout):
+        outside = scores(trainer, trainer.data.train, heldout, number)
+    else:
+        outside = scores(trainer, trainer.data.test, np.arange(others))
+    losses: list[NDArray] = [functional.cross_entropy(*pair, reduction="none").numpy() for pair in (inside, outside)]
+    found = membership(*losses)
+    figures.membership(wanted.out, *losses)
+    return [
+        Finding("membership", "auc", *found.auc),
+        Finding("membership", "tpr_at_fpr_0.01", *found.tpr),
+        Finding("membership", "advantage", found.advantage),
+    ]
+
+
+ANALYSES: Mapping[str, Callable[[Evidence, Wanted], list[Finding]]] = {
+    "inversion": _inversion,
+    "labels": _labels,
+    "membership": _membership,
+}
