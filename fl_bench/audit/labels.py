@@ -48,12 +48,12 @@ def _solved(gradient: Floats, predicted: Floats) -> tuple[Floats, float]:
     return found, error
 
 
-def labels(gradient: Floats, shares: Floats, count: int) -> NDArray[np.int64]:
-    """Labels [count] of so many examples in these `shares` [C], by the largest remainders.
+def labels(gradient: Floats, shares: Floats, count: int, examples: int) -> NDArray[np.int64]:
+    """Labels [count] for so many of the examples, which are in these `shares` [C], by the largest remainders.
 
     Of one example, the label is the only class whose bias has a negative gradient.
     """
-    if count == 1:
+    if examples == 1:
         return np.array([gradient.argmin()])
     whole = np.floor(shares * count).astype(np.int64)
     rest = np.argsort(whole - shares * count, kind="stable")[: count - whole.sum()]

@@ -1,4 +1,4 @@
-"""Show what a curious server learns of the clients' examples from what they have sent.
+"""Show what a curious server, or a curious client, learns of the clients' examples from what it sees.
 
 fl-bench audit RUN                                # the first round's first client: images, labels, members
 fl-bench audit RUN --round 3 --client 7 --what inversion,labels

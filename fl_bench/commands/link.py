@@ -33,10 +33,10 @@ def command(given: argparse.Namespace) -> int:
         _refuse_other(given.database)
     end_in_order()
 
-    from fl_bench.deployment.link import LOOPBACK, address, serve  # Flower's server side: a second
+    from fl_bench.deployment.link import EVERYWHERE, address, serve  # Flower's server side: a second
 
     def ready() -> None:
-        reached = f"HOST:{given.port}" if given.host in LOOPBACK else address(given.host, given.port)
+        reached = f"HOST:{given.port}" if given.host in EVERYWHERE else address(given.host, given.port)
         for name in nodes:
             print(plain(f"fl-bench site --link {reached} --name {name} --certs {name} --data DATA --root ROOT"))
         print(plain(f"fl-bench engine=deployment engine.link={reached} engine.certs=driver engine.sites={len(nodes)}"))

@@ -12,7 +12,7 @@ from fl_bench.errors import RunError
 
 ENVIRONMENT = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 
-LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # at which a link that listens everywhere reaches itself
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where a link that listens there reaches itself
 
 
 def address(host: str, port: int) -> str:
@@ -39,7 +39,7 @@ def serve(
 
     def let_in() -> None:
         try:
-            register(address(LOOPBACK.get(host, host), port), (certs / CA).read_bytes(), nodes)
+            register(address(EVERYWHERE.get(host, host), port), (certs / CA).read_bytes(), nodes)
             ready()
         except Exception as error:
             trouble.append(error)

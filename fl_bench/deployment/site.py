@@ -33,6 +33,7 @@ from fl_bench.federation.exchange import RECORD, Job, Trouble
 from fl_bench.federation.local import CONFIG, trainer_in
 from fl_bench.federation.masked import WEIGH
 from fl_bench.masking.party import Unsafe
+from fl_bench.privacy.base import Noise
 from fl_bench.storage.buffers import contents
 from fl_bench.storage.run_json import check_config
 from fl_bench.storage.states import ClientStates
@@ -192,9 +193,14 @@ class Site:
         if INIT in content.array_records:
             (folder / INIT).write_bytes(contents(content.array_records[INIT][INIT]).tobytes())
         self.clients = self._holdings()  # rows may have changed since the last run
-        welcome = Welcome.of(trainer_in(folder), self.clients, token)
+        trainer = trainer_in(folder)
+        if cfg.secure_aggregation == MASKS and isinstance(trainer.privacy, Noise):
+            why = "its noise is new whenever a turn is repeated, and the same masks would show the difference"
+            raise ConfigError(f"privacy={trainer.privacy.level}: {why}; use secure_aggregation=none")
+        welcome = Welcome.of(trainer, self.clients, token)
         self.sessions[run] = Session(token, folder)
-        note(f"{self.name}: run {run}: {cfg.num_rounds} rounds, secure_aggregation={cfg.secure_aggregation}")
+        how = f"secure_aggregation={cfg.secure_aggregation}, privacy={trainer.privacy.level}"
+        note(f"{self.name}: run {run}: {cfg.num_rounds} rounds, {how}")
         return welcome
 
     def _forget(self) -> None:

@@ -21,7 +21,7 @@ Vector = NDArray[np.float32]
 
 def tell(rule: Rule, messages: Sequence[Message]) -> None:
     """Put what the rule's `bound` wants to know beside what a strategy sends."""
-    if rule.centre is not None:
+    if rule.centre is not None and not rule.each:
         for content in {id(message.content): message.content for message in messages}.values():
             content[CENTRE] = to_record({CENTRE: rule.centre})
 
@@ -32,8 +32,8 @@ def centre_in(content: RecordDict) -> Floats | None:
 
 
 def bounded(rule: Rule, layout: Layout, sent: Vector, arrived: Vector, centre: Floats | None) -> Vector:
-    """What counts of the payload [P] that has arrived of a client."""
-    if type(rule).bound is Rule.bound:  # most runs: nothing to do
+    """What counts of the payload [P] that has arrived of a client, unless that is seen once all are there."""
+    if rule.each or not rule.bounds:
         return arrived
     update = layout.update(arrived, sent)
     made = rule.bound(update, centre)
@@ -81,7 +81,10 @@ def _model(rule: Rule, layout: Layout, sent: Vector, answered: Sequence[Answer],
         update[:], statistic[:] = layout.update(model, sent), model[~layout.moves]
     draws = rng.generator(rule.seed, "robust", round)
     told = Told([answer.client for answer in answered], draws)
-    made = rule.combine(rule.before.mix(updates, draws), told)
+    mixed = rule.before.mix(updates, draws)
+    if rule.bounds:
+        mixed = np.stack([rule.bound(update, rule.centre) for update in mixed])
+    made = rule.combine(mixed, told)
     if made is None:
         return None
     new = layout.updated(sent, sent, made)

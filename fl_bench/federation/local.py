@@ -86,7 +86,7 @@ class Trainer:
         self.attack.suit(self.task, self.data)
         self.metrics = {metric.name: metric for metric in (*self.task.metrics, *self.attack.metrics)}
         self.algorithm: LocalAlgorithm = build(cfg.strategy.client, LocalAlgorithm)
-        uniform = cfg.weighting == "uniform" or self.algorithm.uniform
+        uniform = cfg.weighting == "uniform" or self.algorithm.uniform or self.rule.each
         self.masked: bool = cfg.secure_aggregation == MASKS
         hidden = self.masked and self.partition.elsewhere
         self.weighting = Weighting(self.partition.train_sizes, uniform, cfg.max_examples, hidden)

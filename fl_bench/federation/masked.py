@@ -199,7 +199,8 @@ class MaskedRound:
         except (ValueError, TypeError) as error:
             raise RunError(f"masks: what a party says of its weight is no number: {error}") from error
         if len(said) < self.asked or not self._unmasked(words):
-            raise RunError("masks: not all parties have answered what their clients weigh together")
+            missing = ", ".join(sorted(self.parties.keys() - said.keys())) or "some"
+            raise RunError(f"masks: what all clients weigh needs all parties, and {missing} have not answered")
         return int(words[0])
 
     def _unmasked(self, words: NDArray[np.uint64]) -> bool:

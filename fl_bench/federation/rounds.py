@@ -52,7 +52,7 @@ class Experiment:
     def parts(self) -> dict[str, Any]:
         """What a round leaves to the next, beside the model and what is in files."""
         parts: dict[str, Any] = {"strategy": self.strategy, "schedule": self.schedule}
-        parts |= {"robust": self.trainer.rule} if self.trainer.rule.keeps else {}
+        parts |= {"robust": self.trainer.rule} if self.trainer.rule.keeps or self.trainer.rule.follows else {}
         return parts | ({"spent": self.spent} if self.spent is not None else {})
 
 

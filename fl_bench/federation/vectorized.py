@@ -141,7 +141,7 @@ def train_together(
 def why_not(trainer: Trainer) -> str | None:
     """What stands against training this task and strategy so, in a few words; None where nothing does."""
     model, algorithm, optimizer = trainer.flat.model, trainer.algorithm, trainer.local["optimizer"]["name"]
-    task, attack = type(trainer.task), trainer.attack
+    task, attack, privacy = type(trainer.task), trainer.attack, type(trainer.privacy)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     reasons = {
         f"{type(algorithm).__name__} trains one client at a time": not vars(type(algorithm)).get("stacks", False),
@@ -151,7 +151,8 @@ def why_not(trainer: Trainer) -> str | None:
         "what travels is not what is trained": set(trainer.flat.layout.shapes) != trained or bool(trainer.private),
         f"{task.__name__} has an optimiser of its own": task.optimizer is not Task.optimizer,
         "local.decay=weights looks at a tensor as a whole": trainer.local["decay"] == "weights",
-        "privacy takes other steps": type(trainer.privacy).begin is not Protection.begin,
+        "privacy takes other steps": privacy.begin is not Protection.begin,
+        "privacy takes other batches": privacy.batches is not Protection.batches,
         "malicious clients take other steps": bool(attack.malicious) and type(attack).begin is not Attack.begin,
         "local.accumulate works on one batch in pieces": trainer.local["accumulate"] > 1,
         "local.precision=bf16 is of a client at a time": trainer.local["precision"] == "bf16",

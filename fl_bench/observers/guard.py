@@ -33,7 +33,7 @@ class Guard(Observer):
         row = round.row
         for key, column in self.awaited.items() if round.number == 0 else ():
             if column is not None and column not in row:
-                why = "as there is no AUC of one class; nothing comes of it while that is so"
+                why = "as nothing there gives it one (no AUC of one class); nothing comes of it while that is so"
                 note(f"{key}={column}: has no value in round 0, {why}")
         for name in (name for name in row if name.endswith("_loss")):
             limit = DIVERGED * max(1.0, abs(self.first.setdefault(name, row[name])))

@@ -51,7 +51,7 @@ class DPSGD(Noise):
 
     def batches(self, rows: NDArray, size: int, draws: np.random.Generator) -> Iterator[NDArray]:
         while True:
-            yield rows[draws.random(len(rows)) < size / len(rows)]
+            yield draws.permutation(rows[draws.random(len(rows)) < size / len(rows)])
 
     def begin(self, turn: "Turn", rows: int) -> None:
         draws = self.generator("privacy", turn.round, turn.client, turn.config)

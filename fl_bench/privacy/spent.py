@@ -40,5 +40,10 @@ class Spent:
             return 0.0
         return self.noise.epsilon(turns, int(self.rows[client]), self.batch_size, int(self.steps[client]))
 
+    def worst(self, turns: int) -> tuple[float, int]:
+        """The largest epsilon that a client would have after so many turns, and that client."""
+        alike = {pair: client for client, pair in enumerate(zip(self.rows.tolist(), self.steps.tolist(), strict=True))}
+        return max((self.epsilon(client, turns), client) for (rows, _), client in alike.items() if rows)
+
     def __getstate__(self) -> dict[str, Any]:
         return {"turns": self.turns, "largest": self.largest}

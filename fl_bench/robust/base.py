@@ -41,7 +41,7 @@ class Rule:
     centre: Floats | None = field(default=None, init=False)  # the last round's update [N]; with `follows` only
 
     follows = False  # whether `bound` wants to know the last round's update
-    keeps = False  # whether it remembers something from one round to the next
+    keeps = False  # whether it remembers something else from one round to the next
 
     @property
     def each(self) -> bool:
@@ -52,6 +52,11 @@ class Rule:
     def only_mean(self) -> bool:
         """Whether it goes only with a strategy that needs no more than a mean."""
         return self.each or self.follows
+
+    @property
+    def bounds(self) -> bool:
+        """Whether it has a `bound` of its own."""
+        return type(self).bound is not Rule.bound
 
     @property
     def least(self) -> int:
@@ -67,8 +72,9 @@ class Rule:
     def bound(self, update: Floats, centre: Floats | None) -> Floats:
         """What counts of a client's update; the very object that it was where all of it does.
 
-        It is called wherever an update is added up, so it must depend on nothing else. `centre` is the last round's
-        update [N] for those that follow it, in the first round None.
+        It is called wherever an update is added up, or where updates are mixed first, of what has come of that; so it
+        must depend on nothing else. `centre` is the last round's update [N] for those that follow it, in the first
+        round None.
         """
         return update
 

@@ -20,6 +20,15 @@ class Mixing:
 
     May override:
         `mix`; `left`, where it makes fewer of the updates; `least`.
+
+    Examples:
+        Only the signs of each:
+
+        >>> class Signs(Mixing):
+        ...     def mix(self, updates, draws):
+        ...         return np.sign(updates)
+        >>> Signs().mix(np.array([[0.5, -2.0]]), np.random.default_rng(0))
+        array([[ 1., -1.]])
     """
 
     @property

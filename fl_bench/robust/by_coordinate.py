@@ -21,7 +21,7 @@ class Median(Combination):
 
 @dataclass
 class TrimmedMean(Combination):
-    """The mean of each number without the `beta` * n highest and lowest, at least one of either; 0: without none."""
+    """The mean of each number without the `beta` * n highest and lowest; 0: without none."""
 
     beta: float
 
@@ -35,6 +35,6 @@ class TrimmedMean(Combination):
         return ceil(1 / self.beta) if self.beta else 1
 
     def combine(self, updates: Floats, told: Told) -> Floats:
-        cut = max(1, int(self.beta * len(updates))) if self.beta else 0
+        cut = max(1, int(self.beta * len(updates))) if self.beta else 0  # 1: 1/49 * 49 is below it
         mean: Floats = np.sort(updates, axis=0)[cut : len(updates) - cut].mean(axis=0)
         return mean

@@ -34,7 +34,7 @@ class CenteredClipping(Rule):
 
     radius: float
 
-    follows = keeps = True
+    follows = True
 
     def __post_init__(self) -> None:
         if not self.radius > 0:

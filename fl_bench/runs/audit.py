@@ -78,6 +78,9 @@ def audit(cfg: DictConfig, wanted: Wanted) -> int:
             seen = by_server(rounds, vector, wanted.round, wanted.client)
         print(plain(f"round {wanted.round}: {seen.words}"))
         wanted.out.mkdir(exist_ok=True)
+        for file in wanted.out.iterdir():  # of an earlier audit, whose numbers would stand beside ours
+            if file.stem in ("audit", *ANALYSES):
+                file.unlink()
         evidence = Evidence(trainer, wanted.round, seen)
         found: list[Finding] = []
         for what in wanted.what or ANALYSES:
@@ -87,6 +90,8 @@ def audit(cfg: DictConfig, wanted: Wanted) -> int:
                 if wanted.what:
                     raise
                 note(str(error))
+    if not found:
+        raise ConfigError(f"{wanted.folder}: none of {', '.join(ANALYSES)} fits this run")
     whose = wanted.round, " ".join(map(str, seen.clients))
     rows = [("round", "clients", *Finding._fields), *((*whose, *finding) for finding in found)]
     files.write(wanted.out / "audit.csv", files.csv_of(rows))
@@ -103,7 +108,7 @@ def _inversion(evidence: Evidence, wanted: Wanted) -> list[Finding]:
         raise ConfigError(f"inversion: is of images, and task {type(task).__name__} has none")
     originals = (evidence.examples("x") / 255).astype(np.float32)
     count, shape = min(wanted.images, len(originals)), originals.shape[1:]
-    inferred = labels.labels(evidence.bias_gradient, evidence.shares, count)
+    inferred = labels.labels(evidence.bias_gradient, evidence.shares, count, len(originals))
     draw = rng.generator(trainer.seed, "audit inversion", wanted.round, evidence.seen.clients[0])
     start = draw.random((count, *shape), dtype=np.float32)
     given = torch.from_numpy(inferred).to(trainer.device)

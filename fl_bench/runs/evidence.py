@@ -17,7 +17,7 @@ from fl_bench.audit.labels import Floats
 from fl_bench.config.rules import MASKS
 from fl_bench.data.arrays import Columns
 from fl_bench.errors import ConfigError
-from fl_bench.federation.exchange import Status, with_status
+from fl_bench.federation.exchange import Answer, Status, with_status
 from fl_bench.federation.local import Trainer, Vector
 from fl_bench.federation.rounds import Rounds
 from fl_bench.runs.replay import turns
@@ -43,17 +43,15 @@ def by_server(rounds: Rounds, vector: Vector, number: int, client: int | None) -
     """
     trainer, size = rounds.trainer, rounds.trainer.flat.layout.size
     by_client, plan = turns(rounds, number, vector, client)
-    honest = [other for other in by_client if not trainer.attack.attacks(other, number)]
+    honest = [k for k in by_client if len(trainer.rows(k, number)) and not trainer.attack.attacks(k, number)]
     masked = rounds.cfg.secure_aggregation == MASKS
     if client is not None and masked:
         raise ConfigError(f"--client {client}: masks hide its update, and the server sees only the sum; leave it out")
     if client is not None and client not in honest:
-        raise ConfigError(f"--client {client}: is malicious, and what it sends need not tell of its examples")
+        raise ConfigError(f"--client {client}: has no examples, or is malicious and need not send what they make")
     asked = list(by_client) if masked else [client] if client is not None else honest[:1]
     answers = with_status(Status.OK, rounds.fleet.exchange([by_client[other] for other in asked], plan))
-    if not answers:
-        raise ConfigError(f"--round {number}: none of the clients {_listed(asked)} has sent an update")
-    clients = [answer.client for answer in answers]
+    clients = _senders(answers, number)
     payload = trainer.layout.from_record(_arrays(by_client[clients[0]]))
     arrived = trainer.layout.from_record(_arrays(answers[0].message))
     words = f"the server sees the update of client {clients[0]}"
@@ -67,7 +65,7 @@ def by_server(rounds: Rounds, vector: Vector, number: int, client: int | None) -
 def by_client(rounds: Rounds, vector: Vector, number: int) -> Seen:
     """What the server has made of the updates of all who have trained: its model after the round, less that before."""
     size, made = rounds.trainer.flat.layout.size, rounds.train(number, vector)
-    clients = [answer.client for answer in with_status(Status.OK, made.answers)]
+    clients = _senders(with_status(Status.OK, made.answers), number)
     words = f"a client sees what the server has made of the updates of clients {_listed(clients)}"
     return Seen(words, clients, vector[:size], (made.vector - vector)[:size])
 
@@ -101,7 +99,8 @@ class Evidence:
     def gradient(self) -> dict[str, Tensor]:
         """Of the parameters by name: the mean over the steps, if they were plain ones."""
         rate = rates.of_round(self.trainer.local, self.round)["lr"]
-        gone = rate * np.mean([self._steps(len(rows)) for rows in self._rows])
+        weights = [self.trainer.weighting.of(len(rows)) for rows in self._rows]
+        gone = rate * np.average([self._steps(len(rows)) for rows in self._rows], weights=weights)
         parts = self.trainer.flat.layout.split(torch.from_numpy(self.seen.update / np.float32(-gone)))
         trained = {name for name, p in self.trainer.flat.model.named_parameters() if p.requires_grad}
         return {name: part.to(self.trainer.device) for name, part in parts.items() if name in trained}
@@ -157,6 +156,15 @@ def scores(
         found.append((task.logits(trainer.flat.model, batch).cpu().double(), batch["y"].cpu()))
     logits, truth = zip(*found, strict=True)
     return torch.cat(logits), torch.cat(truth)
+
+
+def _senders(answers: Sequence[Answer], number: int) -> list[int]:
+    """Who has answered. Raises ConfigError where nobody has."""
+    if not answers:
+        raise ConfigError(
+            f"--round {number}: none of those who are asked sends an update; name another round or client"
+        )
+    return [answer.client for answer in answers]
 
 
 def _arrays(message: Message | None) -> ArrayRecord:

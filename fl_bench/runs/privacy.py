@@ -55,8 +55,8 @@ def _check_hidden_sizes(cfg: DictConfig, trainer: Trainer, schedule: Schedule) -
 
 def check_privacy(cfg: DictConfig, trainer: Trainer, schedule: Schedule, privacy: Privacy) -> None:
     """Say what epsilon the run will have; raises ConfigError where it would not be true."""
-    plain = type(trainer.rule) is Rule and not trainer.rule.each
-    require("robust", cfg.robust._target_, plain, "epsilon is for a plain mean; use robust=none, robust/before=none")
+    if type(trainer.rule) is not Rule or trainer.rule.each:
+        raise ConfigError("robust: epsilon is for a plain mean; use robust=none and robust/before=none")
     drawn = Poisson if privacy.sampling == "poisson" else Schedule
     network = cfg.network
     _check_statistics(trainer)
@@ -144,10 +144,10 @@ def check_noise(cfg: DictConfig, trainer: Trainer, schedule: Schedule, strategy:
     others = (0, len(trainer.unseen.ends))  # who are only evaluated
     steps = trainer.algorithm.steps(sizes, trainer.local)
     spent = Spent(noise, np.pad(sizes, others), np.pad(steps, others), cfg.local.batch_size)
-    fewest = int(np.argmin(np.where(sizes > 0, sizes, sizes.max() + 1)))
-    epsilon = spent.epsilon(fewest, cfg.num_rounds)
-    weak = ": no privacy" if epsilon > WEAK else ""
-    turns = f"{cfg.num_rounds} turns of client {fewest}, which has {sizes[fewest]} rows"
+    epsilon, client = spent.worst(cfg.num_rounds)
+    weak = ": no privacy; raise privacy.noise_multiplier" if epsilon > WEAK else ""
+    whose = f"client {client}, which has {sizes[client]} rows" if by_example else "a client"
+    turns = f"{cfg.num_rounds} turns of {whose}"
     note(f"epsilon is {epsilon:,.4g} for delta {noise.delta:g} after {turns}{weak}")
     note("it covers the clients' updates, for who does not know the seed; losses and metrics are as they are")
     return spent

@@ -7,16 +7,18 @@ from fl_bench.errors import ConfigError
 from fl_bench.network.schedule import Schedule
 from fl_bench.robust.base import Rule
 
+ASKING = ("num_malicious", "num_selected", "beta", "size")  # keys of rules that say how many answers they need
+
 
 def check_rule(cfg: DictConfig, rule: Rule, schedule: Schedule) -> None:
     """Raise ConfigError where a round has too few clients for the rule, or its strategy needs more than a mean."""
     if cfg.strategy.needs_each_client and rule.only_mean:
         raise ConfigError(
-            "strategy: its server half needs each client's model, and robust leaves it only one; use robust=none, "
-            "robust=norm_bound or another strategy"
+            "strategy: its server half needs each client's model, and robust leaves it only one; use robust=none or "
+            "norm_bound with robust/before=none, or another strategy"
         )
     if rule.answers > schedule.wanted:
         nodes = (cfg.robust, cfg.robust.before)
-        keys = [f"{path(node, key)}={node[key]}" for node in nodes for key in node if key not in ("_target_", "before")]
-        few = f"needs {rule.answers} answers a round or more, and clients_per_round={schedule.wanted}"
-        raise ConfigError(f"{', '.join(keys) or 'robust'}: {few}")
+        keys = [f"{path(node, key)}={node[key]}" for node in nodes for key in ASKING if key in node]
+        few = f"needs {rule.answers} answers a round or more, and a round has {schedule.wanted}"
+        raise ConfigError(f"{', '.join(keys) or 'robust'}: {few}; raise clients_per_round")

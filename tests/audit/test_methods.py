@@ -65,9 +65,10 @@ def test_labels_of_an_update_by_hand() -> None:
     gradient = np.array([-0.125, 0.025, 0.1])
     found = labels.shares(gradient, predicted, predicted)
     assert found == pytest.approx([0.5, 0.25, 0.25])
-    assert labels.labels(gradient, found, 4).tolist() == [0, 0, 1, 2]
-    assert labels.labels(gradient, found, 2).tolist() == [0, 1]  # the halves of 1 and 2 are equal: the first
-    assert labels.labels(np.array([0.3, 0.1, -0.4]), found, 1).tolist() == [2]
+    assert labels.labels(gradient, found, 4, 4).tolist() == [0, 0, 1, 2]
+    assert labels.labels(gradient, found, 2, 4).tolist() == [0, 1]  # the halves of 1 and 2 are equal: the first
+    assert labels.labels(np.array([0.3, 0.1, -0.4]), found, 1, 1).tolist() == [2]
+    assert labels.labels(np.array([0.3, 0.1, -0.4]), found, 1, 4).tolist() == [0]  # of four, the one seen most
     assert labels.total_variation(found, np.array([0.25, 0.25, 0.5])) == pytest.approx(0.25)
 
 

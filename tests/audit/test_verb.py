@@ -89,7 +89,7 @@ REFUSED = (
     (("--round", "3"), "--round 3: must be from 1 to 2, as the run has 2 rounds"),
     (("--round", "0"), "--round 0: must be from 1 to 2, as the run has 2 rounds"),
     (("--client", "9"), "--client 9: does not train in round 1; those who do: [0, 1, 2, 3]"),
-    (("--client", "1"), "--client 1: is malicious, and what it sends need not tell of its examples"),
+    (("--client", "1"), "--client 1: has no examples, or is malicious"),
     (("--client", "1", "--by", "client"), "--client 1: other clients see only what the server makes of all; leave"),
     (("--what", "image"), "--what image: known: inversion, labels, membership"),
     (("--images", "0"), "--images 0: must be 1 or more"),

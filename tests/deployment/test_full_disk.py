@@ -34,4 +34,4 @@ def test_the_clients_of_a_site_without_room_for_a_new_greeting_have_dropped_out(
     line.before = kill
     rounds = rounds_on(line, tmp_path, away=5)
     assert [round.clients[1]["status"] for round in rounds[1:]] == ["ok", "dropped", "ok"]
-    assert "note: b is left out: root/b: No space left on device" in capsys.readouterr().err
+    assert "note: b is left out: cannot use root/b: No space left on device" in capsys.readouterr().err

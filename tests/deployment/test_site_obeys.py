@@ -137,11 +137,22 @@ def test_a_turn_that_is_only_looked_at_changes_nothing(world: World) -> None:
 
 def test_a_site_says_which_run_it_takes_part_in(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.greet()
-    assert capsys.readouterr().err == f"fl-bench: note: a: run {RUN}: 2 rounds, secure_aggregation=none\n"
+    assert capsys.readouterr().err == f"fl-bench: note: a: run {RUN}: 2 rounds, secure_aggregation=none, privacy=none\n"
     message, _ = world.talk.settle(1, {"folder": PLACE, "rounds": {}, "aside": False})
     assert not world.site.answer(message).has_error()
     assert capsys.readouterr().err == f"fl-bench: note: a: run {RUN}: has ended\n"
     assert list((world.folder / "root" / "work").iterdir()) == []
+
+
+@pytest.mark.parametrize("level", ["example", "local"])
+def test_a_site_adds_no_noise_of_its_own_to_masked_sums(world: World, level: str) -> None:
+    """A turn that is repeated would have other noise under the same masks."""
+    noise = {"delta": 1e-5, "clip_norm": 1.0, "noise_multiplier": 1.0}
+    kinds = {"example": "fl_bench.privacy.example.DPSGD", "local": "fl_bench.privacy.local.LocalNoise"}
+    privacy = {"_target_": kinds[level], **noise}
+    assert not world.greet(privacy=privacy).has_error()
+    code, why = refusal(world.greet(privacy=privacy, secure_aggregation="masks"))
+    assert (code, why[: len(level) + 18]) == (Trouble.REFUSED, f"refuses: privacy={level}:")
 
 
 def test_a_site_has_the_name_of_its_keys(world: World) -> None:

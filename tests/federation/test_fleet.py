@@ -175,7 +175,7 @@ def test_a_mean_of_updates_to_different_models_is_refused(tmp_path: Path) -> Non
 
 
 def test_each_client_may_be_sent_a_model_of_its_own(tmp_path: Path) -> None:
-    fleet, vector = prepared(tmp_path, "strategy=fedmedian", "local.lr=1e-9")
+    fleet, vector = prepared(tmp_path, "strategy=qfedavg", "local.lr=1e-9")
     replies = replies_of(fleet, different_messages(fleet, vector), Plan(1, [0, 1]))
     for k, reply in enumerate(replies):
         assert reply.metadata.src_node_id == k

@@ -155,7 +155,7 @@ def test_rows_are_in_a_batch_each_for_itself() -> None:
     draws = noise.generator("batches", 1, 2, {})
     parts = [part for part, _ in zip(noise.batches(known, 3, draws), range(20_000), strict=False)]
     there = np.array([np.isin(known, part) for part in parts])
-    assert all(np.isin(part, known).all() and (np.diff(part) > 0).all() for part in parts)
+    assert all(np.isin(part, known).all() and len({*part}) == len(part) for part in parts)
     standard_error = (0.25 * 0.75 / 20_000) ** 0.5
     np.testing.assert_allclose(there.mean(axis=0), 0.25, atol=5 * standard_error)
     assert there.sum(axis=1).var() == pytest.approx(12 * 0.25 * 0.75, rel=0.05)
@@ -164,7 +164,7 @@ def test_rows_are_in_a_batch_each_for_itself() -> None:
         together.mean(axis=0)[~np.eye(12, dtype=bool)], 1 / 16, atol=5 * (1 / 16 / 20_000) ** 0.5
     )
     whole = next(noise.batches(known, 12, draws))
-    assert whole.tolist() == known.tolist() == next(noise.batches(known, 40, draws)).tolist()
+    assert sorted(whole) == known.tolist() == sorted(next(noise.batches(known, 40, draws)))
 
 
 class TwoLosses(Slope):

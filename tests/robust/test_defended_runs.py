@@ -51,7 +51,8 @@ def test_every_rule_keeps_a_long_update_out_of_scaffold(launch: Launch, rule: st
     [pytest.param(*pair, marks=[] if k % 11 == 0 else long) for k, pair in enumerate(product(RULES, ATTACKS))],
 )
 def test_every_rule_runs_against_every_attack(launch: Launch, rule: str, attack: str) -> None:
-    run = launch(*words(rule, f"attack={attack}", "attack.clients=[0,5]"))
+    text = ("task=text", "model=fasttext") if attack == "trigger_word" else ()
+    run = launch(*words(rule, *text, f"attack={attack}", "attack.clients=[0,5]"))
     assert [row["aggregated"] for row in table(run, "metrics")[1:]] == ["1", "1"]
     assert {row["status"] for row in table(run, "clients")} == {"ok"}
 
@@ -121,6 +122,22 @@ def test_a_rule_that_keeps_all_is_none(launch: Launch, rule: str) -> None:
         assert results(run) == results(plain)
 
 
+def test_what_is_mixed_first_is_bounded_then(launch: Launch) -> None:
+    """All in one bucket: the mean is as long as may be, where a mean of shortened updates would be shorter."""
+    bounded = (*SMALL, "num_rounds=1", "robust=norm_bound", "robust/before=bucketing", "robust.before.size=13")
+    start, end = (
+        load_file(launch(*bounded, f"robust.longest={length}") / "model.safetensors") for length in ("1e-9", "0.01")
+    )
+    squares = sum(np.square(end[name] - start[name], dtype=np.float64).sum() for name in start)
+    assert np.sqrt(squares) == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("strategy", ["fednova", "scaffold"])
+def test_with_a_rule_clients_count_once_in_all_that_a_strategy_is_told(launch: Launch, strategy: str) -> None:
+    words = (*SMALL, f"strategy={strategy}", "clients_per_round=6", "local.steps=null")
+    assert apart(launch(*words, "robust=multikrum"), launch(*words, "weighting=uniform")) < 1e-7
+
+
 def test_the_mean_without_a_rule_is_that_of_each_once_mixed(launch: Launch) -> None:
     """Of thirteen in one bucket the mean is left; and so it is of those of which each is mixed with all others."""
     plain = launch(*SMALL, "weighting=uniform")
@@ -181,7 +198,7 @@ def test_masks_go_with_rules_that_bound(launch: Launch, rule: str) -> None:
     [
         (
             ("robust=krum", "robust.num_malicious=4"),
-            "robust.num_malicious=4: needs 11 answers a round or more, and cli",
+            "robust.num_malicious=4: needs 11 answers a round or more, and a ro",
         ),
         (("strategy=bulyan", "strategy.num_malicious=2"), "strategy.num_malicious=2: needs 11 answers a round or more"),
         (
