@@ -200,7 +200,7 @@ class MaskedRound:
             raise RunError(f"masks: what a party says of its weight is no number: {error}") from error
         if len(said) < self.asked or not self._unmasked(words):
             missing = ", ".join(sorted(self.parties.keys() - said.keys())) or "some"
-            raise RunError(f"masks: what all clients weigh needs all parties, and {missing} have not answered")
+            raise RunError(f"masks: to know what all clients weigh, all parties must answer; {missing} did not")
         return int(words[0])
 
     def _unmasked(self, words: NDArray[np.uint64]) -> bool:

@@ -106,7 +106,7 @@ def test_without_a_site_nobody_knows_what_all_weigh_until_it_is_back(
 ) -> None:
     line.before = lambda name, message: line.end(name) if (name, message.metadata.message_type) == AWAY else None
     deployed(line, tmp_path, *HIDDEN, BOUND, expected=1)
-    assert "masks: not all parties have answered what their clients weigh together" in capsys.readouterr().err
+    assert "masks: to know what all clients weigh, all parties must answer; b did not" in capsys.readouterr().err
     line.before = lambda name, message: None
     line.begin("b")
     run = deployed(line, tmp_path, *HIDDEN, BOUND, begin=Start.RESUME)
