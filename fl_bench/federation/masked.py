@@ -199,7 +199,8 @@ class MaskedRound:
         except (ValueError, TypeError) as error:
             raise RunError(f"masks: what a party says of its weight is no number: {error}") from error
         if len(said) < self.asked or not self._unmasked(words):
-            missing = ", ".join(sorted(self.parties.keys() - said.keys())) or "some"
+            there = said if whole else self.circle.members if self.circle is not None else self.parties
+            missing = ", ".join(sorted(self.parties.keys() - there.keys())) or "some"
             raise RunError(f"masks: to know what all clients weigh, all parties must answer; {missing} did not")
         return int(words[0])
 
