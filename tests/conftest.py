@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import nullcontext, redirect_stderr, suppress
 from copy import deepcopy
 from functools import cache, lru_cache
@@ -59,6 +59,11 @@ os.fsync = lambda fd: None  # no test pulls the plug; commands that are started 
 
 # For a test whose like runs in `make test` already, and that takes long: `make test-all` has it.
 long = pytest.mark.skipif("FL_BENCH_LONG" not in os.environ, reason="make test-all")
+
+
+def often(names: Iterable[str], *few: str) -> list[Any]:
+    """These names as parameters, of which `make test` has a few."""
+    return [pytest.param(name, marks=[] if name in few else long) for name in names]
 
 
 _compose = hydra.compose  # a third of a small run's time

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Launch, digests, forked, long, table
+from conftest import Launch, digests, forked, long, often, table
 
 from fl_bench.config.compose import options
 
@@ -13,7 +13,7 @@ TARGETED = {"backdoor", "replacement", "semantic", "trigger_word"}  # see test_t
 UNTARGETED = sorted(set(options("attack")) - {"none"} - TARGETED)
 
 
-@pytest.mark.parametrize("attack", UNTARGETED)
+@pytest.mark.parametrize("attack", often(UNTARGETED, "gaussian", "ipm", "label_flip"))
 def test_an_attack_by_nobody_is_none_to_the_bit(launch: Launch, attack: str) -> None:
     words = (*SMALL, "strategy=scaffold", "num_rounds=2")
     plain = results(launch(*words))

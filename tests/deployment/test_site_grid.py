@@ -141,7 +141,7 @@ def test_each_site_is_asked_for_its_clients_once_a_round(line: Line, alone: list
     assert [line.sent.count((name, "query")) for name in NAMES] == [1, 1, 1]  # the test set is here
 
 
-@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("trained", [pytest.param(False, marks=long), True])
 def test_a_site_that_is_killed_and_comes_back_changes_nothing(
     line: Line, alone: list[Round], tmp_path: Path, trained: bool
 ) -> None:
@@ -188,7 +188,11 @@ def same_models(a: list[Round], b: list[Round]) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("kind", "when"), [("query.masks", 3), ("train", 2), *(pytest.param("query.masks", k, marks=long) for k in (4, 5))]
+    ("kind", "when"),
+    [
+        ("query.masks", 3),
+        *(pytest.param(*pair, marks=long) for pair in (("train", 2), ("query.masks", 4), ("query.masks", 5))),
+    ],
 )
 def test_masked_sums_of_sites_are_those_without_though_a_site_is_killed(
     line: Line, unmasked: list[Round], tmp_path: Path, kind: str, when: int

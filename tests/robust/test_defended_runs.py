@@ -1,13 +1,12 @@
 """Rules in runs: before the mean of any strategy, against every attack, and the same bytes on every engine."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Launch, digests, forked, long, table
+from conftest import Launch, digests, forked, long, often, table
 from safetensors.numpy import load_file
 
 from fl_bench.config.compose import options
@@ -16,11 +15,6 @@ SMALL = ("task=mnist", "num_clients=13", "num_rounds=2", "local.steps=2", "parti
 RULES = sorted(set(options("robust")) - {"none"})
 ATTACKS = sorted(set(options("attack")) - {"none"})
 MALICIOUS = {"krum": 3, "multikrum": 3, "dnc": 3, "bulyan": 2}  # of 13
-
-
-def often(names: Iterable[str], *few: str) -> list[Any]:
-    """These names as parameters, of which `make test` has a few."""
-    return [pytest.param(name, marks=[] if name in few else long) for name in names]
 
 
 def words(rule: str, *more: str) -> tuple[str, ...]:
