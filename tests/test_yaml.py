@@ -55,7 +55,7 @@ FIGURES = {
 }
 
 
-RARELY = ("sam", "cifar", "dcgan")  # their figures take long
+RARELY = ("sam", "cifar", "dcgan", "images", "imdb")  # their figures take long
 
 
 @pytest.mark.parametrize("task", [pytest.param(task, marks=long if task in RARELY else []) for task in options("task")])

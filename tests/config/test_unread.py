@@ -4,6 +4,7 @@ import inspect
 from pathlib import Path
 
 import pytest
+from conftest import long
 
 from fl_bench.build import find_target
 from fl_bench.config.compose import GROUPS, compose, compose_with_choices, options
@@ -166,6 +167,7 @@ def test_a_share_of_attackers_beside_their_numbers(tmp_path: Path) -> None:
         look("attack=mine", "attack.fraction=0.3", folder=tmp_path)
 
 
+@long
 def test_our_options_have_all_keys_that_they_take() -> None:
     given = {
         "model": {"shape", "num_classes", "vocabulary", "folder"},

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from conftest import fl_bench
+from conftest import fl_bench, long
 
 ENGINE = """
 from collections.abc import Iterator
@@ -31,6 +31,7 @@ region: eu                    # where
 WORDS = ("--config-dir", "conf", "engine=regional", "num_rounds=1", "figures=false", "hydra.run.dir=run")
 
 
+@long
 def test_an_engine_may_have_a_key_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "conf" / "engine").mkdir(parents=True)
     (tmp_path / "conf" / "engine" / "regional.yaml").write_text(YAML)

@@ -224,6 +224,7 @@ def test_killed_between_the_last_checkpoint_and_its_tidying(start: Run, monkeypa
     assert names[0] == names[1] == ["3.safetensors", "4.safetensors"]
 
 
+@long
 def test_an_empty_picture_does_not_stop_a_run(start: Run, quick_judge: None) -> None:
     """As after a power failure on a file system that had the name before the content."""
     words = ("task=dcgan", "figures=true", "evaluate.clients=false")
@@ -287,6 +288,7 @@ def test_what_cannot_be_saved_is_named(
     assert "checkpoint: strategy.extra is a Opaque, which cannot be saved" in capsys.readouterr().err
 
 
+@long
 def test_the_command_goes_on_skips_and_says_how(tmp_path: Path) -> None:
     words = ("engine=inline", "figures=false", "seed=0,1", "strategy=fedavg,scaffold", "num_rounds=3")
     sweep = ("-m", *words, "data=synthetic", "data.num_samples=100", "sweep.parallel=1")

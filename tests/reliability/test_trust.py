@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import compose
+from conftest import compose, long
 from omegaconf import OmegaConf
 
 from fl_bench import cli, commands
@@ -69,6 +69,7 @@ def test_a_run_folder_runs_no_code(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@long
 def test_what_the_package_ships_is_trusted() -> None:
     """Every option of every group that has a class, as it comes to run.json."""
     for group in ("task", "strategy", "partition", "network", "engine", "tracker", "compression", "robust"):

@@ -370,6 +370,7 @@ def stopped_at(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher, "launch", stops)
 
 
+@long
 def test_a_tuning_that_is_stopped_before_anything_is_known_has_its_words(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
