@@ -226,11 +226,11 @@ def refusals() -> str:
         except ValueError:
             bulyan = "raises ValueError"
         said.append(f"num_malicious={number}: Krum's model is at {krum:.1f}, Bulyan {bulyan}")
-    least = Krum(Mixing(), 0, 9).answers
+    least = Krum(Mixing(), 0, 9).needed
     return f"ten clients, nine of them near 100: {'; '.join(said)}. Ours: with 9 it needs {least} answers"
 
 
 def nobody_is_cut() -> str:
     theirs = weight(flower.FedTrimmedAvg(beta=0.09), [1.0] * 9 + [1000.0])
-    least = TrimmedMean(Mixing(), 0, 0.09).answers
+    least = TrimmedMean(Mixing(), 0, 0.09).needed
     return f"beta=0.09, nine updates of 1 and one of 1000: {theirs:.1f}. Ours: it needs {least} answers"

@@ -119,10 +119,10 @@ class Roster:
     def greet(self, sites: Iterable[Site]) -> dict[str, str]:
         """Begin the conversations with these sites anew. Those that go away meanwhile stay without one.
 
-        So do those whose disk has no room for it: by name, what they say of it. Raises ConfigError where one refuses
+        So do those that cannot use their disk: by name, what they say of it. Raises ConfigError where one refuses
         the run, or does not hold what it should.
         """
-        full: dict[str, str] = {}
+        unready: dict[str, str] = {}
         pending: dict[str, tuple[Site, Facts, str | None]] = {}
         for site in sites:
             message, facts = site.talk.greeting(self._greeting(), site.node)
@@ -134,7 +134,7 @@ class Roster:
                 continue
             name = site.talk.name
             if reply.has_error() and reply.error.code == Trouble.DISK:
-                full[name] = str(reply.error.reason)
+                unready[name] = str(reply.error.reason)
                 continue
             if reply.has_error():
                 raise ConfigError(f"{name} {reply.error.reason}")
@@ -146,7 +146,7 @@ class Roster:
             if site.welcome is not None and found.clients != site.welcome.clients:
                 raise RunError(f"{name}: has come back with other clients")
             site.welcome, site.greeted = found, since
-        return full
+        return unready
 
     def _greeting(self) -> RecordDict:
         content = RecordDict({GREETING: ConfigRecord({"config": (self._data / CONFIG).read_text()})})
@@ -158,8 +158,8 @@ class Roster:
         """What each of these sites says of itself, by its name. Some may be killed just now, and come back."""
         deadline = time.monotonic() + seconds
         while silent := [site for site in sites if site.welcome is None]:
-            for name, why in self.greet(site for site in silent if site.since is not None).items():
-                raise RunError(f"{name}: {why}")
+            if unready := self.greet(site for site in silent if site.since is not None):
+                raise RunError(": ".join(next(iter(unready.items()))))
             if time.monotonic() > deadline and silent[0].welcome is None:
                 raise RunError(f"{silent[0].talk.name}: was there, and does not answer")
             time.sleep(POLL_SECONDS)

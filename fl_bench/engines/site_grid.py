@@ -55,7 +55,7 @@ class Waiting:
     since: str | None = None  # of the site that it was sent to
     facts: Facts = field(default_factory=dict)
     tries: int = 0
-    trouble: str = ""  # why its site cannot be greeted: its disk is full
+    trouble: str = ""  # why its site cannot be greeted: it cannot use its disk
 
 
 class SiteGrid(Grid):
@@ -146,9 +146,9 @@ class SiteGrid(Grid):
                 item.name = None
             item.away = None if item.site.since is not None else item.away or time.monotonic()
         due = [item for item in items if item.name is None and item.site.since is not None]
-        full = self._roster.greet({id(item.site): item.site for item in due if not item.site.ready}.values())
+        unready = self._roster.greet({id(item.site): item.site for item in due if not item.site.ready}.values())
         for item in due:
-            item.trouble = full.get(item.site.talk.name, "")
+            item.trouble = unready.get(item.site.talk.name, "")
             if item.site.ready:
                 self._send(item)
 

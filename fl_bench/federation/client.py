@@ -25,6 +25,7 @@ from fl_bench.federation.trained import Trained
 from fl_bench.federation.update import ExactMean, Update, check_size
 from fl_bench.federation.vectorized import train_together
 from fl_bench.machine import peak_memory_mb
+from fl_bench.storage.buffers import arrays_in
 from fl_bench.storage.states import ClientStates
 
 Handler = Callable[[Message], Report]
@@ -193,7 +194,7 @@ def test(message: Message) -> Report:
 def _unpack(message: Message, job: Job) -> tuple[Trainer, Vector, dict[str, Any]]:
     """This process's trainer, what the server sends as a flat vector, and what the strategy sent along."""
     trainer = trainer_in(Path(job.folder))
-    arrays = next(iter(message.content.array_records.values()))
+    arrays = arrays_in(message.content)
     config: dict[str, Any] = {}
     for name, record in message.content.config_records.items():
         config |= {} if name == RECORD else dict(record)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.app import Message, RecordDict
 from numpy.typing import NDArray
 
 from fl_bench import rng
@@ -13,7 +13,7 @@ from fl_bench.federation import replies
 from fl_bench.federation.exchange import Answer, Status, with_status
 from fl_bench.federation.parameters import Layout
 from fl_bench.robust.base import Floats, Rule, Told
-from fl_bench.storage.buffers import contents, to_record
+from fl_bench.storage.buffers import arrays_in, contents, to_record
 
 CENTRE = "centre"  # the name of our record in what clients are sent
 Vector = NDArray[np.float32]
@@ -50,15 +50,16 @@ def combined(
     answered = with_status(Status.OK, answers)
     if not answered or not rule.only_mean:
         return answers
-    sent = layout.from_record(_arrays(asked[0]))
-    if rule.each:
-        if len(answered) < rule.answers:
-            note(f"round {round}: the old model stays: robust needs {rule.answers} answers and has {len(answered)}")
-            return None
-        model = _model(rule, layout, sent, answered, round)
-        if model is None:
-            note(f"round {round}: the old model stays: robust trusts none of {len(answered)} updates")
-            return None
+    sent = layout.from_record(arrays_in(asked[0].content))
+    if not rule.each:
+        bearer = next(answer.message for answer in answered if answer.message is not None)
+    elif len(answered) < rule.needed:
+        note(f"round {round}: the old model stays: robust needs {rule.needed} answers and has {len(answered)}")
+        return None
+    elif (model := _model(rule, layout, sent, answered, round)) is None:
+        note(f"round {round}: the old model stays: robust trusts none of {len(answered)} updates")
+        return None
+    else:
         first = answered[0].client
         numbers = replies.numbers(replies.together(answered, sum(answer.weight for answer in answered)))
         original = next(message for message in asked if message.metadata.dst_node_id == first)
@@ -66,8 +67,7 @@ def combined(
         said = {answer.client: None for answer in answered} | {first: bearer}
         answers = [replace(a, message=said[a.client]) if a.client in said else a for a in answers]
     if rule.follows:
-        mean = next(answer.message for answer in answers if answer.status is Status.OK and answer.message is not None)
-        rule.centre = layout.update(layout.from_record(_arrays(mean)), sent)
+        rule.centre = layout.update(layout.from_record(arrays_in(bearer.content)), sent)
     return answers
 
 
@@ -77,7 +77,7 @@ def _model(rule: Rule, layout: Layout, sent: Vector, answered: Sequence[Answer],
     statistics = np.empty((len(answered), layout.size - updates.shape[1]), np.float32)
     for answer, update, statistic in zip(answered, updates, statistics, strict=True):
         assert answer.message is not None
-        model = layout.from_record(_arrays(answer.message))
+        model = layout.from_record(arrays_in(answer.message.content))
         update[:], statistic[:] = layout.update(model, sent), model[~layout.moves]
     draws = rng.generator(rule.seed, "robust", round)
     told = Told([answer.client for answer in answered], draws)
@@ -90,7 +90,3 @@ def _model(rule: Rule, layout: Layout, sent: Vector, answered: Sequence[Answer],
     new = layout.updated(sent, sent, made)
     new[~layout.moves] = np.median(statistics, axis=0)
     return new
-
-
-def _arrays(message: Message) -> ArrayRecord:
-    return next(iter(message.content.array_records.values()))

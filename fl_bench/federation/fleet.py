@@ -28,6 +28,7 @@ from fl_bench.federation.update import ExactMean, Update
 from fl_bench.metrics import Summand, merge
 from fl_bench.network.schedule import Plan
 from fl_bench.robust.base import Rule
+from fl_bench.storage.buffers import arrays_in
 
 MASKS = f"{MessageType.QUERY}.masks"  # asks parties of a masked sum
 ANSWERED = (Status.OK, Status.EVALUATED)
@@ -131,6 +132,7 @@ class Fleet:
             (message_id,) = self.grid.push_messages([message])
             packs[message_id] = pack
         starts = list({id(pack.mean): pack.mean.start for pack in packs.values()}.values())
+        # A rule too may need each update, and still all must have begun with one model.
         if not self._job.each and any((start != starts[0]).any() for start in starts[1:]):
             raise RunError("the strategy sends clients different models: its yaml must say needs_each_client: true")
         found = []
@@ -155,7 +157,7 @@ class Fleet:
         means: dict[int, ExactMean] = {}  # by content: usually all messages share one
         for message in messages:
             if id(message.content) not in means:
-                arrays = next(iter(message.content.array_records.values()))
+                arrays = arrays_in(message.content)
                 means[id(message.content)] = ExactMean(self.layout.from_record(arrays), weight_bound)
         workers = self._workers([message.metadata.dst_node_id for message in messages])
         if not self.packing:

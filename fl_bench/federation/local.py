@@ -39,7 +39,7 @@ from fl_bench.tasks import rates
 from fl_bench.tasks.base import Batch, Task
 
 Vector = NDArray[np.float32]
-Told = Mapping[str, Any]  # what the strategy's server half sends along
+Settings = Mapping[str, Any]  # what the strategy's server half sends along
 
 CONFIG = "config.yaml"  # the resolved config, in the folder that the workers read
 # Before the names of metrics that are not of what a client uses, and of those of an attack.
@@ -119,7 +119,7 @@ class Trainer:
             return batch
         return {**batch, "x": self.augment(batch["x"], torch.from_numpy(chances).to(self.device))}
 
-    def stream(self, purpose: str, client: int, round: int, rows: NDArray, told: Told | None) -> Iterator[Batch]:
+    def stream(self, purpose: str, client: int, round: int, rows: NDArray, told: Settings | None) -> Iterator[Batch]:
         """Batches of these rows without end, as a client takes them for this purpose; each epoch is shuffled anew.
 
         `told` is None where they are not for training: what comes of them never leaves, and needs no protection.
@@ -135,7 +135,7 @@ class Trainer:
         model = self.flat.vector.cpu().numpy()
         return np.concatenate([model, np.zeros(self.layout.size - len(model), np.float32)])
 
-    def train(self, client: int, round: int, payload: Vector, config: Told, state: State) -> Trained:
+    def train(self, client: int, round: int, payload: Vector, config: Settings, state: State) -> Trained:
         """One client's turn from what the server sent. Raises Diverged when its loss is not finite."""
         start, rows = torch.from_numpy(payload).to(self.device), self.rows(client, round)
         turn = self._turn("", client, round, rows, start, config, state)
@@ -154,7 +154,7 @@ class Trainer:
         return Trained(end.cpu().numpy(), len(rows), merge(steps), turn.reply, turn.steps, state).checked()
 
     def evaluate_client(
-        self, client: int, round: int, payload: Vector, config: Told, state: State
+        self, client: int, round: int, payload: Vector, config: Settings, state: State
     ) -> dict[str, Summand]:
         """The metrics of the model that this client would use, on the rows that it holds out. Raises Diverged.
 
@@ -249,7 +249,7 @@ class Trainer:
         self.flat.model.eval()
 
     def _turn(
-        self, prefix: str, client: int, round: int, rows: NDArray, payload: Tensor, config: Told, state: State
+        self, prefix: str, client: int, round: int, rows: NDArray, payload: Tensor, config: Settings, state: State
     ) -> Turn:
         """A turn of this client with the model as it begins; `prefix` keeps its random numbers from those of others."""
         size, extras = self.flat.layout.size, self.algorithm.extras

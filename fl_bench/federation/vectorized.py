@@ -25,7 +25,7 @@ from fl_bench.storage.states import State
 from fl_bench.strategies.turn import Turn
 from fl_bench.tasks import rates
 from fl_bench.tasks.base import Batch, Metrics, Task
-from fl_bench.tasks.examples import of_one
+from fl_bench.tasks.examples import CLOSE, of_one
 
 REAL = "real"  # the column of a batch that tells examples [K, B] from padding
 NOT_ELEMENTWISE = ("Adafactor", "LBFGS", "Muon", "SparseAdam")  # of torch.optim: a step looks at a tensor as a whole
@@ -178,7 +178,7 @@ def _try(trainer: Trainer) -> str | None:
         return f"torch.func says: {in_one_line(error)}"
     if any(mean.count != 2 for mean in metrics.values()):
         return "its metrics do not count examples"
-    if (ours[1] - plain).norm() > 0.01 * plain.norm():  # a GPU multiplies with ten bits
+    if (ours[1] - plain).norm() > CLOSE * plain.norm():
         return "the loss of a batch is not the mean of its examples' losses"
     return None
 

@@ -36,6 +36,7 @@ class DPSGD(Noise):
         from torch.nn.modules.batchnorm import _BatchNorm
 
         from fl_bench.tasks.base import Task
+        from fl_bench.tasks.examples import CLOSE
 
         name = type(task).__name__
         if type(task).step is not Task.step:
@@ -46,7 +47,7 @@ class DPSGD(Noise):
             apart = _difference(task, model, batch)
         except Exception as error:
             raise ConfigError(f"privacy: examples cannot be taken one by one: {in_one_line(error)}") from error
-        if apart > 0.01:  # a GPU multiplies with ten bits
+        if apart > CLOSE:
             raise ConfigError(f"privacy: the loss of a batch of task {name} is not the mean of its examples' losses")
 
     def batches(self, rows: NDArray, size: int, draws: np.random.Generator) -> Iterator[NDArray]:

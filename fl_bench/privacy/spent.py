@@ -41,9 +41,14 @@ class Spent:
         return self.noise.epsilon(turns, int(self.rows[client]), self.batch_size, int(self.steps[client]))
 
     def worst(self, turns: int) -> tuple[float, int]:
-        """The largest epsilon that a client would have after so many turns, and that client."""
-        alike = {pair: client for client, pair in enumerate(zip(self.rows.tolist(), self.steps.tolist(), strict=True))}
-        return max((self.epsilon(client, turns), client) for (rows, _), client in alike.items() if rows)
+        """The largest epsilon that a client would have after so many turns, and that client.
+
+        Of those who take as many steps it is the one with the fewest rows, whose batches have the largest part of them.
+        """
+        training = np.flatnonzero(self.rows)
+        by_rows = training[np.argsort(-self.rows[training], kind="stable")].tolist()
+        fewest = {int(self.steps[client]): client for client in by_rows}
+        return max((self.epsilon(client, turns), client) for client in fewest.values())
 
     def __getstate__(self) -> dict[str, Any]:
         return {"turns": self.turns, "largest": self.largest}

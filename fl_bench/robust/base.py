@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_bench.robust.before import Mixing
+from fl_bench.robust.before import HonestMajority, Mixing
 
 Floats = NDArray[np.float64]
 
@@ -64,7 +64,7 @@ class Rule:
         return 1
 
     @property
-    def answers(self) -> int:
+    def needed(self) -> int:
         """How many clients must answer, at least, so that enough updates are left after `before`."""
         first = max(self.least, self.before.least)
         return next(number for number in count(first) if self.before.left(number) >= self.least)
@@ -114,16 +114,5 @@ class Combination(Rule):
 
 
 @dataclass
-class Tolerant(Combination):
+class Tolerant(HonestMajority, Combination):
     """A rule that is told how many of a round may be malicious."""
-
-    num_malicious: int
-
-    def __post_init__(self) -> None:
-        if self.num_malicious < 0:
-            raise ValueError(f"num_malicious={self.num_malicious}: must be 0 or more")
-
-    @property
-    def least(self) -> int:
-        """The honest must be more."""
-        return 2 * self.num_malicious + 1

@@ -46,10 +46,8 @@ class Mixing:
 
 
 @dataclass
-class NearestNeighbours(Mixing):
-    """Each becomes the mean of the n - f that are nearest to it, itself among them: Allouah et al. 2023, "Fixing by
-    Mixing: A Recipe for Optimal Byzantine ML under Heterogeneity", arXiv:2302.01772, algorithm 2.
-    """
+class HonestMajority:
+    """Something that is told how many of a round may be malicious."""
 
     num_malicious: int
 
@@ -61,6 +59,13 @@ class NearestNeighbours(Mixing):
     def least(self) -> int:
         """The honest must be more."""
         return 2 * self.num_malicious + 1
+
+
+@dataclass
+class NearestNeighbours(HonestMajority, Mixing):
+    """Each becomes the mean of the n - f that are nearest to it, itself among them: Allouah et al. 2023, "Fixing by
+    Mixing: A Recipe for Optimal Byzantine ML under Heterogeneity", arXiv:2302.01772, algorithm 2.
+    """
 
     def mix(self, updates: Floats, draws: np.random.Generator) -> Floats:
         near = np.argsort(squared_distances(updates), axis=1, kind="stable")[:, : len(updates) - self.num_malicious]

@@ -7,7 +7,6 @@ from itertools import islice
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, Message
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
@@ -21,6 +20,7 @@ from fl_bench.federation.exchange import Answer, Status, with_status
 from fl_bench.federation.local import Trainer, Vector
 from fl_bench.federation.rounds import Rounds
 from fl_bench.runs.replay import turns
+from fl_bench.storage.buffers import arrays_in
 from fl_bench.strategies.layers import layers
 from fl_bench.tasks import rates
 from fl_bench.tasks.base import Batch, Classifier
@@ -52,8 +52,11 @@ def by_server(rounds: Rounds, vector: Vector, number: int, client: int | None) -
     asked = list(by_client) if masked else [client] if client is not None else honest[:1]
     answers = with_status(Status.OK, rounds.fleet.exchange([by_client[other] for other in asked], plan))
     clients = _senders(answers, number)
-    payload = trainer.layout.from_record(_arrays(by_client[clients[0]]))
-    arrived = trainer.layout.from_record(_arrays(answers[0].message))
+    answer = answers[0].message  # of a client that has sent an update
+    assert answer is not None
+    payload, arrived = (
+        trainer.layout.from_record(arrays_in(message.content)) for message in (by_client[clients[0]], answer)
+    )
     words = f"the server sees the update of client {clients[0]}"
     if masked:
         words = f"masks show the server only the sum of the updates of clients {_listed(clients)}"
@@ -165,12 +168,6 @@ def _senders(answers: Sequence[Answer], number: int) -> list[int]:
             f"--round {number}: none of those who are asked sends an update; name another round or client"
         )
     return [answer.client for answer in answers]
-
-
-def _arrays(message: Message | None) -> ArrayRecord:
-    """Of a payload."""
-    assert message is not None
-    return next(iter(message.content.array_records.values()))
 
 
 def _listed(clients: Sequence[int]) -> str:

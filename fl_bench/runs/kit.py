@@ -23,6 +23,7 @@ from fl_bench.federation.rounds import Experiment
 from fl_bench.observers.recorder import Recorder
 from fl_bench.robust.base import Rule
 from fl_bench.runs.execute import run
+from fl_bench.storage.buffers import arrays_in
 from fl_bench.storage.checkpoint import Store
 
 Compose = Callable[[Sequence[str]], DictConfig]  # from words of the command line to the config
@@ -133,7 +134,7 @@ def aggregations(kit: Kit, *words: str) -> list[Aggregation]:
         def aggregated(server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
             replies = list(replies)
             contents = [reply.content for reply in replies if not reply.has_error()]
-            models = [_tensors(next(iter(content.array_records.values()))) for content in contents]
+            models = [_tensors(arrays_in(content)) for content in contents]
             metrics = [dict(next(iter(content.metric_records.values()))) for content in contents]
             record, said = aggregate(server_round, replies)
             if record is not None:

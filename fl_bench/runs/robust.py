@@ -17,8 +17,8 @@ def check_rule(cfg: DictConfig, rule: Rule, schedule: Schedule) -> None:
             "strategy: its server half needs each client's model, and robust leaves it only one; use robust=none or "
             "norm_bound with robust/before=none, or another strategy"
         )
-    if rule.answers > schedule.wanted:
+    if rule.needed > schedule.wanted:
         nodes = (cfg.robust, cfg.robust.before)
         keys = [f"{path(node, key)}={node[key]}" for node in nodes for key in ASKING if key in node]
-        few = f"needs {rule.answers} answers a round or more, and a round has {schedule.wanted}"
+        few = f"needs {rule.needed} answers a round or more, and a round has {schedule.wanted}"
         raise ConfigError(f"{', '.join(keys) or 'robust'}: {few}; raise clients_per_round")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from flwr.app import Array, ArrayRecord
+from flwr.app import Array, ArrayRecord, RecordDict
 from flwr.common.constant import SType
 from numpy.typing import NDArray
 
@@ -43,6 +43,11 @@ def to_record(arrays: Mapping[str, NDArray]) -> ArrayRecord:
     for name, array in arrays.items():
         record[name] = Buffer(array)
     return record
+
+
+def arrays_in(content: RecordDict) -> ArrayRecord:
+    """A message's record of a model: the strategy's, whatever it calls it. What we put beside it comes behind it."""
+    return next(iter(content.array_records.values()))
 
 
 def contents(array: Array) -> NDArray:

@@ -18,6 +18,7 @@ from flwr.serverapp.strategy import FedAvg
 from fl_bench import rng
 from fl_bench.network.clock import Arrival, Network
 from fl_bench.network.schedule import Clients, Plan, Schedule
+from fl_bench.storage.buffers import arrays_in
 from fl_bench.strategies.layers import is_statistic
 
 
@@ -150,7 +151,7 @@ class FedBuff(FedAvg):
             examples = float(next(iter(reply.content.metric_records.values()))[self.weighted_by_key])  # type: ignore[arg-type]
             weight = examples / np.sqrt(server_round - model)
             total += examples
-            for name, array in next(iter(reply.content.array_records.values())).items():
+            for name, array in arrays_in(reply.content).items():
                 moved[name] += weight * (array.numpy() - self.models[model][name].numpy())
         rate = self.server_lr / total
         new = {

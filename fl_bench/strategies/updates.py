@@ -10,6 +10,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
+from fl_bench.storage.buffers import arrays_in
 from fl_bench.strategies.layers import is_statistic
 
 Floats = NDArray[np.float64]
@@ -116,7 +117,7 @@ class EachUpdate(FedAvg):
             return None, None
         contents = [reply.content for reply in valid]
         metrics = self.train_metrics_aggr_fn(contents, self.weighted_by_key) if valid else MetricRecord()
-        models = [next(iter(content.array_records.values())) for content in contents]
+        models = [arrays_in(content) for content in contents]
         numbers = [next(iter(content.metric_records.values())) for content in contents]
         model = self.combine(Updates(self.sent, models, numbers), metrics)
         if model is None:

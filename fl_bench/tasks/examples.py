@@ -8,6 +8,7 @@ from torch.func import functional_call
 
 from fl_bench.tasks.base import Batch, Task
 
+CLOSE = 0.01  # how far gradients that are the same may be apart, of their length: a GPU multiplies with ten bits
 OfOne = Callable[[Mapping[str, Tensor], Batch], tuple[Tensor, dict[str, Tensor]]]
 
 

@@ -52,21 +52,36 @@ def test_the_search_goes_on_from_where_it_began(launch: Launch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "given", "said"),
+    ("words", "given", "said", "exact"),
     [
-        (("secure_aggregation=masks",), (), "masks show the server only the sum of the updates of clients 0, 1, 2, 3"),
-        (("strategy=dp_client_fixed",), (), "the server sees the update of client 0, to which it adds noise itself"),
-        (("attack=sign_flip", "attack.clients=[0]"), (), "the server sees the update of client 1"),
-        ((), ("--by", "client"), "a client sees what the server has made of the updates of clients 0, 1, 2, 3"),
+        (
+            ("secure_aggregation=masks",),
+            (),
+            "masks show the server only the sum of the updates of clients 0, 1, 2, 3",
+            False,
+        ),
+        (
+            ("strategy=dp_client_fixed",),
+            (),
+            "the server sees the update of client 0, to which it adds noise itself",
+            True,
+        ),
+        (("attack=sign_flip", "attack.clients=[0]"), (), "the server sees the update of client 1", True),
+        ((), ("--by", "client"), "a client sees what the server has made of the updates of clients 0, 1, 2, 3", False),
     ],
 )
 def test_who_sees_what(
-    words: tuple[str, ...], given: tuple[str, ...], said: str, launch: Launch, capsys: pytest.CaptureFixture[str]
+    words: tuple[str, ...],
+    given: tuple[str, ...],
+    said: str,
+    exact: bool,
+    launch: Launch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """One example is seen as it was, and of four together none is."""
     found = audit(launch(*ONE, *words), "--what", "inversion", *given)
     assert f"round 1: {said}\n" in capsys.readouterr().out
-    if len(said) > 60:  # of four images together none is what it was
-        assert ("of client 0" in said) == (found["inversion divided_psnr"] > 60)
+    assert (found["inversion divided_psnr"] > 60) == exact
 
 
 def test_what_compression_leaves(launch: Launch) -> None:

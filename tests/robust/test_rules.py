@@ -162,13 +162,13 @@ def test_bucketing_by_hand() -> None:
 
 
 def test_how_many_must_answer() -> None:
-    assert [rule(Krum, f).answers for f in (0, 3)] == [3, 9]
-    assert [rule(Bulyan, f).answers for f in (0, 2)] == [3, 11]
-    assert rule(MultiKrum, 1, 6).answers == 7
-    assert [rule(TrimmedMean, beta).answers for beta in (0.0, 0.09, 0.1, 0.34)] == [1, 12, 10, 3]
-    assert [Krum(Bucketing(size), 0, 1).answers for size in (1, 2)] == [5, 9]  # five buckets
-    assert [Median(NearestNeighbours(f), 0).answers for f in (0, 3)] == [1, 7]
-    assert Rule(PLAIN, 0).answers == 1
+    assert [rule(Krum, f).needed for f in (0, 3)] == [3, 9]
+    assert [rule(Bulyan, f).needed for f in (0, 2)] == [3, 11]
+    assert rule(MultiKrum, 1, 6).needed == 7
+    assert [rule(TrimmedMean, beta).needed for beta in (0.0, 0.09, 0.1, 0.34)] == [1, 12, 10, 3]
+    assert [Krum(Bucketing(size), 0, 1).needed for size in (1, 2)] == [5, 9]  # five buckets
+    assert [Median(NearestNeighbours(f), 0).needed for f in (0, 3)] == [1, 7]
+    assert Rule(PLAIN, 0).needed == 1
 
 
 @pytest.mark.parametrize(
