@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, forked
+from conftest import ROOT, forked, long
 
 PAGE = (ROOT / "docs" / "your-own.md").read_text()
 COMMANDS = re.findall(r"^    PYTHONPATH=\. fl-bench (.*)$", PAGE, re.MULTILINE)
@@ -29,7 +29,9 @@ def test_there_are_four() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("number", range(4), ids=["model", "data", "schedule", "partition"])
+@pytest.mark.parametrize(
+    "number", [0, 1, *(pytest.param(k, marks=long) for k in (2, 3))], ids=["model", "data", "schedule", "partition"]
+)
 def test_each_runs(number: int, own: Path) -> None:
     done = forked(*shlex.split(COMMANDS[number]), *SMALL, cwd=own)
     assert done.returncode == 0, done.stderr

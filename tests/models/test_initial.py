@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Launch, compose, digests, forked, long, table
+from conftest import Launch, compose, digests, forked, long, often, table
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -123,7 +123,7 @@ TASKS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("task", [*list(TASKS)[:-1], pytest.param("sam", marks=long)])
+@pytest.mark.parametrize("task", often(TASKS, "mnist", "cifar", "tabular", "dcgan"))
 @pytest.mark.usefixtures("quick_judge")
 def test_a_run_begins_where_another_has_ended(task: str, launch: Launch) -> None:
     words = ("num_clients=2", f"task={task}", "local.steps=1", "num_rounds=1", *TASKS[task])

@@ -58,19 +58,19 @@ CONDITIONS = {  # how it is made, the exit code, how the last line on stderr end
         "export MPLBACKEND=module://matplotlib_inline.backend_inline PYTHONWARNINGS=error;"
         f"{INLINE} figures=true <&- >&-", 0, "preparing engine and data"
     ),
-    "a reader that goes": (f"set -o pipefail; {INLINE} | head -1", 0, "preparing engine and data"),
     "a reader of the list that goes": ("set -o pipefail; fl-bench list | head -1; exit $?", 0, ""),
 }  # fmt: skip
-SIMULATED = {  # a simulation that runs each, in ten seconds and more
+LONG = {  # runs each, most of them simulations
+    "a reader that goes": (f"set -o pipefail; {INLINE} | head -1", 0, "preparing engine and data"),
     "a read-only /dev/shm": (SHM.format(options="ro", run=RUN), 0, ""),
     "a tiny /dev/shm": (SHM.format(options="size=1M", run=RUN), 0, ""),
     "ulimit -v that is enough": (f"ulimit -v 7000000; {RUN}", 0, "preparing engine and data"),
     "a reader that goes from a simulation": (f"set -o pipefail; {RUN} | head -1", 0, "preparing engine and data"),
 }
-ALL = [*CONDITIONS.values(), *(pytest.param(*condition, marks=long) for condition in SIMULATED.values())]
+ALL = [*CONDITIONS.values(), *(pytest.param(*condition, marks=long) for condition in LONG.values())]
 
 
-@pytest.mark.parametrize(("script", "code", "end"), ALL, ids=[*CONDITIONS, *SIMULATED])
+@pytest.mark.parametrize(("script", "code", "end"), ALL, ids=[*CONDITIONS, *LONG])
 def test_it_runs_or_says_in_one_line_what_to_do(
     tmp_path: Path, launch: Launch, script: str, code: int, end: str
 ) -> None:

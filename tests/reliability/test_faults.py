@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import digests, environment, fl_bench, forked, long, table
+from conftest import digests, environment, fl_bench, forked, long, often, table
 
 from fl_bench import cli, commands
 from fl_bench.federation.update import Diverged, ExactMean, Update
@@ -45,7 +45,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", often(FAULTS, "raises", "NaN", "reply"))
 @pytest.mark.parametrize("strategy", ["scaffold", "fedmedian"])  # summed at the workers, and one by one
 def test_a_client_that_fails_is_recorded_and_left_out(
     launch: Launch, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], strategy: str, fault: str

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import Launch, compose, digests, table
+from conftest import Launch, compose, digests, long, table
 
 from fl_bench.data.reviews import generated_split
 from fl_bench.data.texts import numbered, vocabulary_of
@@ -143,7 +143,7 @@ def test_models_of_texts_take_no_images(refused: Callable[..., str]) -> None:
     assert "model: lstm takes no images, series or rows of tables; see docs/models.md" in refused("model=lstm")
 
 
-@pytest.mark.parametrize("pretrained", [True, False])
+@pytest.mark.parametrize("pretrained", [True, pytest.param(False, marks=long)])
 def test_a_folder_of_transformers_gets_a_new_head(launch: Launch, file: Path, albert: Path, pretrained: bool) -> None:
     words = ("model=hf", f"model.path={albert}", f"model.pretrained={pretrained}", "task.max_length=16")
     assert compose(*WORDS, "data.root=x", *words).local.lr == (5e-5 if pretrained else 1e-3)
