@@ -54,13 +54,15 @@ CONDITIONS = {  # how it is made, the exit code, how the last line on stderr end
     "a full TMPDIR of a simulation": (SMALL_DISK.format(size="4M", run=RUN), 1, "let TMPDIR name another"),
     "ulimit -v": (f"ulimit -v 3000000; {INLINE}", 1, "which maps more than it uses; 3906250 or unlimited would do"),
     "no loopback": (f"unshare -n {RUN}", 1, "would help, and engine=inline needs no network"),
-    "closed stdin and stdout, MPLBACKEND of a notebook, PYTHONWARNINGS": (
-        "export MPLBACKEND=module://matplotlib_inline.backend_inline PYTHONWARNINGS=error;"
-        f"{INLINE} figures=true <&- >&-", 0, "preparing engine and data"
-    ),
     "a reader of the list that goes": ("set -o pipefail; fl-bench list | head -1; exit $?", 0, ""),
 }  # fmt: skip
 LONG = {  # runs each, most of them simulations
+    "closed stdin and stdout, MPLBACKEND of a notebook, PYTHONWARNINGS": (
+        "export MPLBACKEND=module://matplotlib_inline.backend_inline PYTHONWARNINGS=error;"
+        f"{INLINE} figures=true <&- >&-",
+        0,
+        "preparing engine and data",
+    ),
     "a reader that goes": (f"set -o pipefail; {INLINE} | head -1", 0, "preparing engine and data"),
     "a read-only /dev/shm": (SHM.format(options="ro", run=RUN), 0, ""),
     "a tiny /dev/shm": (SHM.format(options="size=1M", run=RUN), 0, ""),

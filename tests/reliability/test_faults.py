@@ -266,6 +266,7 @@ def test_a_replay_shows_numbers_that_are_not_those_written(launch: Launch, capsy
     assert shown.endswith("not what is in clients.csv\n")
 
 
+@long
 def test_a_replay_can_be_debugged(launch: Launch) -> None:
     folder = launch(*SMALL)
     words = ("replay", str(folder), "--round", "3", "--client", "1", "--debug")
@@ -353,12 +354,13 @@ def in_namespace(script: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 DISKS = [
     ("inline", "fedavg", "140k"),
-    pytest.param("inline", "scaffold", "900k", marks=long),
-    pytest.param("simulation", "scaffold", "1300k", marks=long),
+    ("inline", "scaffold", "900k"),
+    ("simulation", "scaffold", "1300k"),
 ]
 
 
 @pytest.mark.parametrize(("engine", "strategy", "size"), DISKS)
+@long
 def test_a_full_disk(tmp_path: Path, launch: Launch, engine: str, strategy: str, size: str) -> None:
     words = (f"strategy={strategy}", "num_rounds=40", "data=synthetic", "data.num_samples=100")
     script = f"""

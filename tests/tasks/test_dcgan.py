@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Launch
+from conftest import Launch, long
 from PIL import Image
 
 from fl_bench.tasks.dcgan import Gan, discriminator_loss, frechet_distance, generator_loss
@@ -51,6 +51,7 @@ def test_only_the_generator_travels_when_asked(launch: Launch, quick_judge: None
         assert first.endswith(f",{4 * expected},{4 * expected},0.0")
 
 
+@long
 def test_a_folder_of_images(launch: Launch, quick_judge: None, tmp_path: Path) -> None:
     for k in range(12):
         Image.fromarray(np.full((30, 20, 3), 20 * k, dtype=np.uint8)).save(tmp_path / f"{k}.png")

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Launch
+from conftest import Launch, long
 from PIL import Image
 from safetensors.torch import load_file
 from turns import LOCAL
@@ -121,6 +121,7 @@ def segmented(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@long
 def test_a_folder_of_masks_and_what_is_frozen_stays_at_home(launch: Launch, segmented: Path) -> None:
     words = ("task=sam", "data=full", f"data.root={segmented}", f"model.path={TINY}", "num_clients=2", "num_rounds=1")
     decoder = rows(launch(*words, "figures=true"))
