@@ -105,9 +105,9 @@ class Roster:
             raise ConfigError(f"engine.sites: no site that is there has client {', '.join(map(str, lacking[:10]))}")
         return owners
 
-    def look(self) -> None:
+    def look(self, at_once: bool = False) -> None:
         """Ask the link, now and then, who is there, and since when."""
-        if time.monotonic() - self._looked < LOOK_SECONDS:
+        if time.monotonic() - self._looked < LOOK_SECONDS and not at_once:
             return
         there = {info.public_key: info for info in self._line.present()}
         for key, name in self._keys.nodes.items():

@@ -178,6 +178,7 @@ class SiteGrid(Grid):
             site.talk.session = None
         if code in (*LOST, Trouble.UNKNOWN):
             item.name = None
+            self._roster.look(at_once=True)  # else it is sent, and lost, again before anybody knows that it is away
             return _given_up(item, why) if item.tries > TRIES else None
         return Message(Error(code, f"at {site.talk.name} {why}"), reply_to=item.message)
 

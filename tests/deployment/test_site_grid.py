@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 from types import SimpleNamespace
 from typing import Any
 
@@ -158,6 +159,21 @@ def test_a_site_that_is_killed_and_comes_back_changes_nothing(
     line.before = kill
     assert same(rounds_on(line, tmp_path, away=5), alone)
     assert killed == ["a"]
+
+
+def test_a_site_is_not_given_up_while_the_link_still_names_it(
+    line: Line, alone: list[Round], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list of who is there is older than the link's word that a message is lost."""
+    monkeypatch.setattr("fl_bench.deployment.roster.LOOK_SECONDS", 1)
+
+    def away(name: str, message: Message) -> None:
+        if name == "a" and message.metadata.message_type == "train" and line.sent.count(("a", "train")) == 2:
+            line.end("a")
+            Timer(1.5, line.begin, ["a"]).start()
+
+    line.before = away
+    assert same(rounds_on(line, tmp_path, away=30), alone)
 
 
 def test_the_clients_of_a_site_that_stays_away_have_dropped_out(
