@@ -21,9 +21,10 @@ from fl_bench.deployment.site import GREETING
 from fl_bench.deployment.told import Told
 from fl_bench.deployment.welcome import Welcome
 from fl_bench.errors import ConfigError, RunError, note
+from fl_bench.federation.collect import collect
 from fl_bench.federation.exchange import Trouble
-from fl_bench.federation.fleet import collect
-from fl_bench.federation.local import CONFIG, Trainer, trainer_in
+from fl_bench.federation.local import Trainer, trainer_in
+from fl_bench.federation.parts import CONFIG
 from fl_bench.storage.buffers import to_record
 from fl_bench.strategies.base import LocalAlgorithm
 

@@ -19,7 +19,7 @@ from fl_bench.config.paths import INIT
 from fl_bench.config.rules import MOST_CLIENTS, is_count
 from fl_bench.data.arrays import CLASSES, SOURCES, Columns, FederatedData, Lookup, Ragged
 from fl_bench.data.partition import UNSEEN, Partition
-from fl_bench.federation.local import CONFIG
+from fl_bench.federation.parts import CONFIG
 from fl_bench.storage.files import digest, digest_of
 
 Ints = NDArray[np.int64]

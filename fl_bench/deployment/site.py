@@ -30,8 +30,9 @@ from fl_bench.deployment.welcome import Welcome
 from fl_bench.errors import ConfigError, Damaged, FlBenchError, in_one_line, note
 from fl_bench.federation.client import app
 from fl_bench.federation.exchange import RECORD, Job, Trouble
-from fl_bench.federation.local import CONFIG, trainer_in
+from fl_bench.federation.local import trainer_in
 from fl_bench.federation.masked import WEIGH
+from fl_bench.federation.parts import CONFIG
 from fl_bench.masking.party import Unsafe
 from fl_bench.privacy.base import Noise
 from fl_bench.storage.buffers import contents

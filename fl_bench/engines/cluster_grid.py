@@ -22,7 +22,7 @@ from ray import ObjectRef
 from fl_bench.engines.ray_grid import PULL_SECONDS, RayGrid, Worker, app_of, reason
 from fl_bench.errors import RunError, WorkerDied, disk_trouble
 from fl_bench.federation.exchange import RECORD, STATES, Job, Trouble
-from fl_bench.federation.local import CONFIG
+from fl_bench.federation.parts import CONFIG
 from fl_bench.machine import identity, package
 from fl_bench.storage.buffers import contents, to_record
 from fl_bench.storage.files import naming, write

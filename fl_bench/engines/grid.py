@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from fl_bench.federation.fleet import collect
+from fl_bench.federation.collect import collect
 
 RUN, SERVER = 1, 1
 

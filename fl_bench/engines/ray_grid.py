@@ -25,8 +25,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from fl_bench.engines.cluster import connect as connect_ray
 from fl_bench.engines.grid import OneRun, context
 from fl_bench.errors import ConfigError, RunError, WorkerDied
+from fl_bench.federation.collect import collect
 from fl_bench.federation.exchange import Trouble
-from fl_bench.federation.fleet import collect
 from fl_bench.machine import package
 
 PULL_SECONDS = 0.1  # between two looks for Ctrl-C

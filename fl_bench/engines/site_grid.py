@@ -22,8 +22,8 @@ from fl_bench.deployment.runtime_api import LOST, LinkGrid
 from fl_bench.deployment.signing import Unproven
 from fl_bench.errors import note
 from fl_bench.federation.client import app
+from fl_bench.federation.collect import collect
 from fl_bench.federation.exchange import TOTAL, Job, Report, Trouble
-from fl_bench.federation.fleet import collect
 from fl_bench.federation.loads import Homes
 from fl_bench.federation.masked import TRAIN
 from fl_bench.masking.words import Numbers

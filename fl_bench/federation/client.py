@@ -18,7 +18,7 @@ from fl_bench.errors import disk_trouble, in_one_line
 from fl_bench.federation import attacked, defended
 from fl_bench.federation.attempt import attempt, is_no_room, recover, time_limit
 from fl_bench.federation.channel import WITHHELD_BYTES, memory_of, without_memory
-from fl_bench.federation.exchange import NOBODY, RECORD, TOTAL, Answer, Job, Report, Status, Trouble
+from fl_bench.federation.exchange import NOBODY, RECORD, TOTAL, Answer, Job, Report, Status, Trouble, beside_in
 from fl_bench.federation.local import Trainer, trainer_in
 from fl_bench.federation.masked import MaskedSums, speak
 from fl_bench.federation.trained import Trained
@@ -77,7 +77,7 @@ def train(message: Message) -> Report:
         work.models[TOTAL] = work.masked.total()
     elif work.total is not None:
         work.models[TOTAL], weight = work.total
-    return Report(answers, peak_memory_mb(), work.models, weight, together=size, said=said or {})
+    return Report(answers, peak_memory_mb(), work.models, weight, size, said or {}, work.beside)
 
 
 class _Training:
@@ -92,6 +92,8 @@ class _Training:
         self.received = trainer.channel.arrives_down(start, job.round)
         self.exact = ExactMean(start, job.weight_bound)
         self.models: dict[str, NDArray] = {}
+        self.told = beside_in(content)
+        self.beside: dict[int, Mapping[str, NDArray]] = {}  # what clients send beside a model
         self.total: Update | None = None
         self.masked = MaskedSums(job.masks, self.exact, trainer.seed, job.round) if job.masks else None
 
@@ -123,14 +125,19 @@ class _Training:
             if client in stacked:
                 trained = stacked.pop(client).checked()
             else:
-                trained = trainer.train(client, round, self.received, self.config, without_memory(before))
-        end = trainer.privacy.sent(client, round, self.received, trained.payload, self.config)
-        end = attacked.sent(trainer.attack, client, round, trainer.layout, self.received, end)
+                part = self.told, self.job.exchange, self.job.last
+                trained = trainer.train(client, round, self.received, self.config, without_memory(before), *part)
         weight = trainer.weighting.of(trained.num_examples)
         numbers = trained.metrics, trained.num_examples, weight, trained.reply, trained.steps
-        loss = trained.metrics["loss"].value
+        if trained.beside:
+            self.beside[client] = trained.beside
+        up, down = (sum(array.nbytes for array in arrays.values()) for arrays in (trained.beside, self.told))
+        if not self.job.last:
+            return Answer(client, Status.OK, *numbers, bytes_up=up, bytes_down=down)
+        end = trainer.privacy.sent(client, round, self.received, trained.payload, self.config)
+        end = attacked.sent(trainer.attack, client, round, trainer.layout, self.received, end)
         state = trained.state | memory_of(before)
-        arrived = channel.arrives_up(client, round, self.start, self.received, end, state, loss)
+        arrived = channel.arrives_up(client, round, self.start, self.received, end, state, trained.loss)
         if arrived is None:  # nothing has happened, but for what the codec remembers
             state = without_memory(before) | memory_of(state)
             self.states.write(client, round, state)
@@ -147,7 +154,8 @@ class _Training:
             self.models[str(client)] = arrived.copy()
         else:
             self.total = self.exact.add(self.total, Update(arrived, weight))
-        return Answer(client, Status.OK, *numbers, bytes_up=channel.bytes_up, keeps=bool(state))
+        up += channel.bytes_up
+        return Answer(client, Status.OK, *numbers, bytes_up=up, bytes_down=down, keeps=bool(state))
 
 
 @app.query("masks")

@@ -10,11 +10,12 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 
 from fl_bench.masking.words import Numbers
-from fl_bench.metrics import Mean, Summand
+from fl_bench.metrics import Mean, Summand, merge
 from fl_bench.storage.buffers import contents, to_record
 from fl_bench.tallies import Tally
 
 RECORD, MODELS, STATES = "fl-bench", "models", "states"  # the names of our records in a message
+BESIDE = "beside"  # that of arrays of any shape beside the model, which nobody adds up
 TOTAL = "total"  # the name of the summed update among the models of a report
 NOBODY = -1  # the client of an answer about the central test set
 
@@ -59,6 +60,8 @@ class Job:
     weight_bound: int = 1  # at least the weights of all who train in this exchange, and known to all
     batches: tuple[int, ...] = ()  # of the central test set
     masks: Mapping[str, Any] | None = None  # what parties of a masked sum are asked; see masked.py
+    exchange: int = 0  # of the round; in later ones clients go on where they were
+    last: bool = True  # of the round
 
     def beside(self, content: RecordDict, **work: Any) -> RecordDict:
         """The content of a message that asks for this `work`."""
@@ -115,19 +118,40 @@ class Report:
     weight: int = 0
     together: int | None = None  # how many clients there was room for at once, where not for all that were wanted
     said: Mapping[str, Any] = field(default_factory=dict)  # by the parties of a masked sum; see masked.py
+    beside: Mapping[int, Mapping[str, NDArray]] = field(default_factory=dict)  # arrays of any shape, by client
 
     def reply_to(self, message: Message) -> Message:
         numbers = {"peak_mb": self.peak_mb, "weight": self.weight, "together": self.together, "said": self.said}
         report = json.dumps(numbers | {"answers": [answer.to_json() for answer in self.answers]})
         content = RecordDict({MODELS: to_record(self.models), RECORD: ConfigRecord({"report": report})})
+        if self.beside:
+            named = {f"{k}/{name}": array for k, arrays in self.beside.items() for name, array in arrays.items()}
+            content[BESIDE] = to_record(named)
         return Message(content, reply_to=message)
 
     @classmethod
     def of(cls, message: Message) -> "Report":
         fields = json.loads(str(message.content.config_records[RECORD]["report"]))
         models = {name: contents(array) for name, array in message.content.array_records[MODELS].items()}
+        beside: dict[int, dict[str, NDArray]] = {}
+        for key, array in beside_in(message.content).items():
+            client, _, name = key.partition("/")
+            beside.setdefault(int(client), {})[name] = array
         answers = [Answer.from_json(answer) for answer in fields.pop("answers")]
-        return cls(**fields, answers=answers, models=models)
+        return cls(**fields, answers=answers, models=models, beside=beside)
+
+
+def beside_in(content: RecordDict) -> dict[str, NDArray]:
+    """The arrays of any shape that a message has beside the model, by name."""
+    return {name: contents(array) for name, array in content.array_records[BESIDE].items()} if BESIDE in content else {}
+
+
+def joined(former: Answer, later: Answer) -> Answer:
+    """What a client says of two exchanges of a round, one after the other."""
+    steps = (former.steps or 0) + (later.steps or 0)
+    up, down = former.bytes_up + later.bytes_up, former.bytes_down + later.bytes_down
+    metrics = merge((former.metrics, later.metrics))
+    return replace(later, metrics=metrics, steps=steps, bytes_up=up, bytes_down=down)
 
 
 def _to_json(metric: Summand) -> list[Any]:

@@ -7,7 +7,6 @@ first.
 
 import heapq
 import textwrap
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,7 +19,8 @@ from numpy.typing import NDArray
 from fl_bench.attacks.base import Attack
 from fl_bench.errors import RunError, StorageError, WorkerDied, note
 from fl_bench.federation import attacked, replies
-from fl_bench.federation.exchange import TOTAL, Answer, Job, Report, Status, Trouble, with_status
+from fl_bench.federation.collect import collect
+from fl_bench.federation.exchange import BESIDE, TOTAL, Answer, Job, Report, Status, Trouble, with_status
 from fl_bench.federation.loads import Homes, Loads, Pack
 from fl_bench.federation.masked import TRAIN, MaskedRound, Said
 from fl_bench.federation.parameters import Layout
@@ -28,11 +28,10 @@ from fl_bench.federation.update import ExactMean, Update
 from fl_bench.metrics import Summand, merge
 from fl_bench.network.schedule import Plan
 from fl_bench.robust.base import Rule
-from fl_bench.storage.buffers import arrays_in
+from fl_bench.storage.buffers import arrays_in, to_record
 
 MASKS = f"{MessageType.QUERY}.masks"  # asks parties of a masked sum
 ANSWERED = (Status.OK, Status.EVALUATED)
-PAUSE_SECONDS = 0.01  # where nobody has answered yet: Flower's own grids do not wait
 Vector = NDArray[np.float32]
 
 
@@ -62,17 +61,21 @@ class Fleet:
         self._job = job
         self._each = job.each or rule.each  # whether a model of each client is needed, by the strategy or the rule
         self._nodes = list(grid.get_node_ids())
+        self._placed: dict[int, int] = {}  # the worker that knows the turn of each client in this round
 
-    def exchange(self, messages: Iterable[Message], plan: Plan) -> list[Answer]:
+    def exchange(self, messages: Iterable[Message], plan: Plan, number: int = 0, last: bool = True) -> list[Answer]:
         """Give clients these messages of a strategy, and return the answers of all of them, by client.
 
-        Raises RunError where the round cannot go on: a worker failed or died, or the disk of one.
+        It may be one of several exchanges of the plan's round; the first has the `number` 0. Raises RunError where the
+        round cannot go on: a worker failed or died, or the disk of one.
         """
         by_client = {message.metadata.dst_node_id: message for message in messages}
         answering = sorted(by_client.keys() - plan.dropping)
         bound = max(1, len(answering) * self.loads.most)
-        colluding = attacked.colludes(self.attack, answering, plan.round)
-        job = replace(self._job, round=plan.round, weight_bound=bound, each=self._each or colluding)
+        self._placed = self._placed if number else {}
+        colluding = last and attacked.colludes(self.attack, answering, plan.round)
+        job = replace(self._job, round=plan.round, exchange=number, last=last)
+        job = replace(job, weight_bound=bound, each=self._each or colluding)
         nothing = set() if self.homes is None else {k for k in by_client if self.homes.owners[k] < 0}
         empty = {client: Answer(client, Status.EMPTY) for client in answering if client in nothing}
         answering = [client for client in answering if client not in nothing]
@@ -159,7 +162,10 @@ class Fleet:
             if id(message.content) not in means:
                 arrays = arrays_in(message.content)
                 means[id(message.content)] = ExactMean(self.layout.from_record(arrays), weight_bound)
-        workers = self._workers([message.metadata.dst_node_id for message in messages])
+        clients = [message.metadata.dst_node_id for message in messages]
+        if not self._placed.keys() >= set(clients):
+            self._placed |= zip(clients, self._workers(clients), strict=True)
+        workers = [self._placed[client] for client in clients]
         if not self.packing:
             return [
                 Pack(w, [message], means[id(message.content)]) for message, w in zip(messages, workers, strict=True)
@@ -216,10 +222,12 @@ class Fleet:
         """The answers by client, with the messages that the strategy is given for them."""
         answers: dict[int, Answer] = {}  # of a client that has been repeated, the later one
         models: dict[int, Vector] = {}
+        beside: dict[int, Mapping[str, NDArray]] = {}
         total: Update | None = None
         mean: ExactMean | None = None
         for pack, report in found:
             answers |= {answer.client: answer for answer in report.answers}
+            beside |= report.beside
             for name, values in report.models.items():
                 if name == TOTAL:
                     mean = pack.mean
@@ -234,6 +242,9 @@ class Fleet:
                 answer = replace(answer, message=failed)
             answers[client] = answer
         answered = [answers[client] for client in sorted(answers) if answers[client].status in ANSWERED]
+        if total is not None and beside:
+            why = "its clients send arrays beside the model: its yaml must say needs_each_client: true"
+            raise RunError(f"strategy: {why}")
         if masked is not None:
             said = [report.said for _, report in found]
             opened = masked.open(total.values, said, self.layout.size) if total else None
@@ -252,6 +263,7 @@ class Fleet:
             told = {answer.client: answer for answer in answered}
         for client, answer in told.items():
             arrays = {"arrays": self.layout.to_record(models[client])} if client in models else {}
+            arrays |= {BESIDE: to_record(beside[client])} if client in beside else {}
             message = Message(RecordDict({**arrays, "metrics": replies.numbers(answer)}), reply_to=originals[client])
             answers[client] = replace(answers[client], message=message)
         return answers
@@ -273,25 +285,10 @@ class Fleet:
     def _use_fewer_nodes(self, round: int) -> None:
         """From now on only half of the workers train; the others leave their GPU memory to them."""
         used, left = self._nodes[::2], self._nodes[1::2]  # of each GPU some: Ray fills one after the other
-        self._nodes = used
+        self._nodes, self._placed = used, {}
         asked = self.grid.push_messages(Message(RecordDict(), node, MessageType.QUERY) for node in left)
         collect(self.grid, asked)
         note(f"round {round}: out of GPU memory: {len(used)} of the workers go on, and repeat who found no room")
-
-
-def collect(grid: Grid, message_ids: Iterable[str], timeout: float | None = None) -> list[Message]:
-    """The replies to these messages, once all are there, or those that are when the seconds are over."""
-    pending = set(message_ids)
-    deadline = time.monotonic() + timeout if timeout is not None else float("inf")
-    replies: list[Message] = []
-    while pending:
-        if not (arrived := list(grid.pull_messages(pending))):
-            time.sleep(PAUSE_SECONDS)
-        replies += arrived
-        pending -= {reply.metadata.reply_to_message_id for reply in arrived}
-        if time.monotonic() > deadline:
-            break
-    return replies
 
 
 def _without_room(reports: Iterable[Report]) -> list[int]:

@@ -99,6 +99,15 @@ class FlatModel:
         ours = {tensor.data_ptr() for tensor in tensors.values()}
         self._rest = [(t, t.detach().clone()) for t in changing if t.data_ptr() not in ours]
 
+    def copy(self) -> list[Tensor]:
+        """The model as it is now, for `put_back`."""
+        return [tensor.detach().clone() for tensor in (self.vector, *(tensor for tensor, _ in self._rest))]
+
+    @torch.no_grad()
+    def put_back(self, copy: list[Tensor]) -> None:
+        for tensor, before in zip((self.vector, *(tensor for tensor, _ in self._rest)), copy, strict=True):
+            tensor.copy_(before)
+
     @torch.no_grad()
     def reset(self, vector: Tensor) -> None:
         """Become the server's model `vector` [P], as if nothing had been trained here before."""

@@ -20,7 +20,7 @@ from fl_bench.config import trust
 from fl_bench.errors import RunError, note
 from fl_bench.federation import defended, rows
 from fl_bench.federation.cohort import Cohort
-from fl_bench.federation.exchange import Answer, Status, with_status
+from fl_bench.federation.exchange import Answer, Status, joined, with_status
 from fl_bench.federation.fleet import Fleet
 from fl_bench.federation.flower_log import flower_says
 from fl_bench.federation.local import Trainer
@@ -29,7 +29,7 @@ from fl_bench.metrics import values
 from fl_bench.network.schedule import Plan, Schedule
 from fl_bench.privacy.spent import Spent
 from fl_bench.storage.states import ClientStates
-from fl_bench.strategies.server import ALL_WEIGHTS, LOWER_IS_BETTER, SECRET_NOISE
+from fl_bench.strategies.server import ALL_WEIGHTS, LOWER_IS_BETTER, SECRET_NOISE, Exchanges
 
 Vector = NDArray[np.float32]
 SILENT = (Status.FAILED, Status.DROPPED, Status.EMPTY)  # of clients that have done nothing in a round
@@ -110,7 +110,7 @@ class Rounds:
         seconds = Seconds()
         with seconds.of("train"):
             messages, plan = self.configure_train(number, vector)
-            answers = self.fleet.exchange(messages, plan)
+            answers = self._exchange(messages, plan)
         bytes_down, spent = self.trainer.channel.bytes_down, self.experiment.spent
         if spent is not None:
             spent.add(answer.client for answer in answers if answer.status in (Status.OK, Status.WITHHELD))
@@ -125,6 +125,18 @@ class Rounds:
         row |= {"aggregated": int(record is not None), "virtual_seconds": plan.ends}
         row |= {"epsilon": spent.largest} if spent is not None else {}
         return Round(number, vector, row, clients, seconds, self.fleet.worker_peak_mb, plan, answers)
+
+    def _exchange(self, messages: list[Message], plan: Plan) -> list[Answer]:
+        """What clients say in the exchanges of a round's training, of which a strategy may want several."""
+        strategy: Any = self.strategy
+        count = strategy.exchanges(plan.round) if isinstance(strategy, Exchanges) else 1
+        now = self.fleet.exchange(messages, plan, last=count == 1)
+        answers = {answer.client: answer for answer in now}
+        for number in range(1, count):
+            messages = list(strategy.go_on(plan.round, number, messages, _messages(now)))
+            now = self.fleet.exchange(messages, plan, number, number == count - 1)
+            answers |= {answer.client: joined(answers[answer.client], answer) for answer in now}
+        return list(answers.values())
 
     def evaluate(self, round: Round) -> Round:
         """The same round with its metrics on the central test set, and where wanted on clients' held-out data."""

@@ -7,7 +7,8 @@ from typing import Any
 from flwr.app import MetricRecord
 
 from fl_bench.federation.exchange import Answer, Status, with_status
-from fl_bench.federation.local import ATTACK, RECEIVED, VALIDATION
+from fl_bench.federation.local import RECEIVED, VALIDATION
+from fl_bench.federation.parts import ATTACK
 from fl_bench.metrics import FUNCTIONS, WRITTEN, Metric, Summand, merge, values
 from fl_bench.network.schedule import Plan
 

@@ -1,6 +1,7 @@
 """What a client reports after training, on whichever worker it was."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +21,19 @@ class Trained:
     reply: dict[str, float]
     steps: int
     state: State  # to be kept by the client
+    beside: Mapping[str, NDArray] = field(default_factory=dict)  # what it sends beside the payload
 
-    def checked(self) -> "Trained":
+    @property
+    def loss(self) -> float:
+        """Of its training; not a number where it has none."""
+        return self.metrics["loss"].value if "loss" in self.metrics else float("nan")
+
+    def checked(self, measured: bool = True) -> "Trained":
         """This; raises Diverged where the loss or another number for the server is not finite, or there is none."""
-        if "loss" not in self.metrics:
+        if measured and not self.metrics:
             raise Diverged("none of its batches has an example; raise local.batch_size")
-        for name, value in {"training loss": self.metrics["loss"].value, **self.reply}.items():
+        told = {"training loss": self.loss} if self.metrics else {}
+        for name, value in {**told, **self.reply}.items():
             if not np.isfinite(value):
                 raise Diverged(f"its {name} is {value}")
         return self

@@ -26,7 +26,8 @@ from fl_bench.data.partition import UNSEEN, Partition
 from fl_bench.data.split import Split, from_file, sites, validation_rows
 from fl_bench.deployment.told import Told
 from fl_bench.errors import ConfigError, note
-from fl_bench.federation.local import CONFIG, Trainer, trainer_in
+from fl_bench.federation.local import Trainer, trainer_in
+from fl_bench.federation.parts import CONFIG
 from fl_bench.machine import describe, package
 from fl_bench.models.initial import sha256
 from fl_bench.storage.files import digest, digest_of

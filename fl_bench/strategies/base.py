@@ -24,8 +24,8 @@ class LocalAlgorithm:
 
     May override:
         Before the run `suit`, `private` and `steps`. In a turn, in this order: `rows`, `begin`, `train` (or only
-        `training_step`, or only `correct`), `finish`. Before a client is evaluated: `personalize`. And the class
-        attributes below.
+        `training_step`, or only `correct`), `go_on`, `finish`. Before a client is evaluated: `personalize`. And the
+        class attributes below.
 
     With `engine.vectorize` a turn may be that of K clients: vectors [P] are then [K, P]. A class that sets
     `stacks = True` in its own body is written for both; all others train one client at a time.
@@ -52,6 +52,7 @@ class LocalAlgorithm:
     protected_by: Sequence[str] = ("example", "local")  # what of privacy= covers all it sends; each says so for itself
     stacks = True  # whether its moments can be those of many clients at once; each class says so for itself
     passes: int = 1  # steps for each step of plain training
+    measures = True  # whether its steps have metrics: a client without labels has none
     bounded = False  # whether what is sent keeps a bound that a lossy compression would break
     uniform = False  # whether all clients weigh the same, whatever `weighting` says
     extras: Sequence[str] = ()  # names of vectors [P] that travel beside the model, there and back; at first zero
@@ -86,6 +87,12 @@ class LocalAlgorithm:
     def train(self, turn: Turn) -> list[Metrics]:
         """The client's local training; returns the metrics of its steps."""
         return [self.training_step(turn, batch) for batch in turn.batches()]
+
+    def go_on(self, turn: Turn) -> list[Metrics]:
+        """In each later exchange of a round, where the server half asks for several (`strategies/server.py`): what
+        comes of `turn.beside`, which is new. By default the client trains on.
+        """
+        return self.train(turn)
 
     def training_step(self, turn: Turn, batch: Batch) -> Metrics:
         """One step of `train` on one batch; returns its metrics."""

@@ -1,7 +1,8 @@
 """Server halves: what a strategy is told in each round, and means that are moved, one tensor after the other."""
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Protocol, runtime_checkable
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
@@ -14,6 +15,26 @@ from fl_bench.strategies.layers import is_statistic
 ALL_WEIGHTS = "all-weights"  # in training: what all clients weigh together
 SECRET_NOISE = "secret-noise"  # in training: whether noise must not follow from the seed, as the sites are real
 LOWER_IS_BETTER = "lower-is-better"  # in evaluation: the names of such metrics
+
+
+@runtime_checkable
+class Exchanges(Protocol):
+    """A server half whose rounds have several exchanges: `configure_train` makes the messages of the first of them.
+
+    What clients send beside the model is in a reply's record `beside`, and so is what is sent to them. After the last
+    exchange they send their models, of which `aggregate_train` makes the new one.
+    """
+
+    def exchanges(self, server_round: int) -> int:
+        """How many there are in a round: 1 or more."""
+
+    def go_on(
+        self, server_round: int, exchange: int, asked: Sequence[Message], replies: Sequence[Message]
+    ) -> Iterable[Message]:
+        """The messages of exchange 1, 2, ... of a round, given those of the one before, and what has come of it.
+
+        They have the record `arrays` of the first ones, which is not counted again: what is added up begins there.
+        """
 
 
 class MovedMean(FedAvg):

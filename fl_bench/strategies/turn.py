@@ -38,6 +38,8 @@ class Turn:
     state: dict[str, Tensor] = field(default_factory=dict)  # this client's own; what is here at the end is kept
     extras: dict[str, Tensor] = field(default_factory=dict)  # [P] each: see LocalAlgorithm.extras
     reply: dict[str, float] = field(default_factory=dict)  # numbers for the server half, beside the task's metrics
+    beside: Mapping[str, Tensor] = field(default_factory=dict)  # arrays that the server half sent beside the model
+    sends: dict[str, Tensor] = field(default_factory=dict)  # those for it, of any shape; gone after each exchange
     work: SimpleNamespace = field(default_factory=SimpleNamespace)  # the algorithm's own values; gone after the turn
 
     def __post_init__(self) -> None:

@@ -22,7 +22,8 @@ from fl_bench.deployment.signing import seal
 from fl_bench.deployment.site import GREETING, Site
 from fl_bench.errors import ConfigError
 from fl_bench.federation.exchange import TOTAL, Job, Report, Status, Trouble
-from fl_bench.federation.local import CONFIG, Trainer
+from fl_bench.federation.local import Trainer
+from fl_bench.federation.parts import CONFIG
 from fl_bench.runs.prepare import prepare
 from fl_bench.tasks.base import Task
 
