@@ -41,7 +41,7 @@ bench: $(READY) ## measure speed and memory beside a bare loop and plain Flower,
 	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/deployment.py
 
-results: $(READY) ## make docs/results.md and docs/communication.md anew from the studies in conf/study (an hour and a half)
+results: $(READY) ## make the pages of scripts/pages anew, from the studies in conf/study (some hours)
 	$(BIN)/python scripts/make_pages.py
 
 differences: $(READY) ## make docs/flower-differences.md anew: stock Flower beside ours and the papers (a minute)

@@ -1,6 +1,6 @@
-"""Make docs/results.md and docs/communication.md from their templates in scripts/pages, with figures and reports.
+"""Make pages of docs/ from their templates in scripts/pages, with figures and reports.
 
-    make results        (or .venv/bin/python scripts/make_pages.py [FOLDER] [--as-it-is])
+    make results        (or .venv/bin/python scripts/make_pages.py [FOLDER] [--as-it-is] [--page PAGE])
 
 A template names the studies of conf/study that it shows. They are run into the folder, by default outputs/pages, and go
 on there when they were interrupted; what is there already is not run again. --as-it-is: nothing is run.
@@ -9,8 +9,9 @@ on there when they were interrupted; what is there already is not run again. --a
 import argparse
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from sweeps import HERE, markdown
 from fl_bench.api.plot import plot
 from fl_bench.studies import plots, report, statistics, tables
 from fl_bench.studies.arms import arms_of, keys_of, with_study
-from fl_bench.studies.compare import PAIR
+from fl_bench.studies.compare import PAIR, Comparison
 from fl_bench.studies.study import load
 from fl_bench.studies.targets import first_at
 from fl_bench.studies.values import values
@@ -45,18 +46,27 @@ class Shown:
         self.command = f"fl-bench -m study={name}"
         run = [str(Path(sys.executable).with_name("fl-bench")), "-m", f"study={name}", "resume=true"]
         if not as_it_is:
-            subprocess.run([*run, f"hydra.sweep.dir={folder / name}"], check=True)
-        by = keys_of(arms_of(with_study([f"study={name}"], None)))
-        self.study = load([folder / name], by)
-        answer, (page, *_) = report.make(self.study, [folder / name], by, metric=metric, baseline=baseline)
+            done = subprocess.run([*run, f"hydra.sweep.dir={folder / name}"])
+            if done.returncode > 1:  # 1: some cells have failed, as under an attack, and the tables say how many
+                raise SystemExit(done.returncode)
+        self._folder = folder
+        self._by = keys_of(arms_of(with_study([f"study={name}"], None)))
+        self.study = load([folder / name], self._by)
+
+    @cached_property
+    def answer(self) -> Comparison:
+        """What is compared, with its report in docs/reports."""
+        where, question = [self._folder / self.name], {"metric": self.metric, "baseline": self.baseline}
+        answer, (page, *_) = report.make(self.study, where, self._by, None, **question)
         assert answer is not None, "it has runs"
-        self.answer = answer
+        text = page.read_text().replace(str(self._folder.absolute()), "outputs/pages")  # not where this machine has it
         (DOCS / "reports").mkdir(exist_ok=True)
-        text = page.read_text().replace(str(folder.absolute()), "outputs/pages")  # not where this machine has it
-        (DOCS / "reports" / f"{name}.html").write_text(text)
+        (DOCS / "reports" / f"{self.name}.html").write_text(text)
+        return answer
 
     @property
     def report(self) -> str:
+        assert self.answer
         return f"reports/{self.name}.html"
 
     def compared(self) -> str:
@@ -77,6 +87,22 @@ class Shown:
             rows.append([f"{arm} {also}".strip() if sums else arm, *numbers])
         header = ["", *(f"`{name}`" for name in metrics), *(f"`{name}`, all rounds" for name in sums)]
         return "\n".join(markdown(header, rows))
+
+    def matrix(self, metric: str, columns: str, where: Mapping[str, Any]) -> str:
+        """A row for each arm and a column for each value of a key: the mean of a metric at the last round ± half of its
+        interval, of the runs that have these values of other keys. Where some have failed, how many have ended.
+        """
+        runs = self.study.runs.assign(value=values(self.study, metric, "final")[0])
+        runs = runs[[all(run[key] == value for key, value in where.items()) for _, run in runs.iterrows()]]
+        named = list(dict.fromkeys(self.study.runs[columns]))
+        seeds = self.study.runs["seed"].nunique()
+        rows = []
+        for arm, group in runs.groupby("arm", sort=False):
+            found = {name: group.loc[group[columns] == name, "value"].dropna() for name in named}
+            texts = (f"{_interval(v)}{f' ({len(v)} of {seeds})' if len(v) < seeds else ''}" for v in found.values())
+            rows.append([str(arm), *texts])
+        rows.sort(key=lambda row: row[0] != self.baseline)
+        return "\n".join(markdown(["", *(f"`{name}`" for name in named)], rows))
 
     def claims(self, claims: Sequence[tuple[str, str, str, str]]) -> str:
         """A row for each (claim, arm, other arm, metric): whether the interval of paired differences excludes 0.
@@ -155,12 +181,14 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", nargs="?", type=Path, default=HERE / "outputs" / "pages")
     parser.add_argument("--as-it-is", action="store_true")
+    parser.add_argument("--page", default="*.md", help="only that page, such as attacks.md")
     given = vars(parser.parse_args())
+    pages = sorted(TEMPLATES.glob(given.pop("page")))
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined, keep_trailing_newline=True,
         trim_blocks=True, autoescape=False,
     )  # fmt: skip
-    for file in sorted(TEMPLATES.glob("*.md")):
+    for file in pages:
         page = templates.get_template(file.name).render(study=lambda *names: Shown(*names, **given))
         (DOCS / file.name).write_text(page)
 
