@@ -7,6 +7,7 @@ on there when they were interrupted; what is there already is not run again. --a
 """
 
 import argparse
+import math
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -88,19 +89,28 @@ class Shown:
         header = ["", *(f"`{name}`" for name in metrics), *(f"`{name}`, all rounds" for name in sums)]
         return "\n".join(markdown(header, rows))
 
-    def matrix(self, metric: str, columns: str, where: Mapping[str, Any]) -> str:
+    def matrix(
+        self, metric: str, columns: str, where: Mapping[str, Any], lost: float = math.inf, most: float = math.inf
+    ) -> str:
         """A row for each arm and a column for each value of a key: the mean of a metric at the last round ± half of its
         interval, of the runs that have these values of other keys. Where some have failed, how many have ended.
+
+        Bold where it is above `most`, or has `lost` so much of what the baseline has in the first column.
         """
         runs = self.study.runs.assign(value=values(self.study, metric, "final")[0])
         runs = runs[[all(run[key] == value for key, value in where.items()) for _, run in runs.iterrows()]]
-        named = list(dict.fromkeys(self.study.runs[columns]))
-        seeds = self.study.runs["seed"].nunique()
-        rows = []
-        for arm, group in runs.groupby("arm", sort=False):
-            found = {name: group.loc[group[columns] == name, "value"].dropna() for name in named}
-            texts = (f"{_interval(v)}{f' ({len(v)} of {seeds})' if len(v) < seeds else ''}" for v in found.values())
-            rows.append([str(arm), *texts])
+        named = sorted(runs[columns].unique(), key=lambda name: (name != "none", name))
+        seeds = runs["seed"].nunique()
+        least = runs.loc[(runs["arm"] == self.baseline) & (runs[columns] == named[0]), "value"].mean() - lost
+
+        def cell(found: pd.Series) -> str:
+            bold = "**" if found.mean() > most or found.mean() < least else ""
+            return f"{bold}{_interval(found)}{bold}{f' ({len(found)} of {seeds})' if len(found) < seeds else ''}"
+
+        rows = [
+            [str(arm), *(cell(group.loc[group[columns] == name, "value"].dropna()) for name in named)]
+            for arm, group in runs.groupby("arm", sort=False)
+        ]
         rows.sort(key=lambda row: row[0] != self.baseline)
         return "\n".join(markdown(["", *(f"`{name}`" for name in named)], rows))
 
