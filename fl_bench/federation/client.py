@@ -154,7 +154,7 @@ class _Training:
             self.models[str(client)] = arrived.copy()
         else:
             self.total = self.exact.add(self.total, Update(arrived, weight))
-        up += channel.bytes_up
+        up += channel.bytes_up + trainer.layout.unplanned(arrived)
         return Answer(client, Status.OK, *numbers, bytes_up=up, bytes_down=down, keeps=bool(state))
 
 

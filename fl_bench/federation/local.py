@@ -155,8 +155,8 @@ class Trainer(Parts):
         self, prefix: str, client: int, round: int, rows: NDArray, payload: Tensor, config: Settings, state: State
     ) -> Turn:
         """A turn of this client with the model as it begins; `prefix` keeps its random numbers from those of others."""
-        size, extras = self.flat.layout.size, self.algorithm.extras
-        self.flat.reset(payload[:size])
+        start, extras = self.flat.layout.model_in(payload), self.algorithm.extras
+        self.flat.reset(start)
         state = {name: tensor.to(self.device, copy=True) for name, tensor in state.items()}
         for name, tensor in self.private.items():
             if PRIVATE + name in state:
@@ -164,10 +164,10 @@ class Trainer(Parts):
         rng.seed_torch(self.seed, prefix + "torch", round, client)
         return Turn(
             client=client, round=round, task=self.task, local=rates.of_round(self.local, round), model=self.flat.model,
-            parameters=self.flat.vector, start=payload[:size], split=self.flat.layout.split, config=config,
+            parameters=self.flat.vector, start=start, split=self.flat.layout.split, config=config,
             stream=lambda purpose: self.stream(prefix + purpose, client, round, rows, None if prefix else config),
             batches_per_epoch=-(-len(rows) // self.local["batch_size"]), private=self.private, state=state,
-            extras=dict(zip(extras, payload[size:].clone().view(len(extras), size), strict=True)),
+            extras=dict(zip(extras, payload[len(start) :].clone().view(len(extras), len(start)), strict=True)),
         )  # fmt: skip
 
 

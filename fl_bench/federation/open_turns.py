@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from fl_bench.federation.parameters import FlatModel
+from fl_bench.federation.parameters import FlatModel, OpaqueModel
 from fl_bench.strategies.turn import Turn
 
 
@@ -20,7 +20,7 @@ class _Left(NamedTuple):
 class OpenTurns:
     """The turns that are not over yet, all of one model, which each has to itself while it lasts."""
 
-    def __init__(self, flat: FlatModel) -> None:
+    def __init__(self, flat: FlatModel | OpaqueModel) -> None:
         self._flat = flat
         self._left: dict[int, _Left] = {}  # by client
 

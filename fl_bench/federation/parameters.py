@@ -1,7 +1,7 @@
 """What travels, as one flat vector: resetting, subtracting and summing models are single passes over memory."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import TypeVar
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fl_bench.errors import ConfigError
+from fl_bench.models.opaque import Opaque
 from fl_bench.storage.buffers import contents, to_record
 from fl_bench.strategies.layers import is_statistic
 
@@ -64,7 +65,19 @@ class Layout:
     def with_extras(self, names: Sequence[str]) -> "Layout":
         """This layout, followed by one like it for each of `names`."""
         extras = {f"{extra}/{name}": shape for extra in names for name, shape in self.shapes.items()}
-        return Layout({**self.shapes, **extras})
+        return replace(self, shapes={**self.shapes, **extras})
+
+    def model_in(self, payload: Vector) -> Vector:
+        """The model [P] of a payload, which extras may follow."""
+        return payload[: self.size]
+
+    def fits(self, payload: NDArray) -> bool:
+        """Whether this can be what travels."""
+        return payload.dtype == np.float32 and payload.size == self.size
+
+    def unplanned(self, payload: NDArray) -> int:
+        """The bytes of a payload beside those that are known before a run."""
+        return 0
 
     def to_record(self, vector: NDArray[np.float32]) -> ArrayRecord:
         """Views of the vector, which must not change while the record is in use."""
@@ -74,6 +87,27 @@ class Layout:
         """The vector [P] as float32; some of Flower's strategies return float64."""
         parts = [contents(record[name]).ravel() for name in self.shapes] or [np.empty(0)]  # all may stay at the clients
         return np.concatenate(parts, dtype=np.float32, casting="same_kind")
+
+
+class Bytes(Layout):
+    """What travels of an opaque model: its content, uint8 [any length], where others have a vector."""
+
+    NAME = "0"  # under which Flower's strategies look for it
+
+    def model_in(self, payload: Vector) -> Vector:
+        return payload
+
+    def fits(self, payload: NDArray) -> bool:
+        return payload.dtype == np.uint8
+
+    def unplanned(self, payload: NDArray) -> int:
+        return payload.nbytes
+
+    def to_record(self, vector: NDArray) -> ArrayRecord:
+        return to_record({self.NAME: vector})
+
+    def from_record(self, record: ArrayRecord) -> NDArray:
+        return contents(record[self.NAME]).copy()
 
 
 class FlatModel:
@@ -114,3 +148,28 @@ class FlatModel:
         self.vector.copy_(vector)
         for tensor, initial in self._rest:
             tensor.copy_(initial)
+
+
+class OpaqueModel:
+    """The same as FlatModel is, of a model whose content is what travels."""
+
+    def __init__(self, model: Opaque) -> None:
+        self.model, self.layout = model, Bytes({})
+
+    @property
+    def vector(self) -> Tensor:
+        return self.model.content
+
+    def copy(self) -> list[Tensor]:
+        return [self.model.content.clone()]
+
+    def put_back(self, copy: list[Tensor]) -> None:
+        (self.model.content,) = copy
+
+    def reset(self, vector: Tensor) -> None:
+        self.put_back([vector.clone()])
+
+
+def flat(model: nn.Module, shared: list[str], device: torch.device | str) -> FlatModel | OpaqueModel:
+    """A model and what travels of it: these tensors, or its content."""
+    return OpaqueModel(model) if isinstance(model, Opaque) else FlatModel(model, shared, device)

@@ -21,7 +21,7 @@ from fl_bench.data.drift import Drift
 from fl_bench.data.partition import NOBODY, UNSEEN, Partition
 from fl_bench.data.split import validation_rows
 from fl_bench.federation.channel import Channel
-from fl_bench.federation.parameters import FlatModel
+from fl_bench.federation.parameters import flat
 from fl_bench.federation.weighting import Weighting
 from fl_bench.machine import keep_freed_memory
 from fl_bench.metrics import Summand, merge
@@ -87,7 +87,7 @@ class Parts:
         self.personal = self.algorithm.private(model) & set(shared)  # what the strategy keeps at the clients
         private = self.personal | self.task.private(model)
         self.untaken = begin(model, folder / INIT, cfg.model, private)
-        self.flat = FlatModel(model, [name for name in shared if name not in private], self.device)
+        self.flat = flat(model, [name for name in shared if name not in private], self.device)
         self.layout = self.flat.layout.with_extras(self.algorithm.extras)
         up, down = build(cfg.compression.up, Codec), build(cfg.compression.down, Codec)
         self.channel = Channel(self.seed, up, down, self.flat.layout, self.algorithm.extras)
@@ -148,7 +148,7 @@ class Parts:
 
     def load(self, payload: Vector) -> None:
         """Turn the model into the server's, ready to be looked at."""
-        self.flat.reset(torch.from_numpy(payload[: self.flat.layout.size]))
+        self.flat.reset(torch.from_numpy(self.flat.layout.model_in(payload)))
         self.flat.model.eval()
 
     def _score(
@@ -175,7 +175,7 @@ class Parts:
     def untrained(self) -> Vector:
         """The payload before the first round: the model as it was made, and zeros."""
         model = self.flat.vector.cpu().numpy()
-        return np.concatenate([model, np.zeros(self.layout.size - len(model), np.float32)])
+        return np.pad(model, (0, self.layout.size - self.flat.layout.size))
 
 
 def named(prefix: str, metrics: Mapping[str, Summand]) -> dict[str, Summand]:

@@ -111,7 +111,8 @@ class Rounds:
         with seconds.of("train"):
             messages, plan = self.configure_train(number, vector)
             answers = self._exchange(messages, plan)
-        bytes_down, spent = self.trainer.channel.bytes_down, self.experiment.spent
+        bytes_down = self.trainer.channel.bytes_down + self.trainer.layout.unplanned(vector)
+        spent = self.experiment.spent
         if spent is not None:
             spent.add(answer.client for answer in answers if answer.status in (Status.OK, Status.WITHHELD))
         clients = self._marked(number, [rows.trained(answer, plan, bytes_down) for answer in answers])

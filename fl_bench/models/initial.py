@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fl_bench.config.paths import MODEL
 from fl_bench.errors import ConfigError
+from fl_bench.models.opaque import CONTENT, Opaque
 from fl_bench.storage import run_json
 
 
@@ -39,6 +40,8 @@ def take(
         found = load_file(file)
     except SafetensorError as error:
         raise ConfigError(f"{key}: is damaged: {error}") from error
+    if isinstance(model, Opaque) and CONTENT in found:  # which may have any length
+        model.content = torch.empty_like(found[CONTENT])
     own: dict[str, Tensor] = model.state_dict()
     names = [*own, *(name for name in found if name not in own)]
     for pattern in skip or ():

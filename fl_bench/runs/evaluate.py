@@ -132,7 +132,7 @@ def model_after(
     if round is not None and round not in known:
         raise ConfigError(f"--round {round}: has no checkpoint; those that have: {', '.join(map(str, known))}")
     start = store.read(known[-1] if round is None else round)
-    if start.vector.size != trainer.layout.size:
+    if not trainer.layout.fits(start.vector):
         sizes = f"{start.vector.size} numbers, and that of these data {trainer.layout.size}"
         raise ConfigError(f"{start.file}: its model has {sizes}")
     return start.round, start.vector, run

@@ -105,7 +105,8 @@ def _train(rounds: Rounds, number: int, vector: Vector, client: int) -> Row:
     """The client's row as its training makes it."""
     by_client, plan = turns(rounds, number, vector, client)
     (answer,) = rounds.fleet.exchange([by_client[client]], plan)
-    return rows.trained(answer, plan, rounds.trainer.channel.bytes_down)
+    bytes_down = rounds.trainer.channel.bytes_down + rounds.trainer.layout.unplanned(vector)
+    return rows.trained(answer, plan, bytes_down)
 
 
 def _evaluate(rounds: Rounds, number: int, vector: Vector, client: int) -> Row:

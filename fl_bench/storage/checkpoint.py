@@ -37,7 +37,7 @@ class Checkpoint:
 
     @property
     def vector(self) -> NDArray[np.float32]:
-        """The server's payload [P]."""
+        """The server's payload [P], or the content of an opaque model, uint8 [any length]."""
         return self.tensors[MODEL].numpy()
 
     def put_back(self, parts: Mapping[str, Any]) -> None:
@@ -88,7 +88,7 @@ class Store:
         known: dict[str, Any] = {"run": ""} | facts if isinstance(facts, dict) else {}
         fits = {name: type(value) for name, value in known.items()} == FACTS and known["round"] == round
         model = tensors.get(MODEL, torch.empty(()))
-        if not fits or model.dtype != torch.float32 or model.ndim != 1:
+        if not fits or model.dtype not in (torch.float32, torch.uint8) or model.ndim != 1:
             raise Damaged(f"{file}: is no checkpoint of round {round}")
         check_config(file, known["config"])
         return Checkpoint(**known, tensors=tensors, file=file)

@@ -54,6 +54,7 @@ class LocalAlgorithm:
     passes: int = 1  # steps for each step of plain training
     measures = True  # whether its steps have metrics: a client without labels has none
     bounded = False  # whether what is sent keeps a bound that a lossy compression would break
+    opaque = False  # whether it trains models that are no vectors (models/opaque.py), and no others
     uniform = False  # whether all clients weigh the same, whatever `weighting` says
     extras: Sequence[str] = ()  # names of vectors [P] that travel beside the model, there and back; at first zero
 

@@ -247,7 +247,7 @@ class Classifier(Task):
         """The predicted label of every test example, int64."""
         model.eval()
         rows = np.arange(len(data.test["y"]))
-        device = next(model.parameters()).device
+        device = next(iter(model.state_dict().values())).device
         parts = [self.logits(model, self.gather(data.test, part, device)) for part in np.split(rows, rows[512::512])]
         return torch.cat(parts).argmax(dim=1).cpu().numpy()
 
