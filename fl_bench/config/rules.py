@@ -37,6 +37,7 @@ MOST_CLIENTS = 10**7
 AUTO_CLIENTS = "auto"  # as many as the data has sources
 ADDRESS = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[^\s/@:\[\]]+):([0-9]{1,5})")  # IPv6 addresses in brackets
 NATURAL, SITES = "fl_bench.data.partition.natural", "fl_bench.data.split.sites"
+TREES = "fl_bench.models.trees.forest"
 DEPLOYMENT = "fl_bench.engines.deployment.Deployment"
 
 

@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fl_bench.config.changes import flat
 from fl_bench.config.compose import options, words_of
 from fl_bench.config.origin import Origin
+from fl_bench.config.rules import TREES
 from fl_bench.config.suggest import suggest
 from fl_bench.errors import ConfigError
 
@@ -29,6 +30,10 @@ PARTS: dict[str, tuple[str, ...]] = {
 WHOLE = (
     "model", "data", "partition", "shift", "data_drift", "augment", "attack", "robust", "privacy", "network", "engine",
     "tracker",
+)  # fmt: skip
+GRADIENT_KEYS = (  # of `local`
+    "batch_size", "lr", "lr_schedule", "lr_warmup", "optimizer.name", "optimizer.momentum", "optimizer.weight_decay",
+    "decay", "clip_norm", "accumulate", "precision",
 )  # fmt: skip
 KINDS = {"_target_", "source"}  # the keys that say what else there may be
 CHOSEN_BY = {"model": "task"}  # the group whose option has the keys of another
@@ -67,6 +72,15 @@ def _rate(key: str, *schedules: str) -> Silence:
         "local.lr_schedule",
         lambda cfg: cfg.local.lr_schedule not in schedules,
         f"local.lr_schedule={{cfg.local.lr_schedule}} does not use it; add local.lr_schedule={schedules[-1]}",
+    )
+
+
+def _gradient(key: str) -> Silence:
+    return Silence(
+        f"local.{key}",
+        "model._target_",
+        lambda cfg: cfg.model.get("_target_") == TREES,
+        "model=trees takes no steps along a gradient; see model.eta, and local.epochs, the trees of a turn",
     )
 
 
@@ -150,6 +164,7 @@ SILENCES = [
     _rule("fraction", "esgd"),
     *map(_speed, ("seconds_per_step", "bytes_per_second_up", "bytes_per_second_down", "spread")),
     *map(_at_once, ("deadline_s", "spread")),
+    *map(_gradient, GRADIENT_KEYS),
 ]
 
 

@@ -23,6 +23,7 @@ from fl_bench.build import nearest
 from fl_bench.data.arrays import Columns
 from fl_bench.errors import ConfigError, no_exit, note, plain
 from fl_bench.federation.exchange import Status
+from fl_bench.models.opaque import Opaque
 from fl_bench.runs.evaluate import model_after
 from fl_bench.runs.evidence import Evidence, by_client, by_server, scores
 from fl_bench.runs.replay import rounds_after
@@ -70,6 +71,8 @@ def audit(cfg: DictConfig, wanted: Wanted) -> int:
         if not isinstance(trainer.task, Classifier):
             name = type(trainer.task).__name__
             raise ConfigError(f"task: {name} is no classifier, and only the runs of those can be audited")
+        if isinstance(trainer.flat.model, Opaque):
+            raise ConfigError("model=trees: an audit looks at updates of numbers, and trees are none")
         if trainer.private:
             raise ConfigError(f"strategy: {min(trainer.private)} stays with each client, and nobody sees a whole model")
         if wanted.by == "client":

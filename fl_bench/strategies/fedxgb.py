@@ -66,9 +66,8 @@ class InTurn(Schedule):
     """One client a round: of those who can be reached, one after the other."""
 
     def __init__(self, network: Network, clients_per_round: int) -> None:
-        if clients_per_round != len(network.steps):
-            wish = "one client trains in a round, and the turn goes round all of them; leave it out"
-            raise ValueError(f"clients_per_round={clients_per_round}: {wish}")
+        wish = "one client trains in a round, and all of them take turns; leave it out"
+        require("clients_per_round", clients_per_round, clients_per_round == len(network.steps), wish)
         super().__init__(network, clients_per_round=1)
 
     def choose(self, round: int, available: Clients, count: int) -> Clients:
