@@ -268,6 +268,7 @@ of them may be malicious.
 
 AFTERWARDS = """`fedprox` has Flower's server half, with `strategy.mu=adaptive` besides, and a client half of ours, as
 Flower has none. These have Flower's server half as it is: {}.
+So has `fedxgb_cyclic`, but that all clients are evaluated, where Flower's asks one.
 
 ## The stock ones, to compare
 

@@ -44,6 +44,8 @@ FORKS.set_forkserver_preload(["fl_bench.runs.execute"])
 MANY_FILES = 300  # that are open; where there are 1,024, select() fails
 PATIENCE_SECONDS = 10  # for the system to end what was killed
 Launch = Callable[..., Path]  # words to the folder of a run
+TREES = {"fedxgb_bagging", "fedxgb_cyclic"}  # strategies that train no network: tests/strategies/test_fedxgb.py
+STRATEGIES = sorted({file.stem for file in (CONF / "strategy").glob("*.yaml")} - TREES)
 DETERMINISTIC = ("metrics.csv", "clients.csv", "partition.csv", "model.safetensors")
 
 with redirect_stderr(sys.__stderr__):  # absl closes the stream that it was imported with, which else were pytest's

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import hydra
 import pytest
-from conftest import fl_bench, forked, long, often
+from conftest import STRATEGIES, fl_bench, forked, long, often
 from omegaconf import DictConfig
 
 from fl_bench.config.schema import CONF
@@ -23,7 +23,6 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("scratch")
 
 
-STRATEGIES = sorted(file.stem for file in (CONF / "strategy").glob("*.yaml"))
 OFTEN = ("scaffold", "krum")  # what clients keep, and what a server chooses
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from conftest import Launch, long
+from conftest import STRATEGIES, Launch, long
 
 from fl_bench.config.compose import GROUPS
 from fl_bench.config.schema import CONF
@@ -15,7 +15,7 @@ def options(group: str) -> list[str]:
     return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
 
 
-@pytest.mark.parametrize("strategy", options("strategy"))
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_strategies(launch: Launch, strategy: str) -> None:  # on task=cifar they are checked in tests/test_check.py
     launch(f"strategy={strategy}", *SMALL)
 

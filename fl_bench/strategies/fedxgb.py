@@ -1,7 +1,7 @@
 """Boosted trees that clients grow on what all have grown before them: two server halves of Flower's, for model=trees.
 
-Bagging (FedXgbBagging): each client grows one tree on the server's forest and sends it alone, and the forest gets all of
-them, so that their scores add up. Cyclic (FedXgbCyclic): one client a round sends the whole forest with its own trees.
+Bagging (FedXgbBagging): each client grows one tree on the server's forest and sends it alone, and the server appends
+them all, so that their scores add up. Cyclic (FedXgbCyclic): one client a round sends the forest with trees of its own.
 """
 
 from collections.abc import Mapping

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Launch, compose
+from conftest import STRATEGIES, Launch, compose
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 from omegaconf import DictConfig
 
 from fl_bench import rng
 from fl_bench.build import build
-from fl_bench.config.schema import CONF
 from fl_bench.engines.inline_grid import InlineGrid
 from fl_bench.errors import RunError
 from fl_bench.federation.cohort import Cohort
@@ -31,7 +30,6 @@ from fl_bench.strategies.turn import Turn
 from fl_bench.tasks.base import Task
 
 NOTHING_TRAVELS = {"local_only", "fedper", "fedrep"}  # of a model with a single layer
-STRATEGIES = sorted({file.stem for file in (CONF / "strategy").glob("*.yaml")} - NOTHING_TRAVELS)
 
 
 class Plain(InlineGrid):
@@ -110,7 +108,7 @@ def directly(tmp_path: Path, name: str, rounds: int) -> list[Vector]:
     return seen
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", sorted({*STRATEGIES} - NOTHING_TRAVELS))
 def test_a_strategy_through_the_fleet_is_the_strategy(tmp_path: Path, name: str) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()

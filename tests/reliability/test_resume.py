@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TRACE_COLUMNS, compose, digests, forked, long, table
+from conftest import STRATEGIES, TRACE_COLUMNS, compose, digests, forked, long, table
 
-from fl_bench.config.schema import CONF
 from fl_bench.runs.begin import Start
 from fl_bench.runs.execute import execute
 from fl_bench.storage.checkpoint import Store
@@ -19,7 +18,6 @@ from fl_bench.strategies.turn import Turn
 
 Run = Callable[..., tuple[Path, int]]
 SMALL = ("num_clients=5", "local.steps=1", "data=synthetic", "data.num_samples=100", "evaluate.clients=true")
-STRATEGIES = sorted(file.stem for file in (CONF / "strategy").glob("*.yaml"))
 
 
 @pytest.fixture

@@ -4,11 +4,10 @@ from math import ceil
 
 import numpy as np
 import pytest
-from conftest import Launch, table
+from conftest import STRATEGIES, Launch, table
 from torch import nn
 from turns import make_turn
 
-from fl_bench.config.schema import CONF
 from fl_bench.strategies.apfl import Mixture
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.centralized import Everything
@@ -17,7 +16,6 @@ from fl_bench.strategies.fedrep import Alternating
 from fl_bench.strategies.perfedavg import Meta
 from fl_bench.strategies.pfedme import MoreauEnvelope
 
-STRATEGIES = sorted(file.stem for file in (CONF / "strategy").glob("*.yaml"))
 # For each step of plain training: a personal model beside, a head before, a step of adaptation, five inner steps.
 PASSES = {"apfl": 2, "ditto": 2, "fedrep": 2, "perfedavg": 2, "pfedme": 5}
 WORDS = ("data=synthetic", "data.num_samples=200", "partition=linear", "num_clients=5", "clients_per_round=3",

@@ -4,10 +4,9 @@ import copy
 from pathlib import Path
 
 import pytest
-from conftest import compose
+from conftest import STRATEGIES, compose
 
 from fl_bench.build import build
-from fl_bench.config.schema import CONF
 from fl_bench.engines.inline_grid import InlineGrid
 from fl_bench.federation.exchange import Status
 from fl_bench.federation.rounds import Rounds
@@ -16,7 +15,6 @@ from fl_bench.runs.prepare import prepare
 from fl_bench.storage.checkpoint import Store
 from fl_bench.tasks.base import Task
 
-STRATEGIES = sorted(file.stem for file in (CONF / "strategy").glob("*.yaml"))
 SMALL = ("num_clients=5", "local.steps=2", "data=synthetic", "data.num_samples=60")
 
 
