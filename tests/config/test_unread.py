@@ -84,7 +84,7 @@ TRACES = "network.traces=t.csv"
 SILENT = [
     (["local.epochs=5"], "local.epochs=5: has no effect: local.steps=4 wins; add local.steps=null"),
     (["experiment=contrast", "task=mnist"], "local.epochs=3: has no effect: local.steps=4 wins; "),
-    ([*TREES, "local.lr=1.0"], "local.lr=1.0: has no effect: model=trees takes no steps along a gradient; see model.eta,"),
+    ([*TREES, "local.lr=1.0"], "local.lr=1.0: has no effect: model=trees takes no steps along a gradient; "),
     ([*TREES, "+local.optimizer.momentum=0.9"], "local.optimizer.momentum=0.9: has no effect: model=trees takes no"),
     (["local={epochs: 5}"], "local.epochs=5: has no effect: "),
     (["evaluate.adapt_steps=3"], "evaluate.adapt_steps=3: has no effect: clients are not evaluated; add evaluate."),
