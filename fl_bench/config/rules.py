@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from fl_bench.config import trees
 from fl_bench.config.changes import flat
 from fl_bench.config.paths import PATHS
 from fl_bench.config.schema import Config
@@ -37,7 +38,6 @@ MOST_CLIENTS = 10**7
 AUTO_CLIENTS = "auto"  # as many as the data has sources
 ADDRESS = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[^\s/@:\[\]]+):([0-9]{1,5})")  # IPv6 addresses in brackets
 NATURAL, SITES = "fl_bench.data.partition.natural", "fl_bench.data.split.sites"
-TREES = "fl_bench.models.trees.forest"
 DEPLOYMENT = "fl_bench.engines.deployment.Deployment"
 
 
@@ -186,6 +186,12 @@ RULES: list[Rule] = [
         lambda value, cfg: cfg.partition._target_ == SITES or (is_number(value) and 0 <= value < 1),
         "must be from 0 to below 1",
     ),
+    (
+        "engine._target_",
+        lambda value, cfg: value != DEPLOYMENT or not trees.are_grown(cfg),
+        "sites exchange vectors of numbers, and model=trees is none; use engine=simulation",
+    ),
+    *trees.RULES,
     _partition("alpha", lambda value: 0 < value < math.inf, "must be a positive number"),
     _partition("sigma", lambda value: 0 <= value < math.inf, "must be 0 or more"),
     (

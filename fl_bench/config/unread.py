@@ -13,8 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 from fl_bench.config.changes import flat
 from fl_bench.config.compose import options, words_of
 from fl_bench.config.origin import Origin
-from fl_bench.config.rules import TREES
 from fl_bench.config.suggest import suggest
+from fl_bench.config.trees import GRADIENT, are_grown
 from fl_bench.errors import ConfigError
 
 Compose = Callable[[Sequence[str]], DictConfig]
@@ -30,10 +30,6 @@ PARTS: dict[str, tuple[str, ...]] = {
 WHOLE = (
     "model", "data", "partition", "shift", "data_drift", "augment", "attack", "robust", "privacy", "network", "engine",
     "tracker",
-)  # fmt: skip
-GRADIENT_KEYS = (  # of `local`
-    "batch_size", "lr", "lr_schedule", "lr_warmup", "optimizer.name", "optimizer.momentum", "optimizer.weight_decay",
-    "decay", "clip_norm", "accumulate", "precision",
 )  # fmt: skip
 KINDS = {"_target_", "source"}  # the keys that say what else there may be
 CHOSEN_BY = {"model": "task"}  # the group whose option has the keys of another
@@ -79,7 +75,7 @@ def _gradient(key: str) -> Silence:
     return Silence(
         f"local.{key}",
         "model._target_",
-        lambda cfg: cfg.model.get("_target_") == TREES,
+        are_grown,
         "model=trees takes no steps along a gradient; see model.eta, and local.epochs, the trees of a turn",
     )
 
@@ -164,7 +160,7 @@ SILENCES = [
     _rule("fraction", "esgd"),
     *map(_speed, ("seconds_per_step", "bytes_per_second_up", "bytes_per_second_down", "spread")),
     *map(_at_once, ("deadline_s", "spread")),
-    *map(_gradient, GRADIENT_KEYS),
+    *map(_gradient, GRADIENT),
 ]
 
 

@@ -25,9 +25,9 @@ from fl_bench.federation.local import Trainer
 from fl_bench.federation.rounds import Experiment
 from fl_bench.federation.vectorized import why_not
 from fl_bench.models.initial import other_classes
+from fl_bench.models.opaque import Opaque
 from fl_bench.network.clock import Network
 from fl_bench.network.schedule import Schedule
-from fl_bench.runs.opaque import check_opaque
 from fl_bench.runs.privacy import check_masks, check_noise, check_privacy
 from fl_bench.runs.robust import check_rule
 from fl_bench.storage.checkpoint import Store
@@ -43,7 +43,9 @@ AUTO, MOST_STACKED = 50, 50_000_000  # clients, and numbers in a stack, at most 
 
 def make(cfg: DictConfig, strategy: Strategy, trainer: Trainer, data: Path, store: Store) -> Experiment:
     """The experiment of a run, whose workers find their data in `data`; raises ConfigError where parts do not fit."""
-    check_opaque(cfg, trainer)
+    if isinstance(trainer.flat.model, Opaque) != trainer.algorithm.opaque:
+        wish = "model=trees and strategy=fedxgb_bagging or fedxgb_cyclic need each other"
+        raise ConfigError(f"strategy: {type(trainer.algorithm).__name__} does not train this model: {wish}")
     schedule = make_schedule(cfg, trainer)
     if cfg.secure_aggregation == MASKS:
         check_masks(cfg, trainer, schedule)

@@ -1,8 +1,10 @@
 """Boosted trees: literal scores, xgboost itself as the second formulation, whole runs, and what is refused."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -220,33 +222,45 @@ def test_a_forest_can_be_measured_and_gone_on_from(launch: Launch, tmp_path: Pat
         commands.call("audit", [str(run)])
 
 
-REFUSED = {
-    "strategy=fedavg": "model=trees: has no mean; use strategy=fedxgb_bagging or fedxgb_cyclic",
-    "model=mlp": "strategy: grows trees, and this model has none; use model=trees",
-    "task=mnist": "model: trees take rows of tables, and these examples are [1, 28, 28]; see docs/models.md",
-    "model.eta=0": "model.eta=0: must be above 0 and at most 1",
-    "model.max_depth=0": "model.max_depth=0: must be 1 or more",
-    "model.reg_lambda=-1": "model.reg_lambda=-1: must be a number from 0",
-    "local.epochs=2": "local.epochs=2: must be 1: of each client Flower's bagging takes one tree a round, and drops",
+GROWN = ("task=tabular", "model=trees", "strategy=fedxgb_bagging")
+VECTORS = "works on vectors of numbers, and model=trees is none; use the option none"
+REFUSED = {  # before there is data or torch
+    "strategy=fedavg": "strategy.needs_each_client=False: model=trees has no mean; use strategy=fedxgb_bagging or ",
     "local.steps=1": "local.steps=1: must be null with model=trees",
-    "attack=sign_flip": "attack: works on vectors of numbers, and model=trees is none; use attack=none",
-    "robust=norm_bound": "robust: works on vectors of numbers, and model=trees is none; use robust=none",
-    "privacy=local": "privacy: works on vectors of numbers, and model=trees is none; use privacy=none",
-    "compression=topk": "compression: works on vectors of numbers, and model=trees is none; use compression=none",
-    "compression/down=fp16": "compression/down: works on vectors of numbers, and model=trees is none; use ",
+    "attack=sign_flip": f"attack._target_=fl_bench.attacks.alone.SignFlip: {VECTORS}",
+    "robust=norm_bound": f"robust._target_=fl_bench.robust.clipping.NormBound: {VECTORS}",
+    "privacy=local": f"privacy._target_=fl_bench.privacy.local.LocalNoise: {VECTORS}",
+    "compression=fp16": f"compression.up._target_=fl_bench.compression.fp16.Half: {VECTORS}",
+    "compression/down=fp16": f"compression.down._target_=fl_bench.compression.fp16.Half: {VECTORS}",
     "secure_aggregation=masks": "secure_aggregation=masks: must be none with model=trees",
     "weighting=uniform": "weighting=uniform: must be examples with model=trees",
     "network=heterogeneous": "network.bytes_per_second_up=1000000.0: must be inf with model=trees",
     "evaluate.adapt_steps=1": "evaluate.adapt_steps=1: must be 0 with model=trees",
     "task.label_smoothing=0.1": "task.label_smoothing=0.1: must be 0.0 with model=trees",
 }
+UNFIT = {  # when the parts are there
+    "model=mlp": "strategy: Bagging does not train this model: model=trees and strategy=fedxgb_bagging or ",
+    "strategy=qfedavg": "strategy: StartingLoss does not train this model: ",
+    "task=series": "model: trees take rows of tables, and these examples are [3, 64]; see docs/models.md",
+    "local.epochs=2": "local.epochs=2: must be 1: of each client Flower's bagging takes one tree a round, and drops",
+}
+
+
+def instead(word: str) -> list[str]:
+    """The words of a run with trees, but for this one."""
+    return [*(other for other in GROWN if other.partition("=")[0] != word.partition("=")[0]), word]
 
 
 @pytest.mark.parametrize("word", REFUSED)
+def test_what_works_on_vectors_is_refused(word: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        compose(*instead(word))
+    assert str(error.value).startswith(REFUSED[word])
+
+
+@pytest.mark.parametrize("word", UNFIT)
 def test_what_does_not_fit_is_refused_before_the_run(word: str, refused: Callable[..., str]) -> None:
-    words = ["task=tabular", "model=trees", "strategy=fedxgb_bagging"]
-    kept = [other for other in words if other.partition("=")[0] != word.partition("=")[0]]
-    assert f"fl-bench: {REFUSED[word]}" in refused(*kept, word)
+    assert f"fl-bench: {UNFIT[word]}" in refused(*instead(word))
 
 
 @pytest.mark.parametrize("word", ["clients_per_round=2", "min_clients=2"])
@@ -254,6 +268,18 @@ def test_one_client_a_round_is_not_several(word: str, refused: Callable[..., str
     assert f"fl-bench: {word}: " in refused("task=tabular", "strategy=fedxgb_cyclic", word)
 
 
-def test_several_classes_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"^trees tell two classes apart, and there are 3; use model=mlp"):
-        forest((4,), 3, eta=0.1, max_depth=3, reg_lambda=1.0, subsample=1.0, colsample_bytree=1.0)
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        ({"num_classes": 3}, "trees tell two classes apart, and there are 3; use model=mlp strategy=fedavg"),
+        ({"eta": 0.0}, "eta=0.0: must be above 0 and at most 1"),
+        ({"subsample": 1.5}, "subsample=1.5: must be above 0 and at most 1"),
+        ({"max_depth": 0}, "max_depth=0: must be 1 or more"),
+        ({"reg_lambda": -1.0}, "reg_lambda=-1.0: must be a number from 0"),
+    ],
+    ids=str,
+)
+def test_options_out_of_range(wrong: dict[str, Any], line: str) -> None:
+    given: dict[str, Any] = {"shape": (4,), "num_classes": 2, "subsample": 1.0, "colsample_bytree": 1.0}
+    with pytest.raises(ValueError, match=f"^{re.escape(line)}$"):
+        forest(**{**given, **PLAIN, **wrong})
