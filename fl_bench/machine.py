@@ -6,13 +6,15 @@ import os
 import platform
 import resource
 import subprocess
+from contextlib import suppress
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # mallopt(3)
 PACKAGES = ("fl-bench", "flwr", "ray", "torch", "torchvision", "transformers", "hydra-core", "numpy", "pandas")
+TREES = ("xgboost", "xgboost-cpu")  # of which the extra trees installs one
 
 
 def peak_memory_mb() -> int:
@@ -79,9 +81,17 @@ def package() -> tuple[str, str]:
 def describe() -> dict[str, Any]:
     """What a reader needs to know to make a run again: versions, commit, hardware. Not `gpus`, which imports torch."""
     return {
-        "versions": {"python": platform.python_version()} | {package: version(package) for package in PACKAGES},
+        "versions": _versions(),
         "hardware": {"platform": platform.platform(), "processor": _processor(), "cpus": num_cpus()},
     } | _git()
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()} | {package: version(package) for package in PACKAGES}
+    for package in TREES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 @cache

@@ -8,13 +8,13 @@ from omegaconf import DictConfig, OmegaConf
 
 TREES = "fl_bench.models.trees.forest"
 
-# Groups whose options work on vectors, and what the one that does nothing names.
+# Groups whose options work on vectors; where they are in the config, and what the option none has there.
 PARTS = {
-    "attack": "fl_bench.attacks.base.Attack",
-    "robust": "fl_bench.robust.base.Rule",
-    "privacy": "fl_bench.privacy.base.Protection",
-    "compression.up": "fl_bench.compression.base.Codec",
-    "compression.down": "fl_bench.compression.base.Codec",
+    "attack": ("attack", "fl_bench.attacks.base.Attack"),
+    "robust": ("robust", "fl_bench.robust.base.Rule"),
+    "privacy": ("privacy", "fl_bench.privacy.base.Protection"),
+    "compression": ("compression.up", "fl_bench.compression.base.Codec"),
+    "compression/down": ("compression.down", "fl_bench.compression.base.Codec"),
 }
 # Keys that would have no meaning or no effect, and their only value.
 VALUES: dict[str, Any] = {
@@ -47,8 +47,8 @@ def _only(key: str, only: Any, wish: str) -> tuple[str, Callable[[Any, DictConfi
 RULES = [
     _only("strategy.needs_each_client", True, "model=trees has no mean; use strategy=fedxgb_bagging or fedxgb_cyclic"),
     *(
-        _only(f"{key}._target_", nothing, "works on vectors of numbers, and model=trees is none; use the option none")
-        for key, nothing in PARTS.items()
+        _only(f"{key}._target_", nothing, f"works on vectors of numbers, and model=trees is none; use {group}=none")
+        for group, (key, nothing) in PARTS.items()
     ),
     *(_only(key, only, f"must be {'null' if only is None else only} with model=trees") for key, only in VALUES.items()),
 ]

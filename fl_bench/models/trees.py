@@ -28,19 +28,19 @@ class Forest(Opaque):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores [B, 2] of rows [B, features]: 0, and the log-odds of the second class. Raises RunError."""
-        margins = torch.zeros(len(x), device=x.device)
+        margins = torch.zeros(len(x))
         if len(self.content):
             from xgboost import DMatrix
 
-            rows = DMatrix(x.cpu().numpy(), nthread=1)
-            margins += torch.from_numpy(_read(self._bytes).predict(rows, output_margin=True)).to(x.device)
+            rows = DMatrix(x.numpy(), nthread=1)
+            margins += torch.from_numpy(_read(self._bytes).predict(rows, output_margin=True))
         return torch.stack([torch.zeros_like(margins), margins], dim=1)
 
     def grow(self, x: Tensor, y: Tensor, trees: int, seed: int) -> None:
         """Add `trees`, each along the gradient of the loss on rows [N, features] with labels [N]. Raises RunError."""
         from xgboost import DMatrix, train
 
-        options, rows = {**ALWAYS, **self.options, "seed": seed}, DMatrix(x.cpu().numpy(), y.cpu().numpy(), nthread=1)
+        options, rows = {**ALWAYS, **self.options, "seed": seed}, DMatrix(x.numpy(), y.numpy(), nthread=1)
         before = _read(self._bytes) if len(self.content) else None
         self._become(train(options, rows, trees, xgb_model=before))
 
@@ -51,10 +51,10 @@ class Forest(Opaque):
 
     @property
     def _bytes(self) -> bytes:
-        return self.content.cpu().numpy().tobytes()
+        return self.content.numpy().tobytes()
 
     def _become(self, booster: "Booster") -> None:
-        self.content = torch.from_numpy(np.array(booster.save_raw("json"))).to(self.content.device)
+        self.content = torch.from_numpy(np.array(booster.save_raw("json")))
 
 
 def forest(

@@ -223,15 +223,15 @@ def test_a_forest_can_be_measured_and_gone_on_from(launch: Launch, tmp_path: Pat
 
 
 GROWN = ("task=tabular", "model=trees", "strategy=fedxgb_bagging")
-VECTORS = "works on vectors of numbers, and model=trees is none; use the option none"
+VECTORS = "works on vectors of numbers, and model=trees is none; use "
 REFUSED = {  # before there is data or torch
     "strategy=fedavg": "strategy.needs_each_client=False: model=trees has no mean; use strategy=fedxgb_bagging or ",
     "local.steps=1": "local.steps=1: must be null with model=trees",
-    "attack=sign_flip": f"attack._target_=fl_bench.attacks.alone.SignFlip: {VECTORS}",
-    "robust=norm_bound": f"robust._target_=fl_bench.robust.clipping.NormBound: {VECTORS}",
-    "privacy=local": f"privacy._target_=fl_bench.privacy.local.LocalNoise: {VECTORS}",
-    "compression=fp16": f"compression.up._target_=fl_bench.compression.fp16.Half: {VECTORS}",
-    "compression/down=fp16": f"compression.down._target_=fl_bench.compression.fp16.Half: {VECTORS}",
+    "attack=sign_flip": f"attack._target_=fl_bench.attacks.alone.SignFlip: {VECTORS}attack=none",
+    "robust=norm_bound": f"robust._target_=fl_bench.robust.clipping.NormBound: {VECTORS}robust=none",
+    "privacy=local": f"privacy._target_=fl_bench.privacy.local.LocalNoise: {VECTORS}privacy=none",
+    "compression=fp16": f"compression.up._target_=fl_bench.compression.fp16.Half: {VECTORS}compression=none",
+    "compression/down=fp16": f"compression.down._target_=fl_bench.compression.fp16.Half: {VECTORS}compression/down=",
     "secure_aggregation=masks": "secure_aggregation=masks: must be none with model=trees",
     "weighting=uniform": "weighting=uniform: must be examples with model=trees",
     "network=heterogeneous": "network.bytes_per_second_up=1000000.0: must be inf with model=trees",
