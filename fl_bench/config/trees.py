@@ -20,7 +20,6 @@ PARTS = {
 VALUES: dict[str, Any] = {
     "secure_aggregation": "none",
     "weighting": "examples",
-    "local.steps": None,
     "evaluate.adapt_steps": 0,
     "task.label_smoothing": 0.0,
     "task.class_weights": None,

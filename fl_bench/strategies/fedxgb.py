@@ -27,6 +27,9 @@ class Boosting(LocalAlgorithm):
     opaque = True
 
     def steps(self, sizes: NDArray[np.int64], local: Mapping[str, Any]) -> NDArray[np.int64]:
+        require(
+            "local.steps", local["steps"], local["steps"] is None, "must be null: local.epochs are the trees of a turn"
+        )
         trees: NDArray[np.int64] = (sizes > 0) * np.int64(local["epochs"])
         return trees
 

@@ -226,7 +226,6 @@ GROWN = ("task=tabular", "model=trees", "strategy=fedxgb_bagging")
 VECTORS = "works on vectors of numbers, and model=trees is none; use "
 REFUSED = {  # before there is data or torch
     "strategy=fedavg": "strategy.needs_each_client=False: model=trees has no mean; use strategy=fedxgb_bagging or ",
-    "local.steps=1": "local.steps=1: must be null with model=trees",
     "attack=sign_flip": f"attack._target_=fl_bench.attacks.alone.SignFlip: {VECTORS}attack=none",
     "robust=norm_bound": f"robust._target_=fl_bench.robust.clipping.NormBound: {VECTORS}robust=none",
     "privacy=local": f"privacy._target_=fl_bench.privacy.local.LocalNoise: {VECTORS}privacy=none",
@@ -241,7 +240,8 @@ REFUSED = {  # before there is data or torch
 UNFIT = {  # when the parts are there
     "model=mlp": "strategy: Bagging does not train this model: model=trees and strategy=fedxgb_bagging or ",
     "strategy=qfedavg": "strategy: StartingLoss does not train this model: ",
-    "task=series": "model: trees take rows of tables, and these examples are [3, 64]; see docs/models.md",
+    "task=mnist": "model: trees take rows of tables, and these examples are [1, 28, 28]; see docs/models.md",
+    "local.steps=1": "local.steps=1: must be null: local.epochs are the trees of a turn",
     "local.epochs=2": "local.epochs=2: must be 1: of each client Flower's bagging takes one tree a round, and drops",
 }
 
