@@ -165,6 +165,7 @@ RULES: list[Rule] = [
             "robust",
             "privacy",
             "network",
+            "topology",
             "engine",
             "tracker",
             "compression.up",
