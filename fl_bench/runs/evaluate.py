@@ -68,9 +68,7 @@ def evaluate(cfg: DictConfig, folder: Path, round: int | None, out: Path) -> int
         states = ClientStates(folder / "state", run)
         strategy, topology = make_strategy(cfg.strategy.server), make_topology(cfg, trainer)
         if cfg.evaluate.clients and type(topology) is not Topology:
-            wish = (
-                "the server has one model, and these clients have others; evaluate.clients=true measures them in a run"
-            )
+            wish = "the run's model is not what these clients use; evaluate.clients=true measures theirs in the run"
             raise ConfigError(f"--clients: {wish}")
         schedule = make_schedule(cfg, trainer, topology)
         made = Experiment(cfg, folder, data, strategy, trainer, schedule, states, topology)

@@ -18,7 +18,7 @@ def make_topology(cfg: DictConfig, trainer: Trainer) -> Topology:
 
 
 def check_topology(cfg: DictConfig, trainer: Trainer, topology: Topology, schedule: Schedule, plain: bool) -> None:
-    """Raise ConfigError for what only a star can do; `plain` says whether the strategy's server half is a plain mean."""
+    """Raise ConfigError for what only a star can do; `plain` says whether the strategy's server half is a mean."""
     channel, sizes = trainer.channel, trainer.partition.train_sizes
     empty = int(np.argmin(sizes))
     star_only = (
@@ -28,7 +28,10 @@ def check_topology(cfg: DictConfig, trainer: Trainer, topology: Topology, schedu
         (trainer.rule.only_mean, "robust: it makes one update of all"),
         (cfg.secure_aggregation == MASKS, "secure_aggregation=masks: there is one sum of all"),
         (at_sites(cfg), "engine=deployment: there is one server"),
-        (schedule.network.over_select > 1, f"network.over_select={schedule.network.over_select}: one server counts"),
+        (
+            schedule.network.over_select > 1,
+            f"network.over_select={schedule.network.over_select}: it is for one server to tell who is late",
+        ),
     )
     served_only = (
         (type(channel.up) is not Codec or not channel.down.lossless, "compression: a server knows what clients have"),

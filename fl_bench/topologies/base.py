@@ -51,7 +51,7 @@ class Topology:
         """What topology.csv says; nothing of a star, of which everybody knows."""
         return ()
 
-    def strategy(self, plain: FedAvg) -> Strategy:
+    def strategy(self, plain: Strategy) -> Strategy:
         """The server half: `plain`, or what stands around it."""
         return plain
 

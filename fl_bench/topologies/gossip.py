@@ -14,7 +14,7 @@ from math import isqrt
 from pathlib import Path
 
 import numpy as np
-from flwr.serverapp.strategy import FedAvg
+from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
 from fl_bench import rng
@@ -70,14 +70,15 @@ class Gossip(Topology):
 
     @property
     def copies(self) -> NDArray[np.int64]:
-        return self.neighbours.sum(axis=1)
+        copies: NDArray[np.int64] = self.neighbours.sum(axis=1)
+        return copies
 
     @property
     def links(self) -> Sequence[Link]:
         pairs = np.argwhere(np.triu(self.neighbours)).tolist()
         return [Link(f"client {i}", f"client {j}", float(self.mixing[i, j])) for i, j in pairs]
 
-    def strategy(self, plain: FedAvg) -> "Mixing":
+    def strategy(self, plain: Strategy) -> "Mixing":
         return Mixing(plain, self.mixing)
 
     def schedule(self, plain: Schedule) -> "Together":
@@ -88,12 +89,9 @@ class Gossip(Topology):
         sizes = np.zeros(len(self.weights), np.int64)
         for row in rows:
             sizes[row["client"]] = row["bytes_up"]
-        there, neighbours = sizes > 0, self.neighbours
-        up, down = sizes * (neighbours @ there), there * (neighbours @ sizes)
-        clients = [row["client"] for row in rows]
-        return [
-            row | {"bytes_up": int(up[k]), "bytes_down": int(down[k])} for k, row in zip(clients, rows, strict=True)
-        ]
+        there, neighbours = np.minimum(sizes, 1), self.neighbours.astype(np.int64)
+        up, down = (sizes * (neighbours @ there)).tolist(), (there * (neighbours @ sizes)).tolist()
+        return [row | {"bytes_up": up[row["client"]], "bytes_down": down[row["client"]]} for row in rows]
 
 
 class Mixing(SeveralModels):
@@ -105,7 +103,7 @@ class Mixing(SeveralModels):
 
     columns = ("consensus_distance",)
 
-    def __init__(self, plain: FedAvg, mixing: NDArray[np.float64]) -> None:
+    def __init__(self, plain: Strategy, mixing: NDArray[np.float64]) -> None:
         count = len(mixing)
         super().__init__(plain, np.arange(count), np.full(count, 1 / count))
         self.mixing = mixing

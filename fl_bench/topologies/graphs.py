@@ -45,7 +45,7 @@ def regular(n: int, degree: int, draws: np.random.Generator) -> Linked:
         ends = np.argwhere(np.triu(linked))
         for _ in range(10 * len(ends)):
             (one, other), turned = draws.choice(len(ends), 2, replace=False), draws.integers(2)
-            a, b, c, d = *ends[one], *np.roll(ends[other], turned)
+            a, b, c, d = np.append(ends[one], np.roll(ends[other], turned)).tolist()
             if len({a, b, c, d}) == 4 and not linked[a, d] and not linked[c, b]:
                 linked[[a, b, c, d], [b, a, d, c]] = False
                 linked[[a, d, c, b], [d, a, b, c]] = True

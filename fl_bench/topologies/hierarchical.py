@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from flwr.serverapp.strategy import FedAvg
+from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
 from fl_bench import rng
@@ -55,7 +55,8 @@ class Hierarchical(Topology):
     @property
     def shares(self) -> NDArray[np.float64]:
         """What each edge weighs in the cloud's mean [edges]: what all of its clients do, whoever takes part."""
-        return self.held / self.held.sum()
+        shares: NDArray[np.float64] = self.held / self.held.sum()
+        return shares
 
     @property
     def links(self) -> Sequence[Link]:
@@ -63,7 +64,7 @@ class Hierarchical(Topology):
         below = [Link(f"client {k}", f"edge {edge}", own[k]) for k, edge in enumerate(self.edge_of)]
         return [*below, *(Link(f"edge {edge}", "cloud", share) for edge, share in enumerate(self.shares))]
 
-    def strategy(self, plain: FedAvg) -> "EdgeServers":
+    def strategy(self, plain: Strategy) -> "EdgeServers":
         return EdgeServers(plain, self)
 
     def schedule(self, plain: Schedule) -> "EdgeRounds":
@@ -75,7 +76,7 @@ class EdgeServers(SeveralModels):
 
     columns = ("edge_bytes_up", "edge_bytes_down")
 
-    def __init__(self, plain: FedAvg, topology: Hierarchical) -> None:
+    def __init__(self, plain: Strategy, topology: Hierarchical) -> None:
         super().__init__(plain, topology.edge_of, topology.shares)
         self.edge_rounds, self.num_bytes = topology.edge_rounds, topology.num_bytes
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg, Strategy
+from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
 from fl_bench.storage.buffers import arrays_in, contents, to_record
@@ -27,7 +27,7 @@ class SeveralModels(Strategy):
 
     columns: Sequence[str] = ()  # what `mix` returns; names of columns of metrics.csv
 
-    def __init__(self, plain: FedAvg, place: NDArray[np.int64], shares: NDArray[np.float64]) -> None:
+    def __init__(self, plain: Strategy, place: NDArray[np.int64], shares: NDArray[np.float64]) -> None:
         self.plain = plain
         self.place = place  # of each client [num_clients]
         self.shares = shares  # of each place in the mean [M]
@@ -90,7 +90,8 @@ class SeveralModels(Strategy):
                 place = int(self.place[client])
                 if place not in known:
                     model = to_record({name: values[place] for name, values in self.models.items()})
-                    known[place] = RecordDict({**message.content, self.plain.arrayrecord_key: model})
+                    (name,) = message.content.array_records
+                    known[place] = RecordDict({**message.content, name: model})
                 message.content = known[place]
         return messages
 

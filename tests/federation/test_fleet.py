@@ -188,7 +188,7 @@ def test_there_is_a_mean_for_all_who_were_sent_the_same(tmp_path: Path, packing:
     models = replies_of(each, [Message(contents[k % 2], k, "train") for k in plan.asked], plan)
     for first, reply in enumerate(replies):
         own = [models[k] for k in range(first, 5, 2)]
-        weights = [message.content.metric_records["metrics"]["num-examples"] for message in own]
+        weights = [float(message.content.metric_records["metrics"]["num-examples"]) for message in own]  # type: ignore[arg-type]
         vectors = [fleet.layout.from_record(message.content.array_records["arrays"]) for message in own]
         mean = fleet.layout.from_record(reply.content.array_records["arrays"])
         assert np.abs(mean - np.average(vectors, axis=0, weights=weights)).max() < 1e-6
