@@ -44,7 +44,7 @@ def regular(n: int, degree: int, draws: np.random.Generator) -> Linked:
     def swapped() -> Linked:
         ends = np.argwhere(np.triu(linked))
         for _ in range(10 * len(ends)):
-            (one, other), turned = draws.choice(len(ends), 2, replace=False), draws.integers(2)
+            one, other, turned = (int(draws.integers(high)) for high in (len(ends), len(ends), 2))
             a, b, c, d = np.append(ends[one], np.roll(ends[other], turned)).tolist()
             if len({a, b, c, d}) == 4 and not linked[a, d] and not linked[c, b]:
                 linked[[a, b, c, d], [b, a, d, c]] = False
