@@ -59,6 +59,7 @@ def fl_bench(*words: str) -> Callable[[str, Work, Path, int], list[str]]:
 
 LIMIT, ALONE, FLOWER, OURS, INLINE = "limit", "limit, 1 process", "plain Flower", "fl-bench", "fl-bench inline"
 ONE_WORKER, STACKED = "fl-bench, 1 worker", "fl-bench inline, vectorize=50"
+EDGES, RING = "fl-bench inline, topology=hierarchical", "fl-bench inline, topology=ring"
 CONTENDERS = {
     LIMIT: script("limit.py"),
     ALONE: script("limit.py", "1"),
@@ -67,8 +68,11 @@ CONTENDERS = {
     ONE_WORKER: fl_bench(f"engine.client_resources.num_cpus={len(os.sched_getaffinity(0))}"),
     INLINE: fl_bench("engine=inline"),
     STACKED: fl_bench("engine=inline", "engine.vectorize=50"),
+    EDGES: fl_bench("engine=inline", "topology=hierarchical"),
+    RING: fl_bench("engine=inline", "topology=ring"),
 }
-ONLY = {ONE_WORKER: "C", STACKED: "BD", FLOWER: "ABCE"}  # D's million SuperNodes would take hours
+# D's million SuperNodes would take hours.
+ONLY = {ONE_WORKER: "C", STACKED: "BD", EDGES: "A", RING: "A", FLOWER: "ABCE"}
 
 # What is hoped for: of which work, in words, the value from the medians by contender, and the most it should be.
 Medians = dict[str, Measured]
@@ -84,6 +88,8 @@ TARGETS: list[tuple[str, str, Callable[[Medians], float], float]] = [
     ("B", "the end of the first round, by plain Flower's", lambda m: m[OURS].first / m[FLOWER].first, 0.6),
     ("A", "inline: the end of the first round, by one bare process's", lambda m: m[INLINE].first / m[ALONE].first, 1.5),
     ("B", "inline: the end of the first round, by one bare process's", lambda m: m[INLINE].first / m[ALONE].first, 1.5),
+    ("A", "inline: a round with edges, by one without", lambda m: m[EDGES].each / m[INLINE].each, 1.2),
+    ("A", "inline: a round in a ring, by one of a star", lambda m: m[RING].each / m[INLINE].each, 1.2),
 ]
 
 

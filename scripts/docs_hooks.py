@@ -30,8 +30,8 @@ MIRRORED = {
 MODULES = (
     "strategies.base", "strategies.turn", "strategies.layers", "strategies.server", "tasks.base", "compression.base",
     "network.schedule", "metrics", "data.arrays", "data.partition", "data.shift", "data.drift", "data.augment",
-    "attacks.base", "robust.base", "robust.before", "privacy.base", "engines.base", "observers.base",
-    "observers.tracker",
+    "attacks.base", "robust.base", "robust.before", "privacy.base", "topologies.base", "topologies.gossip",
+    "engines.base", "observers.base", "observers.tracker",
 )  # fmt: skip
 # Entries that wire an option to its code: they are not for the command line.
 WIRING = {"server", "client", "schedule", "up", "check", "expected", "needs_each_client", "source", "_target_"}

@@ -18,6 +18,7 @@ FLOORS = [
     ["deployment"],
     ["federation"],
     ["attacks", "audit", "privacy", "robust"],
+    ["topologies"],
     ["strategies"],
     ["compression", "network", "tasks"],
     ["models", "results"],

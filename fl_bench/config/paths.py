@@ -10,7 +10,7 @@ from fl_bench.errors import ConfigError
 # The last may be a hub's name instead.
 PATHS = (
     "data.root", "data.facts", "data.cache", "model.init", "network.traces", "partition.path", "engine.certs",
-    "model.path",
+    "model.path", "topology.path",
 )  # fmt: skip
 SHARED = "FL_BENCH_SHARED_DATA"  # a variable that names a folder such as data.cache, for the cells of one sweep
 MODEL, INIT = "model.safetensors", "init.safetensors"  # what a run has made, and what it began from

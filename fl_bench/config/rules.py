@@ -166,6 +166,7 @@ RULES: list[Rule] = [
             "robust",
             "privacy",
             "network",
+            "topology",
             "engine",
             "tracker",
             "compression.up",

@@ -95,6 +95,7 @@ class Config:
     privacy: dict[str, Any] = MISSING
     compression: dict[str, Any] = MISSING
     network: dict[str, Any] = MISSING
+    topology: dict[str, Any] = MISSING
     tracker: dict[str, Any] = MISSING
     sweep: Sweep = MISSING
 

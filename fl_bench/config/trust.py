@@ -40,6 +40,7 @@ WHERE = {  # by key: the folders and files of this package in which what it may 
     "compression.up": ("compression",),
     "compression.down": ("compression",),
     "network": ("network",),
+    "topology": ("topologies",),
     "tracker": ("observers",),
 }
 

@@ -28,8 +28,8 @@ PARTS: dict[str, tuple[str, ...]] = {
 }
 # The groups whose options have all keys that they take.
 WHOLE = (
-    "model", "data", "partition", "shift", "data_drift", "augment", "attack", "robust", "privacy", "network", "engine",
-    "tracker",
+    "model", "data", "partition", "shift", "data_drift", "augment", "attack", "robust", "privacy", "network",
+    "topology", "engine", "tracker",
 )  # fmt: skip
 KINDS = {"_target_", "source"}  # the keys that say what else there may be
 CHOSEN_BY = {"model": "task"}  # the group whose option has the keys of another

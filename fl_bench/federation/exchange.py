@@ -79,7 +79,7 @@ class Answer:
     """What a client says of its turn, or a worker of a batch of the test set.
 
     `message` is what the strategy is given for it, made by the server. Where the strategy needs only the mean of the
-    models, the first client that has answered bears it for all.
+    models, the first client that has answered bears it for all who were sent the same content.
     """
 
     client: int
@@ -168,3 +168,9 @@ def _from_json(total: Any, count: int, kind: str | None = None) -> Summand:
 
 def with_status(status: Status, answers: Iterable[Answer]) -> list[Answer]:
     return [answer for answer in answers if answer.status is status]
+
+
+def without_room(reports: Iterable[Report]) -> list[int]:
+    """The clients that found no room on a GPU, if their last answer says so."""
+    last = {answer.client: answer for report in reports for answer in report.answers}
+    return [client for client, answer in last.items() if answer.status is Status.NO_ROOM]

@@ -20,7 +20,7 @@ from fl_bench.attacks.base import Attack
 from fl_bench.errors import RunError, StorageError, WorkerDied, note
 from fl_bench.federation import attacked, replies
 from fl_bench.federation.collect import collect
-from fl_bench.federation.exchange import BESIDE, TOTAL, Answer, Job, Report, Status, Trouble, with_status
+from fl_bench.federation.exchange import BESIDE, TOTAL, Answer, Job, Report, Status, Trouble, with_status, without_room
 from fl_bench.federation.loads import Homes, Loads, Pack
 from fl_bench.federation.masked import TRAIN, MaskedRound, Said
 from fl_bench.federation.parameters import Layout
@@ -85,7 +85,7 @@ class Fleet:
             answering = [client for client in answering if masked.has(client)]
             job = replace(job, masks=masked.wish(TRAIN) if answering else None)
         found = self._ask([by_client[client] for client in answering], job)
-        while self.homes is None and len(self._nodes) > 1 and (crowded := _without_room(r for _, r in found)):
+        while self.homes is None and len(self._nodes) > 1 and (crowded := without_room(r for _, r in found)):
             self._use_fewer_nodes(plan.round)
             found += self._ask([by_client[client] for client in crowded], job)
         if colluding:
@@ -134,10 +134,11 @@ class Fleet:
             )
             (message_id,) = self.grid.push_messages([message])
             packs[message_id] = pack
-        starts = list({id(pack.mean): pack.mean.start for pack in packs.values()}.values())
-        # A rule too may need each update, and still all must have begun with one model.
-        if not self._job.each and any((start != starts[0]).any() for start in starts[1:]):
-            raise RunError("the strategy sends clients different models: its yaml must say needs_each_client: true")
+        if self.masks or self.rule.only_mean:
+            starts = list({id(pack.mean): pack.mean.start for pack in packs.values()}.values())
+            if any((start != starts[0]).any() for start in starts[1:]):
+                why = "and robust and secure_aggregation make one update of all"
+                raise RunError(f"the strategy sends clients different models, {why}")
         found = []
         for reply in collect(self.grid, packs):
             pack = packs[reply.metadata.reply_to_message_id]
@@ -223,15 +224,15 @@ class Fleet:
         answers: dict[int, Answer] = {}  # of a client that has been repeated, the later one
         models: dict[int, Vector] = {}
         beside: dict[int, Mapping[str, NDArray]] = {}
-        total: Update | None = None
-        mean: ExactMean | None = None
+        totals: dict[int, tuple[ExactMean, Update]] = {}  # by the content that was sent; masks have one sum
         for pack, report in found:
             answers |= {answer.client: answer for answer in report.answers}
             beside |= report.beside
             for name, values in report.models.items():
                 if name == TOTAL:
-                    mean = pack.mean
-                    total = mean.add(total, Update(values, report.weight))
+                    content = id(pack.messages[0].content) if masked is None else 0
+                    _, before = totals.get(content, (pack.mean, None))
+                    totals[content] = pack.mean, pack.mean.add(before, Update(values, report.weight))
                 else:
                     models[int(name)] = values
         for client, answer in answers.items():
@@ -242,23 +243,22 @@ class Fleet:
                 answer = replace(answer, message=failed)
             answers[client] = answer
         answered = [answers[client] for client in sorted(answers) if answers[client].status in ANSWERED]
-        if total is not None and beside:
+        if totals and beside:
             why = "its clients send arrays beside the model: its yaml must say needs_each_client: true"
             raise RunError(f"strategy: {why}")
+        told: dict[int, Answer] = {}
         if masked is not None:
             said = [report.said for _, report in found]
-            opened = masked.open(total.values, said, self.layout.size) if total else None
-            answers, told = masked.costs(answers), {}
-            if opened is not None and mean is not None:
-                update, numbers = opened
-                first = answered[0].client
-                models = {first: mean.mean(update)}
-                told = {first: replies.of_all(first, numbers)}
+            opened = masked.open(totals[0][1].values, said, self.layout.size) if totals else None
+            answers = masked.costs(answers)
+            if opened is not None:
+                first, (update, numbers) = answered[0].client, opened
+                models[first], told[first] = totals[0][0].mean(update), replies.of_all(first, numbers)
                 answers[first] = replace(answers[first], of_all=numbers)
-        elif total is not None and mean is not None:
-            first = answered[0].client
-            models = {first: mean.mean(total)}
-            told = {first: replies.together(answered, total.weight)}
+        elif totals:
+            for content, group in replies.by_content(answered, originals).items():
+                first, (mean, total) = group[0].client, totals[content]
+                models[first], told[first] = mean.mean(total), replies.together(group, total.weight)
         else:
             told = {answer.client: answer for answer in answered}
         for client, answer in told.items():
@@ -289,9 +289,3 @@ class Fleet:
         asked = self.grid.push_messages(Message(RecordDict(), node, MessageType.QUERY) for node in left)
         collect(self.grid, asked)
         note(f"round {round}: out of GPU memory: {len(used)} of the workers go on, and repeat who found no room")
-
-
-def _without_room(reports: Iterable[Report]) -> list[int]:
-    """The clients that found no room on a GPU, if their last answer says so."""
-    last = {answer.client: answer for report in reports for answer in report.answers}
-    return [client for client, answer in last.items() if answer.status is Status.NO_ROOM]

@@ -1,13 +1,21 @@
 """What a strategy is given for what clients, or all of them together, have said."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from flwr.app import MetricRecord
+from flwr.app import Message, MetricRecord
 
 from fl_bench.federation.exchange import Answer, Status
 from fl_bench.masking.words import Numbers
 from fl_bench.metrics import Mean, merge
+
+
+def by_content(answered: Sequence[Answer], originals: Mapping[int, Message]) -> dict[int, list[Answer]]:
+    """The answers of those who were sent the same content, by its identity; `originals` are the messages by client."""
+    groups: dict[int, list[Answer]] = {}
+    for answer in answered:
+        groups.setdefault(id(originals[answer.client].content), []).append(answer)
+    return groups
 
 
 def together(answered: Sequence[Answer], weight: int) -> Answer:

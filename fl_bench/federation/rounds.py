@@ -30,6 +30,7 @@ from fl_bench.network.schedule import Plan, Schedule
 from fl_bench.privacy.spent import Spent
 from fl_bench.storage.states import ClientStates
 from fl_bench.strategies.server import ALL_WEIGHTS, LOWER_IS_BETTER, SECRET_NOISE, Exchanges
+from fl_bench.topologies.base import Topology
 
 Vector = NDArray[np.float32]
 SILENT = (Status.FAILED, Status.DROPPED, Status.EMPTY)  # of clients that have done nothing in a round
@@ -46,6 +47,7 @@ class Experiment:
     trainer: Trainer
     schedule: Schedule
     states: ClientStates
+    topology: Topology
     spent: Spent | None = None  # where clients' noise is accounted for
 
     @property
@@ -115,7 +117,8 @@ class Rounds:
         spent = self.experiment.spent
         if spent is not None:
             spent.add(answer.client for answer in answers if answer.status in (Status.OK, Status.WITHHELD))
-        clients = self._marked(number, [rows.trained(answer, plan, bytes_down) for answer in answers])
+        trained = self.experiment.topology.costs([rows.trained(answer, plan, bytes_down) for answer in answers])
+        clients = self._marked(number, trained)
         self._tolerate(number, answers, clients)
         with seconds.of("aggregate"):
             record, extra = self._aggregate(plan, messages, answers)

@@ -39,8 +39,8 @@ class Network:
         repeat: bool,
         seed: int,
         steps: NDArray[np.int64],  # [num_clients]: of each client's turn
-        bytes_down: int,
-        bytes_up: int,
+        bytes_down: int | NDArray[np.int64],  # in each turn, or of each client [num_clients]
+        bytes_up: int | NDArray[np.int64],
     ) -> None:
         limits = [
             ("dropout", dropout, 0 <= dropout <= 1, "must be from 0 to 1"),
@@ -64,11 +64,12 @@ class Network:
             speeds = (seconds_per_step, bytes_per_second_up, bytes_per_second_down)
             self.devices = devices.drawn(rng.generator(seed, "devices"), len(steps), speeds, spread)
         table = self.devices
+        down, up = (np.broadcast_to(count, len(steps))[table.client] for count in (bytes_down, bytes_up))
         self._useful = steps[table.client] > 0  # [R]: the rows of clients with samples
         self._seconds = (  # of each row of the devices' table
-            bytes_down / table.bytes_per_second_down
+            down / table.bytes_per_second_down
             + steps[table.client] * table.seconds_per_step
-            + bytes_up / table.bytes_per_second_up
+            + up / table.bytes_per_second_up
         )
 
     @property

@@ -13,6 +13,7 @@ from matplotlib.text import Text
 
 from fl_bench.errors import plain
 from fl_bench.metrics import WRITTEN
+from fl_bench.results.topology import graph
 
 DPI = 120  # of the PNGs
 MANY_CLIENTS = 50  # above this, a line or bar for each would be a blur
@@ -29,6 +30,7 @@ def draw(folder: Path, num_clients: int, classes: Sequence[str]) -> None:
     metrics = pd.read_csv(folder / "metrics.csv").set_index("round")
     _curves(metrics, figures)
     _participation(metrics, figures)
+    _consensus(metrics, figures)
     if "train_loss" in metrics:  # somebody has trained
         clients = pd.read_csv(folder / "clients.csv")
         if "train_loss" in clients:  # and no masks hide how
@@ -39,6 +41,10 @@ def draw(folder: Path, num_clients: int, classes: Sequence[str]) -> None:
     table = held.pivot(index="client", columns="label", values="samples")
     labels = [name for name in map(str, classes) if name in table]
     _partition(table.reindex(index=range(num_clients), columns=labels).fillna(0), figures)
+    if (links := folder / "topology.csv").exists():
+        figure = Figure(figsize=(7, 6), layout="constrained")
+        graph(pd.read_csv(links), table.fillna(0).idxmax(axis=1), figure.subplots())
+        save(figure, figures, "topology")
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
@@ -111,6 +117,18 @@ def _participation(metrics: pd.DataFrame, folder: Path) -> None:
     finish(axes, "round", "clients")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     save(figure, folder, "participation")
+
+
+def _consensus(metrics: pd.DataFrame, folder: Path) -> None:
+    """How far the models of nodes without a server are apart; drawn where there are such."""
+    if "consensus_distance" not in metrics:
+        return
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    metrics["consensus_distance"].dropna().plot(ax=axes, marker="." if len(metrics) < 40 else None)
+    axes.set_ylim(bottom=0)
+    finish(axes, "round", "mean distance of a model from the mean of all")
+    save(figure, folder, "consensus")
 
 
 def _client_losses(clients: pd.DataFrame, folder: Path) -> None:

@@ -28,11 +28,13 @@ from fl_bench.observers.console import summary
 from fl_bench.runs.experiment import make_fleet, make_schedule, make_strategy
 from fl_bench.runs.prepare import data_digests, prepare
 from fl_bench.runs.scratch import scratch_folder
+from fl_bench.runs.topology import make_topology
 from fl_bench.storage import files, run_json
 from fl_bench.storage.checkpoint import Store
 from fl_bench.storage.states import ClientStates, StatesElsewhere
 from fl_bench.storage.temporary import locked_folder
 from fl_bench.tasks.base import Task
+from fl_bench.topologies.base import Topology
 
 
 @no_exit()
@@ -64,8 +66,12 @@ def evaluate(cfg: DictConfig, folder: Path, round: int | None, out: Path) -> int
         elif trainer.private and not trainer.unseen.ends.size:
             note("layers stay with the clients, so that the server has no whole model to test: add --clients")
         states = ClientStates(folder / "state", run)
-        strategy, schedule = make_strategy(cfg.strategy.server), make_schedule(cfg, trainer)
-        made = Experiment(cfg, folder, data, strategy, trainer, schedule, states)
+        strategy, topology = make_strategy(cfg.strategy.server), make_topology(cfg, trainer)
+        if cfg.evaluate.clients and type(topology) is not Topology:
+            wish = "the run's model is not what these clients use; evaluate.clients=true measures theirs in the run"
+            raise ConfigError(f"--clients: {wish}")
+        schedule = make_schedule(cfg, trainer, topology)
+        made = Experiment(cfg, folder, data, strategy, trainer, schedule, states, topology)
         with engine.workers(scratch) as connect:
             measured = Rounds(made, make_fleet(made, connect())).evaluate(Round(number, vector, {"round": number}))
     rows = [measured.row, *measured.clients]

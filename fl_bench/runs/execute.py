@@ -170,6 +170,7 @@ def _observers(
     cfg, trainer = made.cfg, made.trainer
     if not trainer.weighting.hidden:
         split.write(trainer.data, trainer.partition, trainer.unseen, made.folder)
+    made.topology.write(made.folder)
     journal.record["classes"] = list(trainer.data.classes)
     journal.record["num_clients"] = trainer.num_clients
     journal.record["model"] = size_of(trainer, cfg.local.batch_size)

@@ -30,11 +30,13 @@ from fl_bench.network.clock import Network
 from fl_bench.network.schedule import Schedule
 from fl_bench.runs.privacy import check_masks, check_noise, check_privacy
 from fl_bench.runs.robust import check_rule
+from fl_bench.runs.topology import check_topology, make_topology
 from fl_bench.storage.checkpoint import Store
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.layers import layers
 from fl_bench.tasks.base import Classifier, Task
 from fl_bench.tasks.rates import of_round
+from fl_bench.topologies.base import Topology, is_plain
 
 NO_STEP = {"LBFGS": "it computes the loss again and again", "SparseAdam": "it takes sparse gradients only",
            "Optimizer": "it is only what others derive from"}  # fmt: skip
@@ -46,7 +48,9 @@ def make(cfg: DictConfig, strategy: Strategy, trainer: Trainer, data: Path, stor
     if isinstance(trainer.flat.model, Opaque) != trainer.algorithm.opaque:
         wish = "model=trees and strategy=fedxgb_bagging or fedxgb_cyclic need each other"
         raise ConfigError(f"strategy: {type(trainer.algorithm).__name__} does not train this model: {wish}")
-    schedule = make_schedule(cfg, trainer)
+    topology = make_topology(cfg, trainer)
+    schedule = make_schedule(cfg, trainer, topology)
+    check_topology(cfg, trainer, topology, schedule, is_plain(strategy))
     if cfg.secure_aggregation == MASKS:
         check_masks(cfg, trainer, schedule)
     try_out(cfg, trainer, strategy)
@@ -54,7 +58,8 @@ def make(cfg: DictConfig, strategy: Strategy, trainer: Trainer, data: Path, stor
     if (privacy := getattr(strategy, "privacy", None)) is not None:
         check_privacy(cfg, trainer, schedule, privacy)
     spent = check_noise(cfg, trainer, schedule, strategy)
-    return Experiment(cfg, store.folder, data, strategy, trainer, schedule, store.states, spent)
+    strategy, schedule = topology.strategy(strategy), topology.schedule(schedule)
+    return Experiment(cfg, store.folder, data, strategy, trainer, schedule, store.states, topology, spent)
 
 
 def make_strategy(server: DictConfig) -> Strategy:
@@ -75,13 +80,14 @@ def _steps(trainer: Trainer) -> NDArray[np.int64]:
     return trainer.algorithm.steps(trainer.partition.train_sizes, trainer.local)
 
 
-def make_schedule(cfg: DictConfig, trainer: Trainer) -> Schedule:
+def make_schedule(cfg: DictConfig, trainer: Trainer, topology: Topology) -> Schedule:
     seen = len(trainer.partition.ends)
     per_round = seen if cfg.clients_per_round == cfg.num_clients else cfg.clients_per_round
     down, up = trainer.channel.bytes_down, trainer.channel.bytes_up
     if cfg.secure_aggregation == MASKS:
         down, up = down + masked.bytes_down(per_round), masked.bytes_up(per_round, trainer.layout.size)
-    network = build(cfg.network, Network, seed=cfg.seed, steps=_steps(trainer), bytes_down=down, bytes_up=up)
+    costs = {"bytes_down": down * topology.copies, "bytes_up": up * topology.copies}
+    network = build(cfg.network, Network, seed=cfg.seed, steps=_steps(trainer), **costs)
     wish = f"must not be more than the {seen} clients that train, as partition.unseen={cfg.partition.get('unseen')}"
     require("clients_per_round", per_round, per_round <= seen, wish)
     schedule = build(cfg.strategy.schedule, Schedule, network=network, clients_per_round=per_round)

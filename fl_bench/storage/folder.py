@@ -9,10 +9,10 @@ from fl_bench.errors import ConfigError
 
 FOLDERS = ("checkpoint", "state", "figures", "audit", ".hydra")
 NUMBER = r"(?:0|[1-9][0-9]*)"
-FIGURES = "curves|participation|client_losses|partition|predictions|confusion|sentences"
+FIGURES = "curves|participation|client_losses|partition|topology|consensus|predictions|confusion|sentences"
 OURS = re.compile(
     r"(?:(?:run|told)\.json|split\.csv\.gz|(?:model|init)\.safetensors"
-    r"|(?:metrics|clients|partition|sources|timing|evaluate|per_class|confusion)\.csv"
+    r"|(?:metrics|clients|partition|sources|topology|timing|evaluate|per_class|confusion)\.csv"
     rf"|checkpoint/{NUMBER}\.safetensors|state/{NUMBER}/{NUMBER}\.safetensors"
     rf"|figures/(?:(?:{FIGURES})\.(?:png|pdf)|round_(?:[0-9]{{4}}|[1-9][0-9]{{4,}})\.png|rounds\.gif)"
     r"|audit/(?:(?:audit|labels)\.csv|(?:inversion|labels|membership)\.(?:png|pdf))"

@@ -20,6 +20,8 @@ class FedProx(flower.FedProx):
     that of the cohort's steps, where the paper has that of all data.
     """
 
+    plain_mean = True  # of the models it makes what FedAvg does
+
     def __init__(self, mu: float | Literal["adaptive"], **options: Any) -> None:
         if mu != "adaptive" and not 0 <= mu < float("inf"):
             raise ValueError(f"mu={mu}: must be a number from 0, or adaptive")

@@ -166,10 +166,31 @@ def different_messages(fleet: Fleet, vector: Vector) -> list[Message]:
     return [Message(content, k, "train") for k, content in enumerate(contents)]
 
 
-def test_a_mean_of_updates_to_different_models_is_refused(tmp_path: Path) -> None:
-    fleet, vector = prepared(tmp_path)
-    with pytest.raises(RunError, match="needs_each_client: true"):
+def test_a_rule_for_updates_to_different_models_is_refused(tmp_path: Path) -> None:
+    fleet, vector = prepared(tmp_path, "robust=median")
+    with pytest.raises(RunError, match="sends clients different models"):
         fleet.exchange(different_messages(fleet, vector), Plan(1, [0, 1]))
+
+
+@pytest.mark.parametrize("packing", ["true", "false"])
+def test_there_is_a_mean_for_all_who_were_sent_the_same(tmp_path: Path, packing: str) -> None:
+    """Clients 0, 2, 4 are sent one model and 1, 3 another: a reply for each of the two, borne by its first client."""
+    given = ("num_clients=5", "partition=linear", f"engine.packing={packing}")
+    fleet, vector = prepared(tmp_path, *given)
+    contents = [message.content for message in different_messages(fleet, vector)]
+    plan = Plan(1, range(5))
+    replies = replies_of(fleet, [Message(contents[k % 2], k, "train") for k in plan.asked], plan)
+    assert [reply.metadata.src_node_id for reply in replies] == [0, 1]
+    (tmp_path / "each").mkdir()
+    each, _ = prepared(tmp_path / "each", "strategy.needs_each_client=true", *given)
+    models = replies_of(each, [Message(contents[k % 2], k, "train") for k in plan.asked], plan)
+    for first, reply in enumerate(replies):
+        own = [models[k] for k in range(first, 5, 2)]
+        weights = [float(message.content.metric_records["metrics"]["num-examples"]) for message in own]  # type: ignore[arg-type]
+        vectors = [fleet.layout.from_record(message.content.array_records["arrays"]) for message in own]
+        mean = fleet.layout.from_record(reply.content.array_records["arrays"])
+        assert np.abs(mean - np.average(vectors, axis=0, weights=weights)).max() < 1e-6
+        assert reply.content.metric_records["metrics"]["num-examples"] == sum(weights)
 
 
 def test_each_client_may_be_sent_a_model_of_its_own(tmp_path: Path) -> None:
