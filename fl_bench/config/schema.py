@@ -47,6 +47,11 @@ class Checkpoint:
 
 
 @dataclass
+class Ledger:
+    signed: bool = MISSING
+
+
+@dataclass
 class Sweep:
     parallel: Any = MISSING  # a number, or auto
 
@@ -95,6 +100,7 @@ class Config:
     privacy: dict[str, Any] = MISSING
     compression: dict[str, Any] = MISSING
     network: dict[str, Any] = MISSING
+    ledger: Ledger = MISSING
     tracker: dict[str, Any] = MISSING
     sweep: Sweep = MISSING
 

@@ -35,6 +35,7 @@ from fl_bench.observers.console import Console, Teller, summary
 from fl_bench.observers.guard import Guard
 from fl_bench.observers.heartbeat import Heartbeat
 from fl_bench.observers.journal import Journal
+from fl_bench.observers.ledger import Ledger, ledger_of
 from fl_bench.observers.recorder import Recorder
 from fl_bench.observers.tracker import Tracker, Tracking
 from fl_bench.robust.base import Rule
@@ -84,6 +85,7 @@ def execute(
             nonlocal begun
             data = data_digests(cfg, made.data)
             journal.use(data, made.trainer.metrics)
+            ledger = ledger_of(made, start, engine.signers)
             if start is None:
                 store.clear()
             else:
@@ -95,7 +97,7 @@ def execute(
                 if (made.data / name).exists():
                     files.write(folder / name, (made.data / name).read_bytes())
             tracking = Tracking(tracker, folder, store.tables.rows("metrics"))
-            return [*_observers(made, store, start, journal, tell), Heartbeat(arm), tracking]
+            return [*_observers(made, store, start, journal, ledger, tell), Heartbeat(arm), tracking]
 
         made, journal.record["stopped_early"] = run(cfg, engine, scratch, store, start, observe)
         if made.trainer.test_batches:  # there is a whole model, and a test set
@@ -164,7 +166,12 @@ def run(
 
 
 def _observers(
-    made: Experiment, store: Store, start: Checkpoint | None, journal: Journal, said: Callable[[str], None] | None
+    made: Experiment,
+    store: Store,
+    start: Checkpoint | None,
+    journal: Journal,
+    ledger: Sequence[Ledger],
+    said: Callable[[str], None] | None,
 ) -> list[Observer]:
     """Who is told of a round, in this order: it is whole on disk before anybody hears of it."""
     cfg, trainer = made.cfg, made.trainer
@@ -176,7 +183,7 @@ def _observers(
     guard = Guard(cfg, metric_of(cfg.early_stop.metric or "", trainer.metrics))
     if start is not None:
         start.put_back({guard.keeps: guard})
-    observers = [Recorder(store.tables), *_album(made, start), journal, guard]
+    observers = [Recorder(store.tables), *ledger, *_album(made, start), journal, guard]
     if (privacy := getattr(made.strategy, "privacy", None)) is not None:
         observers.append(Budget(privacy, start.round if start else 0, cfg.num_rounds))
     kept = {observer.keeps: observer for observer in observers if observer.keeps}
