@@ -27,7 +27,7 @@ from fl_bench.federation import flower_log
 from fl_bench.federation.local import Trainer
 from fl_bench.federation.rounds import Experiment, Round, RoundFailed, Rounds
 from fl_bench.metrics import metric_of
-from fl_bench.observers.album import Album
+from fl_bench.observers.album import Album, album_of
 from fl_bench.observers.base import Observer
 from fl_bench.observers.budget import Budget
 from fl_bench.observers.checkpoints import Checkpoints
@@ -183,7 +183,7 @@ def _observers(
     guard = Guard(cfg, metric_of(cfg.early_stop.metric or "", trainer.metrics))
     if start is not None:
         start.put_back({guard.keeps: guard})
-    observers = [Recorder(store.tables), *ledger, *_album(made, start), journal, guard]
+    observers = [Recorder(store.tables), *ledger, *album_of(made, start), journal, guard]
     if (privacy := getattr(made.strategy, "privacy", None)) is not None:
         observers.append(Budget(privacy, start.round if start else 0, cfg.num_rounds))
     kept = {observer.keeps: observer for observer in observers if observer.keeps}
@@ -231,22 +231,17 @@ def closing(observers: Sequence[Observer]) -> Iterator[None]:
             observer.close(status)
 
 
-def _album(made: Experiment, start: Checkpoint | None) -> list[Album]:
-    if not made.cfg.figures:
-        return []
-    album = Album(made.folder / "figures", made.trainer, made.cfg.num_rounds)
-    album.clear(after=start.round if start else -1)
-    return [album]
-
-
 def _draw(made: Experiment) -> None:
     """The figures of a run that is over."""
-    from fl_bench.results import figures  # matplotlib takes a second to import
+    from fl_bench.ledger.figure import chain_of_blocks  # matplotlib takes a second to import
+    from fl_bench.results import figures
 
     trainer, data = made.trainer, made.trainer.data
     names = [split.ANY] if trainer.partition.elsewhere else countable(data.train["y"], data.classes)[1]
     figures.draw(made.folder, trainer.num_clients, names)
     Album(made.folder / "figures", trainer, made.cfg.num_rounds).bind()
+    if made.cfg.ledger.signed:
+        chain_of_blocks(made.folder)
     if trainer.shows:
         trainer.task.figures(trainer.flat.model, data, made.folder / "figures")
 
