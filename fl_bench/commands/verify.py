@@ -95,7 +95,7 @@ def _prove(ledger: Path, client: int) -> None:
         if client in clients:
             found, index = found + 1, clients.index(client)
             path = [node.hex() for node in merkle.path(block.leaves, index)]
-            print(f"round {block.header['round']}: leaf {index} of {len(clients)}, path {' '.join(path) or 'empty'}")
+            print(f"round {block.round}: leaf {index} of {len(clients)}, path {' '.join(path) or 'empty'}")
             print(f"    root {block.header['root']}, what was sent {block.updates.get(client, 'nothing')}")
     if not found:
         raise ConfigError(f"--client {client}: has signed nothing in {ledger}")

@@ -30,8 +30,9 @@ Header = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Block:
-    """What a round's block says."""
+    """What a block says."""
 
+    round: int  # where it stands
     header: Header
     signature: str  # of the header, by the server
     statements: Sequence[Mapping[str, Any]]  # {"body", "signature"}, by client
@@ -73,7 +74,7 @@ def read(folder: Path, round: int) -> Block:
     try:
         found = loads(content := file.read_bytes())
         if canonical(found) == content:
-            return Block(**found, digest=digest(content))
+            return Block(round, **found, digest=digest(content))
     except FileNotFoundError:
         raise Damaged(f"block {round}: {file} is missing") from None
     except (ValueError, TypeError, RecursionError):
@@ -83,14 +84,13 @@ def read(folder: Path, round: int) -> Block:
 
 def models(folder: Path, block: Block, size: int) -> NDArray[np.float32]:
     """What came of the clients [n, size] of `block.updates`; of block 0 the model [1, size]. Raises Damaged."""
-    round = block.header["round"]
-    count, file = 1 if round == 0 else len(block.updates), folder / f"{round}.f32"
+    count, file = 1 if block.round == 0 else len(block.updates), folder / f"{block.round}.f32"
     try:
         content = np.fromfile(file, np.uint8)
     except FileNotFoundError:
-        raise Damaged(f"block {round}: {file} is missing") from None
+        raise Damaged(f"block {block.round}: {file} is missing") from None
     if len(content) != (wanted := count * size * np.dtype(FLOAT).itemsize):
-        raise Damaged(f"block {round}: {file} has {len(content)} bytes, and {count} models have {wanted}")
+        raise Damaged(f"block {block.round}: {file} has {len(content)} bytes, and {count} models have {wanted}")
     return content.view(FLOAT).reshape(count, size)
 
 
@@ -116,7 +116,7 @@ def faults(folder: Path) -> Iterator[str]:
         try:
             block = read(folder, round)
             first = first or block.header
-            yield from (f"block {round}: {what}" for what in _faults(folder, block, round, previous, first))
+            yield from (f"block {round}: {what}" for what in _faults(folder, block, previous, first))
         except Damaged as error:
             yield str(error)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
@@ -128,9 +128,9 @@ def faults(folder: Path) -> Iterator[str]:
             previous = digest((folder / f"{round}.json").read_bytes())
 
 
-def _faults(folder: Path, block: Block, round: int, previous: str, first: Header) -> Iterator[str]:
+def _faults(folder: Path, block: Block, previous: str, first: Header) -> Iterator[str]:
     """What is wrong with a block that stands behind the block of this digest, by what block 0 says."""
-    header = block.header
+    header, round = block.header, block.round
     owners = {client: signer for signer in first["signers"].values() for client in signer["clients"]}
     if not is_signed(key_of(first["server"]), BLOCK, header, block.signature):
         yield "its header is not what the server has signed"

@@ -34,7 +34,7 @@ def chain_of_blocks(run: Path) -> None:
     for block in blocks[1:]:
         answers = [*(statement["body"]["answer"] for statement in block.statements), *block.header["silent"]]
         for answer in answers:
-            said[answer["client"], block.header["round"]] = list(STATUSES).index(answer["status"])
+            said[answer["client"], block.round] = list(STATUSES).index(answer["status"])
     few = len(blocks) <= MANY_BLOCKS
     figure = Figure(figsize=(max(7, 1.3 * len(blocks)) if few else 10, 5.5), layout="constrained")
     top, bottom = figure.subplots(2, sharex=True, height_ratios=(1, 2))
@@ -57,10 +57,10 @@ def _blocks(axes: Axes, blocks: Sequence[Block], few: bool) -> None:
     if not few:
         axes.plot(range(len(blocks)), np.zeros(len(blocks)), "s-", color="black", markersize=3)
         for block in (blocks[0], blocks[-1]):
-            axes.text(block.header["round"], 0.2, f"{block.digest[:DIGITS]}", fontsize=7, ha="center")
+            axes.text(block.round, 0.2, f"{block.digest[:DIGITS]}", fontsize=7, ha="center")
         return
     for block in blocks:
-        x, model = block.header["round"], block.header["model"]
+        x, model = block.round, block.header["model"]
         text = f"block {x}\n{block.digest[:DIGITS]}\nmodel\n{model[:DIGITS]}\n{len(block.statements)} signed"
         axes.text(x, 0, text, fontsize=7, ha="center", va="center", bbox={"boxstyle": "round", "facecolor": "white"})
         if x:
@@ -75,7 +75,7 @@ def _each(axes: Axes, said: NDArray[np.int64], named: Sequence[Block]) -> None:
     axes.pcolormesh(*places, np.ma.masked_less(said, 0), cmap=colours, norm=norm, edgecolors="white", linewidth=1)
     for block in named:
         for client, digest in block.updates.items():
-            axes.text(block.header["round"], client, digest[:DIGITS], fontsize=6, ha="center", va="center")
+            axes.text(block.round, client, digest[:DIGITS], fontsize=6, ha="center", va="center")
     axes.invert_yaxis()
     finish(axes, "round", "client")
     axes.grid(False)
