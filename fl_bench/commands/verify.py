@@ -2,6 +2,7 @@
 
 fl-bench verify RUN_A RUN_B                       # config, data, the model of each round, tables
 fl-bench verify RUN                               # ledger=signed: signatures, chain, and every model made again
+fl-bench verify RUN --certs keys/driver           # and that the keys are those of a deployment
 fl-bench verify RUN --client 3                    # and the proofs that what this client has sent is in it
 fl-bench verify RUN --contribution                # and what each round would have been without each client
 
@@ -19,6 +20,7 @@ from fl_bench.errors import ConfigError, plain
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_a", type=folder)
     parser.add_argument("run_b", type=folder, nargs="?")
+    parser.add_argument("--certs", type=Path, help="a deployment's folder driver: its ledger must have these keys")
     parser.add_argument("--client", type=int, help="show the proofs that what it has sent is in the ledger")
     parser.add_argument("--contribution", action="store_true", help="write contribution.csv; needs the run's data")
     add_trust(parser)
@@ -28,8 +30,8 @@ def command(given: argparse.Namespace) -> int:
     """Print a line for each difference, or for each fault of the ledger."""
     if given.run_b is None:
         return of_ledger(given)
-    if given.client is not None or given.contribution:
-        raise ConfigError("--client, --contribution: are for the ledger of one run; leave out the other")
+    if given.certs is not None or given.client is not None or given.contribution:
+        raise ConfigError("--certs, --client, --contribution: are for the ledger of one run; leave out the other")
     return compare(given.run_a, given.run_b)
 
 
@@ -50,6 +52,7 @@ def compare(a: Path, b: Path) -> int:
 
 def of_ledger(given: argparse.Namespace) -> int:
     """Print what is wrong with the ledger of a run, or what holds; 0 where nothing is wrong."""
+    from fl_bench.deployment import keys
     from fl_bench.ledger import chain  # Flower
 
     run = given.run_a
@@ -57,6 +60,8 @@ def of_ledger(given: argparse.Namespace) -> int:
     if not chain.rounds(ledger):
         raise ConfigError(f"{run}: has no ledger; a run with ledger=signed has one. To compare two runs, name both")
     found = list(chain.faults(ledger))
+    if not found and given.certs is not None:
+        found = list(chain.strangers(chain.read(ledger, 0).header, *keys.signing(given.certs)))
     if not found:
         first = chain.read(ledger, 0).header
         named = [*given.trust, *(trust.named_in(given.config_dir) if given.config_dir else ())]

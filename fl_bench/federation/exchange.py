@@ -55,7 +55,6 @@ class Job:
     run: str  # whose states they are
     each: bool  # whether the server needs every client's model, not only their sum
     together: int  # how many clients to train as one program
-    signed: bool = False  # whether each client's model is kept, and its owner signs it; see ledger/
     round: int = 0
     clients: tuple[int, ...] = ()
     weight_bound: int = 1  # at least the weights of all who train in this exchange, and known to all
@@ -63,6 +62,7 @@ class Job:
     masks: Mapping[str, Any] | None = None  # what parties of a masked sum are asked; see masked.py
     exchange: int = 0  # of the round; in later ones clients go on where they were
     last: bool = True  # of the round
+    signed: bool = False  # whether each client's model is kept, and its owner signs it; see ledger/
 
     def beside(self, content: RecordDict, **work: Any) -> RecordDict:
         """The content of a message that asks for this `work`."""

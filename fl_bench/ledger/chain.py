@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from numpy.typing import NDArray
 
 from fl_bench.errors import Damaged
 from fl_bench.ledger import merkle
-from fl_bench.ledger.signers import key_of
+from fl_bench.ledger.signers import hex_of, key_of
 from fl_bench.ledger.statements import BLOCK, FLOAT, STATEMENT, canonical, digest, is_signed, sign
 from fl_bench.storage import files
 from fl_bench.storage.folder import is_number
@@ -157,6 +157,16 @@ def _faults(folder: Path, block: Block, previous: str, first: Header) -> Iterato
         if digest(model) != wanted:
             whose = "the first model" if client is None else f"what came of client {client}"
             yield f"{whose}, in {round}.f32, is not what was signed"
+
+
+def strangers(first: Header, server: Ed25519PublicKey, signers: Mapping[str, Ed25519PublicKey]) -> Iterator[str]:
+    """A line for every key in block 0 that is not the one known to be that of the server, or of a signer by name."""
+    known = {name: hex_of(key) for name, key in signers.items()}
+    if first["server"] != hex_of(server):
+        yield "block 0: the key of the server is another"
+    for name, signer in first["signers"].items():
+        if known.get(name) != signer["key"]:
+            yield f"block 0: the key of {name} is another"
 
 
 def size_of(first: Header) -> int:

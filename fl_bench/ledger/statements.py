@@ -32,9 +32,8 @@ def canonical(value: Any) -> bytes:
 
 def digest(content: bytes | NDArray[np.float32]) -> str:
     """SHA-256 of bytes, or of a model [P]."""
-    if isinstance(content, np.ndarray):
-        content = np.ascontiguousarray(content, FLOAT)
-    return sha256(content).hexdigest()
+    raw = content if isinstance(content, bytes) else np.ascontiguousarray(content, FLOAT).data
+    return sha256(raw).hexdigest()
 
 
 def statements(run: str, round: int, answers: Iterable[Answer]) -> dict[int, dict[str, Any]]:

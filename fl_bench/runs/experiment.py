@@ -93,7 +93,7 @@ def make_fleet(experiment: Experiment, grid: Grid, together: int = 1, alone: boo
     """The clients behind the workers of a grid, which train so many `together`; or one `alone`, whom no mask hides."""
     cfg, trainer = experiment.cfg, experiment.trainer
     states, each = experiment.states, cfg.strategy.needs_each_client
-    job = Job(str(experiment.data), str(states.folder), states.run, each, together, cfg.ledger.signed)
+    job = Job(str(experiment.data), str(states.folder), states.run, each, together, signed=cfg.ledger.signed)
     others = (0, len(trainer.unseen.ends))  # who are only evaluated
     homes, masks = getattr(grid, "homes", None), cfg.secure_aggregation == MASKS and not alone
     if masks and homes is not None:

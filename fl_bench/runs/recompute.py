@@ -77,7 +77,7 @@ class ServerHalf:
     def __init__(self, folder: Path) -> None:
         flower_log.quieten()
         first = chain.read(folder, 0)
-        cfg = OmegaConf.create(first.header["config"])
+        cfg: Any = OmegaConf.create(first.header["config"])
         self.layout = Layout({name: tuple(shape) for name, shape in first.header["layout"]})
         self.first = chain.models(folder, first, self.layout.size)[0]
         self.kept = kept = Kept(folder, self.layout)

@@ -174,3 +174,15 @@ def test_what_a_site_has_not_signed_is_no_signature(signature: str | None) -> No
     signed = SIGNERS.signature(body, answer)
     assert sites.signature(body, Answer(0, Status.OK, sent=Sent(START, START, signed))) == signed
     assert sites.signature({**body, "round": 2}, Answer(0, Status.OK, sent=Sent(START, START, signed))) is None
+
+
+def test_keys_that_are_not_those_one_knows(ledger: Path) -> None:
+    first, other = chain.read(ledger, 0).header, Signers.of_seed(8, 2)
+    ours, theirs = ({name: key for name, (key, _) in which.clients.items()} for which in (SIGNERS, other))
+    assert list(chain.strangers(first, SIGNERS.server.public_key(), ours)) == []
+    assert list(chain.strangers(first, other.server.public_key(), {**ours, "1": theirs["1"]})) == [
+        "block 0: the key of the server is another", "block 0: the key of 1 is another",
+    ]  # fmt: skip
+    assert list(chain.strangers(first, SIGNERS.server.public_key(), {})) == [
+        "block 0: the key of 0 is another", "block 0: the key of 1 is another",
+    ]  # fmt: skip

@@ -248,7 +248,7 @@ def test_what_verify_refuses(signed: Path, launch: Launch, capsys: pytest.Captur
     plain = launch(*SMALL)
     with pytest.raises(ConfigError, match=rf"{plain}: has no ledger; a run with ledger=signed has one"):
         verify(plain)
-    with pytest.raises(ConfigError, match=r"--client, --contribution: are for the ledger of one run"):
+    with pytest.raises(ConfigError, match=r"--certs, --client, --contribution: are for the ledger of one run"):
         verify(signed, str(plain), "--client", "1")
     with pytest.raises(ConfigError, match=r"--client 5: has signed nothing in "):
         verify(signed, "--client", "5")
