@@ -6,6 +6,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from fl_bench.errors import ConfigError, Damaged, RunError
+from fl_bench.federation.exchange import BESIDE
 from fl_bench.federation.rounds import Experiment, Round
 from fl_bench.ledger import chain
 from fl_bench.ledger.signers import Signers
@@ -50,7 +51,7 @@ class Ledger(Observer):
         chain.settle(self.folder, round)
 
     def see(self, round: Round) -> None:
-        """Raises RunError where a site has not signed what its client has sent."""
+        """Raises RunError where a client has sent more than a model, or its site has not signed what it has sent."""
         header = {"round": round.number, "run": self.run, "model": digest(round.vector)}
         if round.plan is None:
             self._add({**header, **self.opening}, [], [round.vector])
@@ -63,6 +64,8 @@ class Ledger(Observer):
                 silent.append({"client": answer.client, "status": answer.status, "why": answer.why})
                 continue
             body = bodies[answer.client]
+            if answer.message is not None and BESIDE in answer.message.content:
+                raise RunError("ledger=signed: keeps models, and clients send arrays beside them; use ledger=none")
             signature = self.signers.signature(body, answer)
             if signature is None:
                 raise RunError(f"round {round.number}: the site of client {answer.client} has not signed what it sends")

@@ -107,5 +107,5 @@ def test_secret_noise_cannot_be_made_again() -> None:
     strategy = make_strategy(simulated.strategy.server)
     check_ledger(simulated, strategy)
     real = compose(*words, "engine=deployment", "engine.link=127.0.0.1:1", "engine.certs=keys")
-    with pytest.raises(ConfigError, match=r"strategy: on real sites the noise of its server half is secret, of which"):
+    with pytest.raises(ConfigError, match=r"strategy: on real sites the noise of its server half is secret, and of a"):
         check_ledger(real, strategy)

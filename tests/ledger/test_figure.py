@@ -12,7 +12,7 @@ from fl_bench.ledger import chain, figure
 SMALL = ("task=mnist", "num_rounds=3", "local.steps=1", "data=synthetic", "data.num_samples=200", "ledger=signed")
 
 
-@pytest.mark.parametrize(("clients", "many"), [(4, 10), (4, 2), (60, 10)])
+@pytest.mark.parametrize(("clients", "many"), [(4, 10), (60, 2)])
 def test_what_is_drawn(
     launch: Launch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clients: int, many: int
 ) -> None:
@@ -39,4 +39,4 @@ def test_what_is_drawn(
         cells = bottom.collections[0].get_array()
         assert cells is not None
         assert [(column == 0).sum() for column in np.ma.filled(cells, -1).T] == signed
-        assert len(bottom.texts) == (sum(signed) if many > 2 else 0)
+        assert len(bottom.texts) == sum(signed)

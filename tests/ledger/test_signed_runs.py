@@ -1,13 +1,17 @@
 """Runs with a ledger: the same results, the same ledger on every engine, and every model made again of the updates."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import Launch, compose, digests, forked, long, often, table
+from flwr.app import Message
+from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
@@ -15,9 +19,11 @@ from fl_bench.build import build
 from fl_bench.cli import dispatch
 from fl_bench.config.compose import options
 from fl_bench.errors import ConfigError
+from fl_bench.federation.exchange import BESIDE
 from fl_bench.ledger import chain, merkle
 from fl_bench.ledger.signers import Signers, _key
 from fl_bench.ledger.statements import STATEMENT, canonical, digest, sign
+from fl_bench.runs.ledger import check_ledger
 from fl_bench.runs.prepare import prepare
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.turn import Turn
@@ -72,11 +78,11 @@ def signed(launch: Launch) -> Path:
 
 
 def test_a_simulation_has_the_ledger_of_one_process(launch: Launch, tmp_path: Path) -> None:
-    words = (*SMALL, SIGNED, "network=flaky", "network.dropout=0.4")
+    words = (*SMALL, SIGNED, "network=flaky", "network.dropout=0.4", "num_rounds=2")
     others = ("engine.client_resources.num_cpus=1", "hydra.run.dir=simulated")
     result = forked(*words, *others, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert digests(tmp_path / "simulated") == digests(launch(*words, "local.lr_horizon=3"))  # as the command has it
+    assert digests(tmp_path / "simulated") == digests(launch(*words, "local.lr_horizon=2"))  # as the command has it
     assert (tmp_path / "simulated" / "figures" / "ledger.png").exists()
 
 
@@ -241,7 +247,35 @@ def test_contributions_by_hand(launch: Launch, tmp_path: Path) -> None:
 
 def test_masks_hide_what_a_ledger_keeps(refused: Callable[..., str]) -> None:
     said = refused(*SMALL, SIGNED, "secure_aggregation=masks")
-    assert "secure_aggregation=masks: hides the updates, of which ledger=signed lets everybody make the models" in said
+    assert "secure_aggregation=masks: hides the updates, and of a ledger everybody can make the models again" in said
+
+
+def test_only_models_are_kept(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def finish(self: LocalAlgorithm, turn: Turn) -> None:
+        turn.sends["more"] = torch.ones(2)
+
+    def aggregate(self: FedAvg, round: int, replies: Iterable[Message]) -> Any:
+        replies = list(replies)
+        beside = [reply.content.pop(BESIDE) for reply in replies]  # which Flower's would take for another model
+        made = mean(self, round, replies)
+        for reply, arrays in zip(replies, beside, strict=True):
+            reply.content[BESIDE] = arrays
+        return made
+
+    mean = FedAvg.aggregate_train
+    monkeypatch.setattr(LocalAlgorithm, "finish", finish)
+    monkeypatch.setattr(FedAvg, "aggregate_train", aggregate)
+    each = "strategy.needs_each_client=true"
+    run = launch(*SMALL, SIGNED, each, exit_code=1)
+    said = "ledger=signed: keeps models, and clients send arrays beside them; use ledger=none"
+    assert said in capsys.readouterr().err
+    assert chain.rounds(run / "ledger") == [0]
+    launch(*SMALL, each)
+    exchanging: Any = SimpleNamespace(exchanges=lambda round: 2, go_on=lambda *given: [])
+    with pytest.raises(ConfigError, match=r"strategy: its rounds have several exchanges, of other arrays"):
+        check_ledger(compose(*SMALL, SIGNED), exchanging)
 
 
 def test_what_verify_refuses(signed: Path, launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:
