@@ -6,7 +6,6 @@ is the model from which the first round begins.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from json import loads
 from math import prod
@@ -111,8 +110,13 @@ def settle(folder: Path, round: int) -> None:
 def faults(folder: Path) -> Iterator[str]:
     """A line for everything in a ledger that is not as it was signed, block by block."""
     first: Header | None = None
-    previous = ""
-    for round in range(max(rounds(folder), default=0) + 1):
+    expected, previous = 0, ""
+    for round in rounds(folder):
+        if round > expected:
+            yield f"block {expected}: {folder / f'{expected}.json'} is missing"
+            previous = ""
+        if round and first is None:
+            return  # nobody's key is known
         try:
             block = read(folder, round)
             first = first or block.header
@@ -121,11 +125,7 @@ def faults(folder: Path) -> Iterator[str]:
             yield str(error)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             yield f"block {round}: does not have what a block has: {error!r}"
-        if first is None:
-            return  # nobody's key is known
-        previous = ""
-        with suppress(FileNotFoundError):
-            previous = digest((folder / f"{round}.json").read_bytes())
+        expected, previous = round + 1, digest((folder / f"{round}.json").read_bytes())
 
 
 def _faults(folder: Path, block: Block, previous: str, first: Header) -> Iterator[str]:

@@ -40,6 +40,10 @@ class Kept(InlineGrid):
         super().__init__()
         self.folder, self.layout = folder, layout
 
+    def __deepcopy__(self, memo: Any) -> "Kept":
+        """Itself: it keeps nothing from one round to the next."""
+        return self
+
     def open(self, round: int, without: int | None = None) -> None:
         """Go to a round; where it is to be one `without` this client, it drops out."""
         self.block = block = chain.read(self.folder, round)
@@ -118,7 +122,7 @@ def faults(run: Path) -> Iterator[str]:
         if digest(vector) != server.kept.block.header["model"]:
             yield f"block {round}: its model is not what the server makes of the updates"
             return
-    yield from _beside(run, chain.read(folder, 0).header, round, server.layout.split(vector))
+    yield from _beside(run, chain.read(folder, 0).header, chain.rounds(folder)[-1], server.layout.split(vector))
 
 
 def _beside(run: Path, first: chain.Header, round: int, model: Mapping[str, Any]) -> Iterator[str]:
