@@ -104,7 +104,7 @@ HORIZON = "local.lr_horizon=100"  # so that tests may go on with more rounds; th
 
 
 def digests(folder: Path) -> dict[str, str]:
-    files = [*(folder / name for name in DETERMINISTIC), *folder.glob("state/*/*")]
+    files = [*(folder / name for name in DETERMINISTIC), *folder.glob("state/*/*"), *folder.glob("ledger/*")]
     return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 

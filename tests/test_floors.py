@@ -16,6 +16,7 @@ FLOORS = [
     ["runs"],
     ["engines", "observers"],
     ["deployment"],
+    ["ledger"],
     ["federation"],
     ["attacks", "audit", "privacy", "robust"],
     ["topologies"],

@@ -16,7 +16,9 @@ FREE = (
     "num_rounds", "figures", "resume", "overwrite", "checkpoint", "early_stop.patience", "stop_on_divergence",
     "on_client_failure", "engine", "tracker", "sweep", "data.root", "data.facts", "data.cache",
     "strategy.max_epsilon", "expected", "model.init", "task.model.init", "secure_aggregation",
+    "ledger",
 )  # fmt: skip
+STAYS = {"ledger.signed": "its ledger has all rounds or none"}  # a free key that no run changes, and why
 HORIZONS = ("local.lr_horizon", "strategy.horizon")  # in rounds; they follow num_rounds until the run begins
 NUM_GPUS = "engine.client_resources.num_gpus"  # only whether it is 0 matters
 AGAIN = ("task.model.init", "task.model.init_skip")  # what model.* says, where a task has model: ${model}
@@ -107,8 +109,9 @@ def refuse_changes(old: Mapping[str, Any], cfg: DictConfig, round: int, old_choi
     """Raise ConfigError where a run that has come to `round` with the config `old` cannot go on with this one."""
     new: Any = OmegaConf.to_container(cfg, resolve=True)
     for key, (before, now) in changes(old, new, old_choices).items():
-        if matters(key) or (key == NUM_GPUS and (before == 0) != (now == 0)):
-            raise ConfigError(f"{key}={shown(now)}: the run has {shown(before)}, and its rounds would be others")
+        if matters(key) or key in STAYS or (key == NUM_GPUS and (before == 0) != (now == 0)):
+            why = STAYS.get(key, "its rounds would be others")
+            raise ConfigError(f"{key}={shown(now)}: the run has {shown(before)}, and {why}")
     if cfg.num_rounds < round:
         raise ConfigError(f"num_rounds={cfg.num_rounds}: the run has {round} rounds already")
 

@@ -47,6 +47,11 @@ class Checkpoint:
 
 
 @dataclass
+class Ledger:
+    signed: bool = MISSING
+
+
+@dataclass
 class Sweep:
     parallel: Any = MISSING  # a number, or auto
 
@@ -96,6 +101,7 @@ class Config:
     compression: dict[str, Any] = MISSING
     network: dict[str, Any] = MISSING
     topology: dict[str, Any] = MISSING
+    ledger: Ledger = MISSING
     tracker: dict[str, Any] = MISSING
     sweep: Sweep = MISSING
 

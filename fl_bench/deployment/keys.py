@@ -113,6 +113,15 @@ def of_driver(folder: Path) -> DriverKeys:
     )
 
 
+def signing(folder: Path) -> tuple[Ed25519PublicKey, dict[str, Ed25519PublicKey]]:
+    """The driver's key in a folder such as `engine.certs`, and by name the sites', of which only the public files are
+    read; raises ConfigError where something is missing.
+    """
+    option, paths = f"--certs {folder}", sorted((folder / "sites").glob("*"))
+    driver = _key(folder / DRIVER, option, Ed25519PublicKey, is_private=False)
+    return driver, {path.name: _key(path / SITE, option, Ed25519PublicKey, is_private=False) for path in paths}
+
+
 def of_site(folder: Path) -> SiteKeys:
     """The keys in the `--certs` of a site; raises ConfigError where something is missing."""
     option = f"--certs {folder}"

@@ -25,6 +25,7 @@ from fl_bench.federation.collect import collect
 from fl_bench.federation.exchange import Trouble
 from fl_bench.federation.local import Trainer, trainer_in
 from fl_bench.federation.parts import CONFIG
+from fl_bench.ledger.signers import Signer, Signers
 from fl_bench.storage.buffers import to_record
 from fl_bench.strategies.base import LocalAlgorithm
 
@@ -105,6 +106,12 @@ class Roster:
         if lacking := [client for client in sorted(self._ours.clients) if owners[client] < 0]:
             raise ConfigError(f"engine.sites: no site that is there has client {', '.join(map(str, lacking[:10]))}")
         return owners
+
+    def signers(self) -> Signers:
+        """Who signs in a ledger: each site that takes part, for its clients."""
+        welcomes = {name: site.welcome for name, site in self._known.items() if site.welcome is not None}
+        sites = {name: Signer(self._keys.sites[name], sorted(found.clients)) for name, found in welcomes.items()}
+        return Signers(self._keys.key, sites)
 
     def look(self, at_once: bool = False) -> None:
         """Ask the link, now and then, who is there, and since when."""

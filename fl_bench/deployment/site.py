@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, MessageType, RecordDict
 from omegaconf import DictConfig, OmegaConf
 
 from fl_bench.config import trust
@@ -33,6 +33,7 @@ from fl_bench.federation.exchange import RECORD, Job, Trouble
 from fl_bench.federation.local import trainer_in
 from fl_bench.federation.masked import WEIGH
 from fl_bench.federation.parts import CONFIG
+from fl_bench.ledger.statements import signed
 from fl_bench.masking.party import Unsafe
 from fl_bench.privacy.base import Noise
 from fl_bench.storage.buffers import contents
@@ -157,6 +158,8 @@ class Site:
             reply = app(message, Context(message.metadata.run_id, 0, {}, RecordDict(), {}))
             if reply.has_error():
                 return reply
+            if job.signed and message.metadata.message_type == MessageType.TRAIN:
+                reply = signed(reply, message, trainer_in(session.folder).layout, self._keys.key)
             made = reply.content if own is None else masks.signed(reply, own, self.name, self._keys, message).content
         else:
             made = RecordDict()

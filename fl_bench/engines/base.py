@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flwr.serverapp import Grid
 
     from fl_bench.deployment.told import Told
+    from fl_bench.ledger.signers import Signers
     from fl_bench.storage.states import ClientStates
 
 Connect = Callable[[], "Grid"]
@@ -93,6 +94,14 @@ class Engine(ABC):
         `data` has what they must know to answer: the config, and what the model begins from.
         """
         return None
+
+    def signers(self, seed: int, num_clients: int) -> "Signers":
+        """Who signs in the ledger of a run of so many clients, once there are workers: all by the seed, as they are
+        simulated, unless they are sites with keys of their own.
+        """
+        from fl_bench.ledger.signers import Signers
+
+        return Signers.of_seed(seed, num_clients)
 
     @abstractmethod
     def workers(self, scratch: Path) -> AbstractContextManager[Connect]:

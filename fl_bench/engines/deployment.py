@@ -11,6 +11,7 @@ from fl_bench.engines.base import Connect, Engine
 
 if TYPE_CHECKING:
     from fl_bench.deployment.told import Told
+    from fl_bench.ledger.signers import Signers
     from fl_bench.storage.states import ClientStates
 
 
@@ -47,6 +48,9 @@ class Deployment(Engine):
 
     def ask(self, data: Path) -> "Told":
         return self._roster.ask(self.sites, self.wait_s)
+
+    def signers(self, seed: int, num_clients: int) -> "Signers":
+        return self._roster.signers()
 
     @contextmanager
     def workers(self, scratch: Path) -> Iterator[Connect]:

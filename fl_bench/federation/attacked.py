@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from fl_bench import rng
 from fl_bench.attacks.base import Attack, Knows
 from fl_bench.federation.defended import bounded
-from fl_bench.federation.exchange import TOTAL, Answer, Report, Status
+from fl_bench.federation.exchange import Answer, Report, Status
+from fl_bench.federation.loads import Pack
 from fl_bench.federation.parameters import Layout
-from fl_bench.federation.update import Diverged, ExactMean, Update, check_size
+from fl_bench.federation.update import Diverged, ExactMean, check_size
 from fl_bench.robust.base import Rule
 
 Vector = NDArray[np.float32]
@@ -32,15 +33,14 @@ def colludes(attack: Attack, clients: Sequence[int], round: int) -> bool:
 
 
 def collude(
-    attack: Attack, reports: Sequence[tuple[ExactMean, Report]], layout: Layout, rule: Rule, each: bool
-) -> Sequence[Report]:
+    attack: Attack, found: Sequence[tuple[Pack, Report]], layout: Layout, rule: Rule
+) -> list[tuple[Pack, Report]]:
     """Workers' reports of each client's model as they are once the malicious clients have made theirs, together.
 
-    What they have made is bounded by the `rule`, and unless `each` model is needed, those of a report are added up, as
-    its worker would have done. A client whose numbers are none, or too large, has failed.
+    What they have made is bounded by the `rule`. A client whose numbers are none, or too large, has failed.
     """
-    starts = {int(name): mean.start for mean, report in reports for name in report.models}
-    models = {int(name): values for _, report in reports for name, values in report.models.items()}
+    starts = {int(name): pack.mean.start for pack, report in found for name in report.models}
+    models = {int(name): values for _, report in found for name, values in report.models.items()}
     updates = {client: layout.update(models[client], starts[client]) for client in sorted(models)}
     malicious = [client for client in updates if client in attack.malicious]
     if malicious:
@@ -51,26 +51,19 @@ def collude(
             if made is not own:
                 made_now = layout.updated(models[client], starts[client], update)
                 models[client] = bounded(rule, layout, starts[client], made_now, rule.centre)
-    return [_report(mean, report, models, each) for mean, report in reports]
+    return [(pack, _report(pack.mean, report, models)) for pack, report in found]
 
 
-def _report(mean: ExactMean, report: Report, models: dict[int, Vector], each: bool) -> Report:
-    """A worker's report with these models, or their sum."""
+def _report(mean: ExactMean, report: Report, models: dict[int, Vector]) -> Report:
+    """A worker's report with these models."""
     kept: dict[str, NDArray] = {}
-    total: Update | None = None
     answers: list[Answer] = []
     for answer in report.answers:
         try:
             if str(answer.client) in report.models:
-                model = models[answer.client]
-                check_size(model, mean.start)
-                if each:
-                    kept[str(answer.client)] = model
-                else:
-                    total = mean.add(total, Update(model, answer.weight))
+                check_size(models[answer.client], mean.start)
+                kept[str(answer.client)] = models[answer.client]
         except Diverged as error:
             answer = replace(answer, status=Status.FAILED, why=str(error))
         answers.append(answer)
-    if total is not None:
-        return replace(report, answers=answers, models={TOTAL: total.values}, weight=total.weight)
     return replace(report, answers=answers, models=kept)

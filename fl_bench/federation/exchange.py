@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import IntEnum, StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
@@ -62,6 +62,7 @@ class Job:
     masks: Mapping[str, Any] | None = None  # what parties of a masked sum are asked; see masked.py
     exchange: int = 0  # of the round; in later ones clients go on where they were
     last: bool = True  # of the round
+    signed: bool = False  # whether each client's model is kept, and its owner signs it; see ledger/
 
     def beside(self, content: RecordDict, **work: Any) -> RecordDict:
         """The content of a message that asks for this `work`."""
@@ -72,6 +73,14 @@ class Job:
     def of(cls, message: Message) -> "Job":
         fields = json.loads(str(message.content.config_records[RECORD]["job"]))
         return cls(**fields | {name: tuple(fields[name]) for name in ("clients", "batches")})
+
+
+class Sent(NamedTuple):
+    """What went to a client and came from it, where a ledger keeps that."""
+
+    start: NDArray  # float32 [P]: what it was sent
+    model: NDArray | None  # float32 [P], as it has arrived; None: nothing came
+    signature: str | None  # of its site
 
 
 @dataclass(frozen=True)
@@ -94,6 +103,7 @@ class Answer:
     keeps: bool = False  # whether it has kept a state after this turn
     why: str | None = None  # it failed
     message: Message | None = None
+    sent: Sent | None = None
     of_all: Numbers | None = None  # what all have said of their turns, where nobody knows who said what; borne likewise
 
     def to_json(self) -> dict[str, Any]:
@@ -119,9 +129,11 @@ class Report:
     together: int | None = None  # how many clients there was room for at once, where not for all that were wanted
     said: Mapping[str, Any] = field(default_factory=dict)  # by the parties of a masked sum; see masked.py
     beside: Mapping[int, Mapping[str, NDArray]] = field(default_factory=dict)  # arrays of any shape, by client
+    signatures: Mapping[str, str] = field(default_factory=dict)  # by client, of its site; see ledger/
 
     def reply_to(self, message: Message) -> Message:
-        numbers = {"peak_mb": self.peak_mb, "weight": self.weight, "together": self.together, "said": self.said}
+        names = ("peak_mb", "weight", "together", "said", "signatures")
+        numbers = {name: getattr(self, name) for name in names}
         report = json.dumps(numbers | {"answers": [answer.to_json() for answer in self.answers]})
         content = RecordDict({MODELS: to_record(self.models), RECORD: ConfigRecord({"report": report})})
         if self.beside:
@@ -139,6 +151,14 @@ class Report:
             beside.setdefault(int(client), {})[name] = array
         answers = [Answer.from_json(answer) for answer in fields.pop("answers")]
         return cls(**fields, answers=answers, models=models, beside=beside)
+
+    def keeping(self, start: NDArray) -> "Report":
+        """The same, with what each client was sent, `start` [P], and has sent."""
+        answers = [
+            replace(a, sent=Sent(start, self.models.get(str(a.client)), self.signatures.get(str(a.client))))
+            for a in self.answers
+        ]
+        return replace(self, answers=answers)
 
 
 def beside_in(content: RecordDict) -> dict[str, NDArray]:

@@ -75,7 +75,7 @@ class Fleet:
         self._placed = self._placed if number else {}
         colluding = last and attacked.colludes(self.attack, answering, plan.round)
         job = replace(self._job, round=plan.round, exchange=number, last=last)
-        job = replace(job, weight_bound=bound, each=self._each or colluding)
+        job = replace(job, weight_bound=bound, each=self._each or colluding or job.signed)
         nothing = set() if self.homes is None else {k for k in by_client if self.homes.owners[k] < 0}
         empty = {client: Answer(client, Status.EMPTY) for client in answering if client in nothing}
         answering = [client for client in answering if client not in nothing]
@@ -89,9 +89,11 @@ class Fleet:
             self._use_fewer_nodes(plan.round)
             found += self._ask([by_client[client] for client in crowded], job)
         if colluding:
-            reports = [(pack.mean, report) for pack, report in found]
-            made = attacked.collude(self.attack, reports, self.layout, self.rule, self._each)
-            found = [(pack, report) for (pack, _), report in zip(found, made, strict=True)]
+            found = attacked.collude(self.attack, found, self.layout, self.rule)
+        if self._job.signed:
+            found = [(pack, report.keeping(pack.mean.start)) for pack, report in found]
+        if job.each and not self._each:
+            found = [(pack, replies.summed(pack.mean, report)) for pack, report in found]
         answers = empty | self._merge(found, by_client, masked)
         return [answers.get(client, Answer(client, Status.DROPPED)) for client in sorted(by_client)]
 

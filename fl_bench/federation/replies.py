@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from flwr.app import Message, MetricRecord
 
-from fl_bench.federation.exchange import Answer, Status
+from fl_bench.federation.exchange import TOTAL, Answer, Report, Status
+from fl_bench.federation.update import ExactMean, Update
 from fl_bench.masking.words import Numbers
 from fl_bench.metrics import Mean, merge
 
@@ -16,6 +17,15 @@ def by_content(answered: Sequence[Answer], originals: Mapping[int, Message]) -> 
     for answer in answered:
         groups.setdefault(id(originals[answer.client].content), []).append(answer)
     return groups
+
+
+def summed(mean: ExactMean, report: Report) -> Report:
+    """A report of each client's model with their sum instead, as its worker would have made it."""
+    weights = {str(answer.client): answer.weight for answer in report.answers}
+    total: Update | None = None
+    for client, model in report.models.items():
+        total = mean.add(total, Update(model, weights[client]))
+    return report if total is None else replace(report, models={TOTAL: total.values}, weight=total.weight)
 
 
 def together(answered: Sequence[Answer], weight: int) -> Answer:

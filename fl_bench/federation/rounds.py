@@ -121,7 +121,7 @@ class Rounds:
         clients = self._marked(number, trained)
         self._tolerate(number, answers, clients)
         with seconds.of("aggregate"):
-            record, extra = self._aggregate(plan, messages, answers)
+            record, extra = self.aggregate(plan, messages, answers)
         self._commit(plan, answers, made_a_model=record is not None)
         if record is not None:
             vector = self.trainer.layout.from_record(record)
@@ -225,7 +225,7 @@ class Rounds:
         """Whether the strategy makes a model also where nobody has answered."""
         return getattr(self.strategy, "of_nothing", False)
 
-    def _aggregate(
+    def aggregate(
         self, plan: Plan, asked: Sequence[Message], answers: Sequence[Answer]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """The strategy's new model and what it makes of the metrics; None where too few have answered."""

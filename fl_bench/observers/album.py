@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fl_bench.federation.local import Trainer
-from fl_bench.federation.rounds import Round
+from fl_bench.federation.rounds import Experiment, Round
 from fl_bench.observers.base import Observer
 from fl_bench.storage import files
+from fl_bench.storage.checkpoint import Checkpoint
 from fl_bench.storage.folder import OURS
 
 PREFIX = "round_"
@@ -59,6 +60,15 @@ class Album(Observer):
         """Ours, in the order of the rounds."""
         files = self.folder.glob(f"{PREFIX}*.png")
         return sorted((file for file in files if OURS.fullmatch(f"figures/{file.name}")), key=_number)
+
+
+def album_of(made: Experiment, start: Checkpoint | None) -> list[Album]:
+    """The album of a run, or none, with the pictures up to the checkpoint from which the run goes on."""
+    if not made.cfg.figures:
+        return []
+    album = Album(made.folder / "figures", made.trainer, made.cfg.num_rounds)
+    album.clear(after=start.round if start else -1)
+    return [album]
 
 
 def _number(file: Path) -> int:

@@ -27,7 +27,7 @@ from fl_bench.federation import flower_log
 from fl_bench.federation.local import Trainer
 from fl_bench.federation.rounds import Experiment, Round, RoundFailed, Rounds
 from fl_bench.metrics import metric_of
-from fl_bench.observers.album import Album
+from fl_bench.observers.album import Album, album_of
 from fl_bench.observers.base import Observer
 from fl_bench.observers.budget import Budget
 from fl_bench.observers.checkpoints import Checkpoints
@@ -35,6 +35,7 @@ from fl_bench.observers.console import Console, Teller, summary
 from fl_bench.observers.guard import Guard
 from fl_bench.observers.heartbeat import Heartbeat
 from fl_bench.observers.journal import Journal
+from fl_bench.observers.ledger import Ledger, ledger_of
 from fl_bench.observers.recorder import Recorder
 from fl_bench.observers.tracker import Tracker, Tracking
 from fl_bench.robust.base import Rule
@@ -84,6 +85,7 @@ def execute(
             nonlocal begun
             data = data_digests(cfg, made.data)
             journal.use(data, made.trainer.metrics)
+            ledger = ledger_of(made, start, engine.signers)
             if start is None:
                 store.clear()
             else:
@@ -95,7 +97,7 @@ def execute(
                 if (made.data / name).exists():
                     files.write(folder / name, (made.data / name).read_bytes())
             tracking = Tracking(tracker, folder, store.tables.rows("metrics"))
-            return [*_observers(made, store, start, journal, tell), Heartbeat(arm), tracking]
+            return [*_observers(made, store, start, journal, ledger, tell), Heartbeat(arm), tracking]
 
         made, journal.record["stopped_early"] = run(cfg, engine, scratch, store, start, observe)
         if made.trainer.test_batches:  # there is a whole model, and a test set
@@ -164,7 +166,12 @@ def run(
 
 
 def _observers(
-    made: Experiment, store: Store, start: Checkpoint | None, journal: Journal, said: Callable[[str], None] | None
+    made: Experiment,
+    store: Store,
+    start: Checkpoint | None,
+    journal: Journal,
+    ledger: Sequence[Ledger],
+    said: Callable[[str], None] | None,
 ) -> list[Observer]:
     """Who is told of a round, in this order: it is whole on disk before anybody hears of it."""
     cfg, trainer = made.cfg, made.trainer
@@ -177,7 +184,7 @@ def _observers(
     guard = Guard(cfg, metric_of(cfg.early_stop.metric or "", trainer.metrics))
     if start is not None:
         start.put_back({guard.keeps: guard})
-    observers = [Recorder(store.tables), *_album(made, start), journal, guard]
+    observers = [Recorder(store.tables), *ledger, *album_of(made, start), journal, guard]
     if (privacy := getattr(made.strategy, "privacy", None)) is not None:
         observers.append(Budget(privacy, start.round if start else 0, cfg.num_rounds))
     kept = {observer.keeps: observer for observer in observers if observer.keeps}
@@ -225,22 +232,17 @@ def closing(observers: Sequence[Observer]) -> Iterator[None]:
             observer.close(status)
 
 
-def _album(made: Experiment, start: Checkpoint | None) -> list[Album]:
-    if not made.cfg.figures:
-        return []
-    album = Album(made.folder / "figures", made.trainer, made.cfg.num_rounds)
-    album.clear(after=start.round if start else -1)
-    return [album]
-
-
 def _draw(made: Experiment) -> None:
     """The figures of a run that is over."""
-    from fl_bench.results import figures  # matplotlib takes a second to import
+    from fl_bench.ledger.figure import chain_of_blocks  # matplotlib takes a second to import
+    from fl_bench.results import figures
 
     trainer, data = made.trainer, made.trainer.data
     names = [split.ANY] if trainer.partition.elsewhere else countable(data.train["y"], data.classes)[1]
     figures.draw(made.folder, trainer.num_clients, names)
     Album(made.folder / "figures", trainer, made.cfg.num_rounds).bind()
+    if made.cfg.ledger.signed:
+        chain_of_blocks(made.folder)
     if trainer.shows:
         trainer.task.figures(trainer.flat.model, data, made.folder / "figures")
 

@@ -28,6 +28,7 @@ from fl_bench.models.initial import other_classes
 from fl_bench.models.opaque import Opaque
 from fl_bench.network.clock import Network
 from fl_bench.network.schedule import Schedule
+from fl_bench.runs.ledger import check_ledger
 from fl_bench.runs.privacy import check_masks, check_noise, check_privacy
 from fl_bench.runs.robust import check_rule
 from fl_bench.runs.topology import check_topology, make_topology
@@ -55,6 +56,8 @@ def make(cfg: DictConfig, strategy: Strategy, trainer: Trainer, data: Path, stor
         check_masks(cfg, trainer, schedule)
     try_out(cfg, trainer, strategy)
     check_rule(cfg, trainer.rule, schedule)
+    if cfg.ledger.signed:
+        check_ledger(cfg, strategy)
     if (privacy := getattr(strategy, "privacy", None)) is not None:
         check_privacy(cfg, trainer, schedule, privacy)
     spent = check_noise(cfg, trainer, schedule, strategy)
@@ -100,7 +103,7 @@ def make_fleet(experiment: Experiment, grid: Grid, together: int = 1, alone: boo
     """The clients behind the workers of a grid, which train so many `together`; or one `alone`, whom no mask hides."""
     cfg, trainer = experiment.cfg, experiment.trainer
     states, each = experiment.states, cfg.strategy.needs_each_client
-    job = Job(str(experiment.data), str(states.folder), states.run, each, together)
+    job = Job(str(experiment.data), str(states.folder), states.run, each, together, signed=cfg.ledger.signed)
     others = (0, len(trainer.unseen.ends))  # who are only evaluated
     homes, masks = getattr(grid, "homes", None), cfg.secure_aggregation == MASKS and not alone
     if masks and homes is not None:

@@ -27,13 +27,14 @@ def digest_of(file: Path) -> str:
         return hashlib.file_digest(stream, xxhash.xxh3_128).hexdigest()
 
 
-def write(file: Path, content: bytes | bytearray | memoryview) -> None:
+def write(file: Path, *parts: bytes | bytearray | memoryview) -> None:
     """All of the content, on disk when this returns; after a crash or on a full disk what was there before."""
     temporary = file.with_name(f"{file.name}.tmp")
     with naming(file):
         try:
             with temporary.open("wb") as stream:
-                stream.write(content)
+                for part in parts:
+                    stream.write(part)
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(temporary, file)

@@ -7,18 +7,18 @@ from pathlib import Path
 
 from fl_bench.errors import ConfigError
 
-FOLDERS = ("checkpoint", "state", "figures", "audit", ".hydra")
+FOLDERS = ("checkpoint", "state", "figures", "audit", "ledger", ".hydra")
 NUMBER = r"(?:0|[1-9][0-9]*)"
-FIGURES = "curves|participation|client_losses|partition|topology|consensus|predictions|confusion|sentences"
+FIGURES = "ledger|curves|participation|client_losses|partition|topology|consensus|predictions|confusion|sentences"
 OURS = re.compile(
     r"(?:(?:run|told)\.json|split\.csv\.gz|(?:model|init)\.safetensors"
-    r"|(?:metrics|clients|partition|sources|topology|timing|evaluate|per_class|confusion)\.csv"
-    rf"|checkpoint/{NUMBER}\.safetensors|state/{NUMBER}/{NUMBER}\.safetensors"
+    r"|(?:metrics|clients|partition|sources|topology|timing|evaluate|contribution|per_class|confusion)\.csv"
+    rf"|ledger/{NUMBER}\.(?:json|f32)|checkpoint/{NUMBER}\.safetensors|state/{NUMBER}/{NUMBER}\.safetensors"
     rf"|figures/(?:(?:{FIGURES})\.(?:png|pdf)|round_(?:[0-9]{{4}}|[1-9][0-9]{{4,}})\.png|rounds\.gif)"
     r"|audit/(?:(?:audit|labels)\.csv|(?:inversion|labels|membership)\.(?:png|pdf))"
     r"|\.hydra/(?:config|hydra|overrides)\.yaml)(?:\.tmp)?"
 )
-OUR_FOLDERS = re.compile(rf"checkpoint|state(?:/{NUMBER})?|figures|audit|\.hydra")
+OUR_FOLDERS = re.compile(rf"checkpoint|state(?:/{NUMBER})?|figures|audit|ledger|\.hydra")
 
 
 def is_number(name: str) -> bool:

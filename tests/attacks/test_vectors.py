@@ -21,7 +21,9 @@ from fl_bench.data.arrays import FederatedData
 from fl_bench.errors import ConfigError
 from fl_bench.federation.attacked import collude, colludes, sent
 from fl_bench.federation.exchange import TOTAL, Answer, Report, Status
+from fl_bench.federation.loads import Pack
 from fl_bench.federation.parameters import Layout
+from fl_bench.federation.replies import summed
 from fl_bench.federation.update import ExactMean, Update
 from fl_bench.robust.base import Rule
 from fl_bench.robust.before import Mixing
@@ -174,13 +176,13 @@ def test_an_update_is_of_what_was_received_and_not_of_statistics() -> None:
     assert noise.tolist() != sent(made(Gaussian, 1.0), 0, 1, *given).tolist()
 
 
-def reports(*starts: Any) -> list[tuple[ExactMean, Report]]:
+def reports(*starts: Any) -> list[tuple[Pack, Report]]:
     """Clients 0 and 1 at one worker, 2 and 3 at another; 3 has failed."""
     models = [np.array(model, np.float32) for model in ([11, 22, 2, 1], [13, 20, 4, 1], [16, 20, 6, 3])]
     answers = [Answer(client, Status.OK, weight=client + 1) for client in range(3)] + [Answer(3, Status.FAILED)]
     return [
-        (ExactMean(starts[0], 8), Report(answers[:2], 0, {"0": models[0], "1": models[1]})),
-        (ExactMean(starts[1], 8), Report(answers[2:], 0, {"2": models[2]})),
+        (Pack(0, [], ExactMean(starts[0], 8)), Report(answers[:2], 0, {"0": models[0], "1": models[1]})),
+        (Pack(1, [], ExactMean(starts[1], 8)), Report(answers[2:], 0, {"2": models[2]})),
     ]
 
 
@@ -188,11 +190,11 @@ def test_colluders_at_the_server() -> None:
     """The second worker's client started from another model; client 1 is honest, with an update of 3, 0 and 1."""
     attack, other = made(Ipm, 2.0), START + 1
     assert [colludes(attack, clients, 1) for clients in ([0, 1], [1, 3], [])] == [True, False, False]
-    first, second = collude(attack, reports(START, other), LAYOUT, MEAN, each=True)
+    (_, first), (_, second) = collude(attack, reports(START, other), LAYOUT, MEAN)
     assert first.models["0"].tolist() == [4, 20, 2, -2]
     assert first.models["1"].tolist() == [13, 20, 4, 1]
     assert second.models["2"].tolist() == [5, 21, 6, -1]
-    first, second = collude(attack, reports(START, START), LAYOUT, MEAN, each=False)
+    first, second = (summed(pack.mean, report) for pack, report in collude(attack, reports(START, START), LAYOUT, MEAN))
     mean = ExactMean(START, 8)
     assert (first.weight, second.weight) == (3, 3)
     whole = mean.add(mean.add(None, _total(first)), _total(second))
@@ -201,18 +203,18 @@ def test_colluders_at_the_server() -> None:
 
 
 def test_colluders_whose_numbers_are_too_large_have_failed() -> None:
-    first, second = collude(made(Ipm, 1e30), reports(START, START), LAYOUT, MEAN, each=False)
+    (_, first), (_, second) = collude(made(Ipm, 1e30), reports(START, START), LAYOUT, MEAN)
     assert [answer.status for answer in first.answers] == [Status.FAILED, Status.OK]
     assert "its largest change of a weight" in str(first.answers[0].why)
-    assert (first.weight, list(second.models)) == (2, [])
+    assert (list(first.models), list(second.models)) == (["1"], [])
 
 
 @pytest.mark.parametrize("attack", [made(Alie, None), made(Ipm, 1.0), made(MinMax, "std")])
 def test_colluders_where_no_layer_travels(attack: Attack) -> None:
     nothing = np.zeros(0, np.float32)
     report = Report([Answer(client, Status.OK, weight=1) for client in range(2)], 0, {"0": nothing, "1": nothing})
-    (found,) = collude(attack, [(ExactMean(nothing, 2), report)], Layout({}), MEAN, each=False)
-    assert (found.weight, found.models[TOTAL].tolist()) == (2, [])
+    ((_, found),) = collude(attack, [(Pack(0, [], ExactMean(nothing, 2)), report)], Layout({}), MEAN)
+    assert {client: model.tolist() for client, model in found.models.items()} == {"0": [], "1": []}
 
 
 def _total(report: Report) -> Update:

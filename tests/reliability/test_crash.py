@@ -18,7 +18,7 @@ SMALL = ("num_rounds=8", "num_clients=6", "evaluate.clients=true", "local.steps=
 RUNS = {
     "fedavg": ("clients_per_round=4", "targets=[0.3,0.5]"),
     "fedadam": ("strategy=fedadam", "early_stop.metric=test_loss", "early_stop.patience=3"),
-    "scaffold": ("strategy=scaffold", "network=flaky", "clients_per_round=4", "compression=topk"),
+    "scaffold": ("strategy=scaffold", "network=flaky", "clients_per_round=4", "compression=topk", "ledger=signed"),
     "dp": ("strategy=dp_server_adaptive", "network=flaky", "checkpoint.every=3"),
 }
 

@@ -1,0 +1,1 @@
+"""A chain of signed blocks, one a round: who sent what, and what the server has made of it."""
