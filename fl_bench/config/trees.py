@@ -19,6 +19,7 @@ PARTS = {
 # Keys that would have no meaning or no effect, and their only value.
 VALUES: dict[str, Any] = {
     "secure_aggregation": "none",
+    "ledger.signed": False,
     "weighting": "examples",
     "evaluate.adapt_steps": 0,
     "task.label_smoothing": 0.0,

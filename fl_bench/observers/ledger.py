@@ -14,7 +14,12 @@ from fl_bench.ledger.statements import SIGNING, digest, statements
 from fl_bench.observers.base import Observer
 from fl_bench.storage.checkpoint import Checkpoint
 
-REPLAYED = ("seed", "min_clients", "robust")  # of the config, what with the strategy's server half makes models
+REPLAYED = (
+    "seed",
+    "min_clients",
+    "robust",
+    "topology",
+)  # of the config, what with the strategy's server half makes models
 
 
 class Ledger(Observer):
@@ -34,7 +39,7 @@ class Ledger(Observer):
             **signers.to_json(),
             "config": {key: config[key] for key in REPLAYED} | {"strategy": strategy},
             "layout": [[name, list(shape)] for name, shape in trainer.layout.shapes.items()],
-            "weights": {"all": trainer.weighting.all, "most": trainer.weighting.most},
+            "weights": {"each": trainer.weighting.each.tolist(), "most": trainer.weighting.most},
         }
 
     def go_on(self, round: int) -> None:

@@ -29,6 +29,7 @@ from fl_bench.ledger.statements import digest
 from fl_bench.network.schedule import Plan
 from fl_bench.robust.base import Rule
 from fl_bench.runs.experiment import make_strategy
+from fl_bench.runs.topology import make_topology
 from fl_bench.storage import run_json
 from fl_bench.storage.buffers import arrays_in
 
@@ -85,14 +86,19 @@ class ServerHalf:
         self.layout = Layout({name: tuple(shape) for name, shape in first.header["layout"]})
         self.first = chain.models(folder, first, self.layout.size)[0]
         self.kept = kept = Kept(folder, self.layout)
-        weights, owners = first.header["weights"], first.header["signers"].values()
+        most, owners = first.header["weights"]["most"], first.header["signers"].values()
+        weights = np.array(first.header["weights"]["each"])
         rule = build(cfg.robust, Rule, seed=cfg.seed)
-        known: Any = SimpleNamespace(layout=self.layout, rule=rule, weighting=SimpleNamespace(all=weights["all"]))
+        known: Any = SimpleNamespace(
+            layout=self.layout, rule=rule, weighting=SimpleNamespace(all=int(weights.sum()), each=weights)
+        )
+        topology = make_topology(cfg, known)
         schedule: Any = kept
         states: Any = None  # its clients keep theirs
-        experiment = Experiment(cfg, folder, folder, make_strategy(cfg.strategy.server), known, schedule, states)
+        strategy = topology.strategy(make_strategy(cfg.strategy.server))
+        experiment = Experiment(cfg, folder, folder, strategy, known, schedule, states, topology)
         last = max(client for owner in owners for client in owner["clients"])
-        loads = Loads(weights["most"], np.ones(last + 1, np.int64))
+        loads = Loads(most, np.ones(last + 1, np.int64))
         job = Job("", "", first.header["run"], cfg.strategy.needs_each_client, together=1)
         self.rounds = Rounds(experiment, Fleet(kept, job, self.layout, loads, True, Attack(cfg.seed, 0, 0), rule))
 
