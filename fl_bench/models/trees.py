@@ -37,7 +37,7 @@ class Forest(Opaque):
         return torch.stack([torch.zeros_like(margins), margins], dim=1)
 
     def grow(self, x: Tensor, y: Tensor, trees: int, seed: int) -> None:
-        """Add `trees`, each along the gradient of the loss on rows [N, features] with labels [N]. Raises ConfigError."""
+        """Add `trees`, along the gradient of the loss on rows [N, features] with labels [N]. Raises ConfigError."""
         from xgboost import DMatrix, train
 
         options, rows = {**ALWAYS, **self.options, "seed": seed}, DMatrix(x.numpy(), y.numpy(), nthread=1)
