@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fl_bench.errors import ConfigError, RunError
+from fl_bench.errors import ConfigError
 from fl_bench.models.opaque import Opaque
 
 if TYPE_CHECKING:  # a second to import
@@ -27,7 +27,7 @@ class Forest(Opaque):
         self.options = options  # of xgboost, for `grow`
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores [B, 2] of rows [B, features]: 0, and the log-odds of the second class. Raises RunError."""
+        """Scores [B, 2] of rows [B, features]: 0, and the log-odds of the second class. Raises ConfigError."""
         margins = torch.zeros(len(x))
         if len(self.content):
             from xgboost import DMatrix
@@ -37,7 +37,7 @@ class Forest(Opaque):
         return torch.stack([torch.zeros_like(margins), margins], dim=1)
 
     def grow(self, x: Tensor, y: Tensor, trees: int, seed: int) -> None:
-        """Add `trees`, each along the gradient of the loss on rows [N, features] with labels [N]. Raises RunError."""
+        """Add `trees`, along the gradient of the loss on rows [N, features] with labels [N]. Raises ConfigError."""
         from xgboost import DMatrix, train
 
         options, rows = {**ALWAYS, **self.options, "seed": seed}, DMatrix(x.numpy(), y.numpy(), nthread=1)
@@ -96,4 +96,4 @@ def _read(content: bytes) -> "Booster":
     try:
         return Booster({"nthread": 1}, model_file=bytearray(content))
     except XGBoostError as error:
-        raise RunError(f"model=trees: these {len(content)} bytes are no forest of xgboost") from error
+        raise ConfigError(f"model: these {len(content)} bytes are no trees of xgboost") from error

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from fl_bench import commands
 from fl_bench.data.tables import breast_cancer
 from fl_bench.engines.inline_grid import InlineGrid
-from fl_bench.errors import ConfigError, RunError
+from fl_bench.errors import ConfigError
 from fl_bench.federation.cohort import Cohort
 from fl_bench.models.trees import Forest, forest
 from fl_bench.network.schedule import Plan
@@ -136,7 +136,7 @@ def test_flowers_bagging_still_drops_a_second_tree() -> None:
 
 
 def test_other_bytes_are_one_line() -> None:
-    with pytest.raises(RunError, match=r"^model=trees: these 5 bytes are no forest of xgboost$"):
+    with pytest.raises(ConfigError, match=r"^model: these 5 bytes are no trees of xgboost$"):
         scores(b"hello", X)
 
 
