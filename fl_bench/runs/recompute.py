@@ -77,11 +77,12 @@ class Kept(InlineGrid):
 
 
 class ServerHalf:
-    """The server of a run once more, as block 0 of the ledger in `folder` says what it was."""
+    """The server of a run once more, as block 0 of the ledger in `folder` says what it was. Raises Damaged."""
 
     def __init__(self, folder: Path) -> None:
         flower_log.quieten()
         first = chain.read(folder, 0)
+        run_json.check_config(folder / "0.json", first.header["config"])
         cfg: Any = OmegaConf.create(first.header["config"])
         self.layout = Layout({name: tuple(shape) for name, shape in first.header["layout"]})
         self.first = chain.models(folder, first, self.layout.size)[0]

@@ -84,7 +84,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (["_common"], "_common: is neither a verb nor key=value; "),
         (["help", "lst"], "lst: is neither a verb nor key=value; did you mean list?"),
-        (["verify", "a"], "the following arguments are required: run_b; fl-bench verify --help says more"),
+        (["verify"], "the following arguments are required: run_a; fl-bench verify --help says more"),
         (["list", "--confdir", "x"], "unrecognized arguments: --confdir x; fl-bench list --help says more"),
         (["resume"], "the following arguments are required: run_dir; fl-bench resume --help says more"),
         (["--cfg", "jobs"], "argument --cfg/-c: invalid choice: 'jobs'"),

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from fl_bench.build import build
 from fl_bench.cli import dispatch
 from fl_bench.config.compose import options
-from fl_bench.errors import ConfigError
+from fl_bench.errors import ConfigError, FlBenchError
 from fl_bench.federation.exchange import BESIDE
 from fl_bench.ledger import chain, merkle
 from fl_bench.ledger.signers import Signers, _key
@@ -171,13 +171,20 @@ def test_a_client_that_began_with_another_model_is_found(signed: Path, capsys: p
     assert "block 3: client 1 began with another model than the server has sent\n" in capsys.readouterr().out
 
 
-def test_a_chain_that_names_a_class_of_somebodys_builds_nothing(signed: Path) -> None:
+@pytest.mark.parametrize(
+    ("part", "value", "said"),
+    [
+        ("server", {"_target_": "os.system"}, "its strategy.server._target_ is os.system, which"),
+        ("needs_each_client", "${oc.env:HOME}", "0.json: is damaged: its config has an interpolation"),
+    ],
+)
+def test_a_chain_of_somebodys_builds_nothing_strange(signed: Path, part: str, value: Any, said: str) -> None:
     def change(round: int, found: Any, models: list[NDArray[np.float32]]) -> None:
         if round == 0:
-            found["header"]["config"]["strategy"]["server"]["_target_"] = "os.system"
+            found["header"]["config"]["strategy"][part] = value
 
     rewritten(signed, change)
-    with pytest.raises(ConfigError, match=r"its strategy.server._target_ is os.system, which"):
+    with pytest.raises(FlBenchError, match=said):
         verify(signed)
 
 
