@@ -24,6 +24,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--what", help="some of inversion,labels,membership; without it, all that fit")
     parser.add_argument("--images", type=int, default=8, help="how many to reconstruct at most")
     parser.add_argument("--iterations", type=int, default=1000, help="of the search for images")
+    about = "how many clients or rows to plant in a repetition of the run, to measure its epsilon; for runs with one"
+    parser.add_argument("--canaries", type=int, default=0, metavar="N", help=about)
     parser.add_argument("--out", type=Path, help=f"the folder to write; without it, {RESULT}/ in RUN_DIR")
     add_trust(parser)
 
@@ -52,4 +54,5 @@ def command(given: argparse.Namespace) -> int:
     from fl_bench.runs.audit import Wanted, audit  # torch and Flower
 
     what = given.what.split(",") if given.what is not None else []
-    return audit(cfg, Wanted(run, out, given.round, given.client, given.by, what, given.images, given.iterations))
+    seen = (given.round, given.client, given.by)
+    return audit(Wanted(cfg, run, out, *seen, what, given.images, given.iterations, given.canaries))

@@ -23,6 +23,7 @@ from fl_bench.build import nearest
 from fl_bench.data.arrays import Columns
 from fl_bench.errors import ConfigError, no_exit, note, plain
 from fl_bench.federation.exchange import Status
+from fl_bench.runs import canaries
 from fl_bench.runs.evaluate import model_after
 from fl_bench.runs.evidence import Evidence, by_client, by_server, scores
 from fl_bench.runs.replay import rounds_after
@@ -36,6 +37,7 @@ from fl_bench.tasks.base import Classifier, ImageClassifier
 class Wanted:
     """What is to be audited."""
 
+    cfg: DictConfig  # of the run, on the inline engine
     folder: Path  # of the run
     out: Path  # the folder that is written
     round: int
@@ -44,6 +46,7 @@ class Wanted:
     what: Sequence[str]  # of ANALYSES; none: all that can be made
     images: int  # to reconstruct at most
     iterations: int  # of the search for them
+    canaries: int  # to plant; 0: none
 
 
 class Finding(NamedTuple):
@@ -57,15 +60,15 @@ class Finding(NamedTuple):
 
 
 @no_exit()
-def audit(cfg: DictConfig, wanted: Wanted) -> int:
-    """Print what is learned from a round of a run, and write it and its figures.
-
-    `cfg` is the run's, on the inline engine. Nothing else in its folder is changed.
-    """
+def audit(wanted: Wanted) -> int:
+    """Print what is learned from a run, and write it and its figures; nothing else in its folder is changed."""
     for what in wanted.what:
         if what not in ANALYSES:
             raise ConfigError(f"--what {','.join(wanted.what)}: {nearest(what, ANALYSES)}")
-    with rounds_after(cfg, wanted.folder, wanted.round - 1) as (rounds, vector):
+    asked = wanted.what or ["canaries"] * bool(wanted.canaries)  # what must not be left out where it does not fit
+    if "canaries" in asked:
+        canaries.plan(wanted.cfg, wanted.canaries)
+    with rounds_after(wanted.cfg, wanted.folder, wanted.round - 1) as (rounds, vector):
         trainer = rounds.trainer
         if not isinstance(trainer.task, Classifier):
             name = type(trainer.task).__name__
@@ -83,11 +86,11 @@ def audit(cfg: DictConfig, wanted: Wanted) -> int:
                 file.unlink()
         evidence = Evidence(trainer, wanted.round, seen)
         found: list[Finding] = []
-        for what in wanted.what or ANALYSES:
+        for what in wanted.what or [name for name in ANALYSES if name != "canaries" or wanted.canaries]:
             try:
                 found += ANALYSES[what](evidence, wanted)
             except ConfigError as error:
-                if wanted.what:
+                if what in asked:
                     raise
                 note(str(error))
     if not found:
@@ -200,8 +203,21 @@ def _membership(evidence: Evidence, wanted: Wanted) -> list[Finding]:
     ]
 
 
+def _canaries(evidence: Evidence, wanted: Wanted) -> list[Finding]:
+    """An epsilon that the run has at least, beside the one that it accounts for, which it has at most."""
+    last = int(run_json.read_run(wanted.folder)["final"]["round"])
+    found, epsilon = canaries.measured(wanted.cfg, wanted.canaries, last, wanted.out)
+    return [
+        Finding("canaries", "epsilon_at_least", found.epsilon),
+        Finding("canaries", "epsilon_at_most", epsilon),
+        Finding("canaries", "if_all_were_right", found.most),
+        Finding("canaries", "right", found.right / found.guesses),
+    ]
+
+
 ANALYSES: Mapping[str, Callable[[Evidence, Wanted], list[Finding]]] = {
     "inversion": _inversion,
     "labels": _labels,
     "membership": _membership,
+    "canaries": _canaries,
 }
