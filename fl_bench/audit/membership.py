@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest, norm, rankdata
 
 Floats = NDArray[np.float64]
+NARROW = 1e-6  # the least deviation of a row's confidence
 LOSSES = (1e-12, 700.0)  # that exp(loss) - 1 can be taken of
 CONFIDENCE, FEW = 0.95, 0.01  # of the intervals; the share of others that may be taken for members
 
@@ -54,7 +55,8 @@ def ratios(losses: Floats, shadows: Floats, inside: NDArray[np.bool_]) -> Floats
         count = part.sum(axis=0)
         told &= count > 0
         mean = np.where(part, theirs, 0).sum(axis=0) / count.clip(min=1)
-        likelihoods.append(norm.logpdf(seen, mean, np.std((theirs - mean)[part])))
+        deviation = np.sqrt(np.square(theirs - mean)[part].sum() / max(1, part.sum()))
+        likelihoods.append(norm.logpdf(seen, mean, max(deviation, NARROW)))
     found: Floats = np.where(told, likelihoods[0] - likelihoods[1], 0.0)
     return found
 
