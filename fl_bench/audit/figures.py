@@ -43,15 +43,17 @@ def labels(folder: Path, classes: Sequence[str], true: Floats, inferred: Floats)
     save(figure, folder, "labels")
 
 
-def membership(folder: Path, members: Floats, others: Floats) -> None:
-    """The share of members found against that of others taken for members, from one in a thousand on."""
-    thresholds = np.sort(np.concatenate([members, others]))
-    found, mistaken = (
-        np.searchsorted(np.sort(losses), thresholds, side="right") / len(losses) for losses in (members, others)
-    )
+def membership(folder: Path, losses: Mapping[str, tuple[Floats, Floats]]) -> None:
+    """The share of members found against that of others taken for members, from one in a thousand on.
+
+    `losses` are those of members and of others, by how they were told apart: whose are the lowest are found first.
+    """
     figure = Figure(figsize=(4.5, 4.5), layout="constrained")
     axes = figure.subplots()
-    axes.step(mistaken, found, where="post", label="loss below a threshold")
+    for how, parts in losses.items():
+        thresholds = np.sort(np.concatenate(parts))
+        found, mistaken = (np.searchsorted(np.sort(part), thresholds, side="right") / len(part) for part in parts)
+        axes.step(mistaken, found, where="post", label=how)
     chance = np.geomspace(1e-3, 1)
     axes.plot(chance, chance, "--", color="grey", label="chance")
     axes.set(xscale="log", yscale="log", xlim=(1e-3, 1), ylim=(1e-3, 1))

@@ -1,7 +1,8 @@
 """Whether a row was trained on, from the loss that a model has on it: Yeom et al. 2018, arXiv:1709.01604, section 3.2.
 
-Rows are taken to be members from the lowest loss on. How well that tells them from others is reported as Carlini et al.
-2022 (arXiv:2112.03570) ask for: also where few others may be taken for members.
+Rows are taken to be members from the lowest loss on; with shadow models, from the largest ratio of likelihoods on:
+Carlini et al. 2022, "Membership Inference Attacks From First Principles", arXiv:2112.03570. How well that tells them
+from others is reported as they ask for: also where few others may be taken for members.
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest, norm, rankdata
 
 Floats = NDArray[np.float64]
+NARROW = 1e-6  # the least deviation of a row's confidence
+LOSSES = (1e-12, 700.0)  # that exp(loss) - 1 can be taken of
 CONFIDENCE, FEW = 0.95, 0.01  # of the intervals; the share of others that may be taken for members
 
 
@@ -35,6 +38,27 @@ def membership(members: Floats, others: Floats) -> Membership:
     below = members.mean()
     advantage = float((members <= below).mean() - (others <= below).mean())
     return Membership(_area(members, others), (found.statistic, ends.low, ends.high), advantage)
+
+
+def ratios(losses: Floats, shadows: Floats, inside: NDArray[np.bool_]) -> Floats:
+    """The logarithm of how much likelier a row's loss is if it was trained on than if it was not [R].
+
+    `losses` [R] are the audited model's and `shadows` [S, R] those of models of which each was trained on the rows that
+    are `inside` [S, R]. What no such model tells of, as a row is inside of none or of all, is 0.
+
+    Source: algorithm 1, by log(p / (1 - p)) of the probability p that a model gives a row's label; variances are those
+    of all rows together, as section VI-C has it for few shadow models.
+    """
+    seen, theirs = (-np.log(np.expm1(part.clip(*LOSSES))) for part in (losses, shadows))
+    told, likelihoods = np.ones(len(losses), bool), []
+    for part in (inside, ~inside):
+        count = part.sum(axis=0)
+        told &= count > 0
+        mean = np.where(part, theirs, 0).sum(axis=0) / count.clip(min=1)
+        deviation = np.sqrt(np.square(theirs - mean)[part].sum() / max(1, part.sum()))
+        likelihoods.append(norm.logpdf(seen, mean, max(deviation, NARROW)))
+    found: Floats = np.where(told, likelihoods[0] - likelihoods[1], 0.0)
+    return found
 
 
 def _area(members: Floats, others: Floats) -> tuple[float, float, float]:

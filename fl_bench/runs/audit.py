@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
@@ -18,12 +19,15 @@ from torch.nn import functional
 from fl_bench import rng
 from fl_bench.audit import figures, inversion, labels
 from fl_bench.audit.inversion import Images
-from fl_bench.audit.membership import membership
+from fl_bench.audit.membership import Floats, membership, ratios
 from fl_bench.build import nearest
 from fl_bench.data.arrays import Columns
+from fl_bench.data.split import NAME as SPLIT
 from fl_bench.errors import ConfigError, no_exit, note, plain
 from fl_bench.federation.exchange import Status
 from fl_bench.models.opaque import Opaque
+from fl_bench.federation.local import Trainer
+from fl_bench.runs import canaries
 from fl_bench.runs.evaluate import model_after
 from fl_bench.runs.evidence import Evidence, by_client, by_server, scores
 from fl_bench.runs.replay import rounds_after
@@ -37,6 +41,7 @@ from fl_bench.tasks.base import Classifier, ImageClassifier
 class Wanted:
     """What is to be audited."""
 
+    cfg: DictConfig  # of the run, on the inline engine
     folder: Path  # of the run
     out: Path  # the folder that is written
     round: int
@@ -45,6 +50,8 @@ class Wanted:
     what: Sequence[str]  # of ANALYSES; none: all that can be made
     images: int  # to reconstruct at most
     iterations: int  # of the search for them
+    canaries: int  # to plant; 0: none
+    shadows: Sequence[Path]  # the folders of shadow runs
 
 
 class Finding(NamedTuple):
@@ -58,15 +65,16 @@ class Finding(NamedTuple):
 
 
 @no_exit()
-def audit(cfg: DictConfig, wanted: Wanted) -> int:
-    """Print what is learned from a round of a run, and write it and its figures.
-
-    `cfg` is the run's, on the inline engine. Nothing else in its folder is changed.
-    """
+def audit(wanted: Wanted) -> int:
+    """Print what is learned from a run, and write it and its figures; nothing else in its folder is changed."""
     for what in wanted.what:
         if what not in ANALYSES:
             raise ConfigError(f"--what {','.join(wanted.what)}: {nearest(what, ANALYSES)}")
-    with rounds_after(cfg, wanted.folder, wanted.round - 1) as (rounds, vector):
+    costly = {"canaries": bool(wanted.canaries), "membership": bool(wanted.shadows)}
+    asked = wanted.what or [what for what, said in costly.items() if said]  # must not be left out where it does not fit
+    if "canaries" in asked:
+        canaries.plan(wanted.cfg, wanted.canaries)
+    with rounds_after(wanted.cfg, wanted.folder, wanted.round - 1) as (rounds, vector):
         trainer = rounds.trainer
         if not isinstance(trainer.task, Classifier):
             name = type(trainer.task).__name__
@@ -86,11 +94,11 @@ def audit(cfg: DictConfig, wanted: Wanted) -> int:
                 file.unlink()
         evidence = Evidence(trainer, wanted.round, seen)
         found: list[Finding] = []
-        for what in wanted.what or ANALYSES:
+        for what in wanted.what or [name for name in ANALYSES if name != "canaries" or wanted.canaries]:
             try:
                 found += ANALYSES[what](evidence, wanted)
             except ConfigError as error:
-                if wanted.what:
+                if what in asked:
                     raise
                 note(str(error))
     if not found:
@@ -98,8 +106,9 @@ def audit(cfg: DictConfig, wanted: Wanted) -> int:
     whose = wanted.round, " ".join(map(str, seen.clients))
     rows = [("round", "clients", *Finding._fields), *((*whose, *finding) for finding in found)]
     files.write(wanted.out / "audit.csv", files.csv_of(rows))
+    width = max(len(finding.number) for finding in found)
     for what, number, value, low, high in found:
-        print(f"{what:<11} {number:<15} {value:.4g}{'' if low is None else f'  [{low:.4g}, {high:.4g}]'}")
+        print(f"{what:<11} {number:<{width}} {value:.4g}{'' if low is None else f'  [{low:.4g}, {high:.4g}]'}")
     print(plain(wanted.out))
     return 0
 
@@ -179,27 +188,72 @@ def _membership(evidence: Evidence, wanted: Wanted) -> list[Finding]:
     """Whether the run's last model tells what it was trained on from what it was not."""
     trainer, partition, folder = evidence.trainer, evidence.trainer.partition, wanted.folder
     number, vector, _ = model_after(folder, run_json.read_run(folder), None, trainer)
-    answered = {int(row["client"]) for row in rows_of(folder / "clients.csv") if row["status"] == Status.OK}
     heldout = trainer.drift.rows(
         np.concatenate([partition.heldout_rows(k) for k in range(len(partition.ends))]), number
     )
-    trained = np.concatenate([trainer.rows(client, number) for client in sorted(answered)])
+    trained = np.concatenate([trainer.rows(client, number) for client in sorted(_answered(folder))])
     others = len(heldout) or trainer.data.num_tests
     if min(len(trained), others) < 2:
         raise ConfigError("membership: needs two rows that somebody has trained on, and two that nobody has")
     trainer.load(vector)
-    inside = scores(trainer, trainer.data.train, trained, number)
+    inside = _losses(trainer, trainer.data.train, trained, number)
     if len(heldout):
-        outside = scores(trainer, trainer.data.train, heldout, number)
+        outside = _losses(trainer, trainer.data.train, heldout, number)
     else:
-        outside = scores(trainer, trainer.data.test, np.arange(others))
-    losses: list[NDArray] = [functional.cross_entropy(*pair, reduction="none").numpy() for pair in (inside, outside)]
-    found = membership(*losses)
-    figures.membership(wanted.out, *losses)
+        outside = _losses(trainer, trainer.data.test, np.arange(others))
+    losses = {"loss": (inside, outside)}  # the lower, the more like a member
+    if wanted.shadows:
+        if not len(heldout):
+            raise ConfigError("membership: shadow runs are for rows that clients hold out; raise partition.holdout")
+        ratio = _ratios(evidence, wanted, np.concatenate([trained, heldout]), np.concatenate([inside, outside]), number)
+        losses["shadows"] = (-ratio[: len(trained)], -ratio[len(trained) :])
+    figures.membership(wanted.out, losses)
+    findings: list[Finding] = []
+    for how, (members, rest) in losses.items():
+        found, prefix = membership(members, rest), "" if how == "loss" else f"{how}_"
+        findings += [
+            Finding("membership", f"{prefix}auc", *found.auc),
+            Finding("membership", f"{prefix}tpr_at_fpr_0.01", *found.tpr),
+            Finding("membership", f"{prefix}advantage", found.advantage),
+        ]
+    return findings
+
+
+def _answered(folder: Path) -> set[int]:
+    """The clients of a run whose updates have counted."""
+    return {int(row["client"]) for row in rows_of(folder / "clients.csv") if row["status"] == Status.OK}
+
+
+def _losses(trainer: Trainer, columns: Columns, rows: NDArray[np.int64], round: int | None = None) -> Floats:
+    """Of the loaded model on these rows [N]."""
+    found: Floats = functional.cross_entropy(*scores(trainer, columns, rows, round), reduction="none").numpy()
+    return found
+
+
+def _ratios(evidence: Evidence, wanted: Wanted, rows: NDArray[np.int64], losses: Floats, number: int) -> Floats:
+    """How much likelier the losses of these training rows are if they were trained on, by the shadow runs [N]."""
+    trainer, data = evidence.trainer, run_json.read_run(wanted.folder)["data"]["data"]
+    theirs, inside = [], []
+    for folder in wanted.shadows:
+        record = run_json.read_run(folder)
+        if record["data"]["data"] != data:
+            raise ConfigError(f"membership: {folder}: has other rows than the run, as they depend on the seed")
+        trainer.load(model_after(folder, record, None, trainer)[1])
+        theirs.append(_losses(trainer, trainer.data.train, rows, number))
+        split = pd.read_csv(folder / SPLIT)
+        inside.append(np.isin(rows, split.row[(split.heldout == 0) & split.client.isin(_answered(folder))]))
+    return ratios(losses, np.stack(theirs), np.stack(inside))
+
+
+def _canaries(evidence: Evidence, wanted: Wanted) -> list[Finding]:
+    """An epsilon that the run has at least, beside the one that it accounts for, which it has at most."""
+    last = int(run_json.read_run(wanted.folder)["final"]["round"])
+    found, epsilon = canaries.measured(wanted.cfg, wanted.canaries, last, wanted.out)
     return [
-        Finding("membership", "auc", *found.auc),
-        Finding("membership", "tpr_at_fpr_0.01", *found.tpr),
-        Finding("membership", "advantage", found.advantage),
+        Finding("canaries", "epsilon_at_least", found.epsilon),
+        Finding("canaries", "epsilon_at_most", epsilon),
+        Finding("canaries", "if_all_were_right", found.most),
+        Finding("canaries", "right", found.right / found.guesses),
     ]
 
 
@@ -207,4 +261,5 @@ ANALYSES: Mapping[str, Callable[[Evidence, Wanted], list[Finding]]] = {
     "inversion": _inversion,
     "labels": _labels,
     "membership": _membership,
+    "canaries": _canaries,
 }

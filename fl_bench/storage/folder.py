@@ -15,7 +15,7 @@ OURS = re.compile(
     r"|(?:metrics|clients|partition|sources|topology|timing|evaluate|contribution|per_class|confusion)\.csv"
     rf"|ledger/{NUMBER}\.(?:json|f32)|checkpoint/{NUMBER}\.safetensors|state/{NUMBER}/{NUMBER}\.safetensors"
     rf"|figures/(?:(?:{FIGURES})\.(?:png|pdf)|round_(?:[0-9]{{4}}|[1-9][0-9]{{4,}})\.png|rounds\.gif)"
-    r"|audit/(?:(?:audit|labels)\.csv|(?:inversion|labels|membership)\.(?:png|pdf))"
+    r"|audit/(?:(?:audit|labels|canaries)\.csv|(?:inversion|labels|membership)\.(?:png|pdf))"
     r"|\.hydra/(?:config|hydra|overrides)\.yaml)(?:\.tmp)?"
 )
 OUR_FOLDERS = re.compile(rf"checkpoint|state(?:/{NUMBER})?|figures|audit|ledger|\.hydra")

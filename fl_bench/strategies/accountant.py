@@ -100,6 +100,8 @@ def epsilon(
 
     The noise's standard deviation is `noise_multiplier` times the most that one can change the sum.
     """
+    if not times:
+        return 0.0
     if noise_multiplier == 0:
         return math.inf
     from dp_accounting import rdp  # two seconds to import
