@@ -74,9 +74,10 @@ class Targeted(Malicious):
         """Let the gradients of a turn be those of the constrained loss, before the strategy corrects them."""
         step, gradient = turn.step, turn.gradient
 
-        def constrained(loss: "Tensor") -> "Tensor":
+        def constrained(gradient: "Tensor") -> "Tensor":
             away = turn.parameters - turn.start
-            return self.alpha * loss + (1 - self.alpha) * away / away.norm().clamp(min=TINY)
+            distance: Tensor = away / away.norm().clamp(min=TINY)
+            return self.alpha * gradient + (1 - self.alpha) * distance
 
         def constrained_step(batch: "Batch", correct: Callable[[], None] = lambda: None, optimizer: Any = None) -> Any:
             def corrected() -> None:
