@@ -1,9 +1,9 @@
 """Attacks that want certain examples to be called one class, the target, and leave the others alone."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fl_bench.strategies.turn import Turn
     from fl_bench.tasks.base import Batch, Classifier, Task
 
+TINY = 1e-12  # in place of a distance of 0
 SUCCESS_RATE = Metric("success_rate", better="lower")
 
 
@@ -31,14 +32,19 @@ class Targeted(Malicious):
 
     Scaled by how many updates the mean is of, theirs replace it: Bagdasaryan et al. 2020, "How To Backdoor Federated
     Learning", arXiv:1807.00459, equation 3, with n / eta. What the others send is added, and is little once the model
-    has converged. Several attackers share the factor. The paper's constrain-and-scale is not here.
+    has converged. Several attackers share the factor.
+
+    Constrain and scale, their section 4.2: the loss is alpha * the task's + (1 - alpha) * what a detector looks at,
+    here how far the model is from the one received (L2).
     """
 
     factor: float | None  # of the update; None: clients / malicious ones, right where all take part and weigh the same
+    alpha: float  # of the loss, that of the task; 1: all
     target: int
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require("attack.alpha", self.alpha, 0 <= self.alpha <= 1, "must be from 0 to 1")
         fine = self.factor is None or np.isfinite(self.factor)
         require("attack.factor", self.factor, fine, "must be a finite number, or null")
 
@@ -61,6 +67,27 @@ class Targeted(Malicious):
             return (self.poison(batch) for batch in honest(purpose))
 
         turn.stream = poisoned
+        if self.alpha != 1:
+            self._constrain(turn)
+
+    def _constrain(self, turn: "Turn") -> None:
+        """Let the gradients of a turn be those of the constrained loss, before the strategy corrects them."""
+        step, gradient = turn.step, turn.gradient
+
+        def constrained(gradient: "Tensor") -> "Tensor":
+            away = turn.parameters - turn.start
+            distance: Tensor = away / away.norm().clamp(min=TINY)
+            return self.alpha * gradient + (1 - self.alpha) * distance
+
+        def constrained_step(batch: "Batch", correct: Callable[[], None] = lambda: None, optimizer: Any = None) -> Any:
+            def corrected() -> None:
+                turn.grad = constrained(turn.grad)
+                correct()
+
+            return step(batch, corrected, optimizer)
+
+        turn.step = constrained_step  # type: ignore[method-assign]
+        turn.gradient = lambda batch: constrained(gradient(batch))  # type: ignore[method-assign]
 
     def update(self, update: Floats, draws: np.random.Generator) -> Floats:
         factor = self.num_clients / len(self.malicious) if self.factor is None else self.factor

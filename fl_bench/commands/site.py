@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from fl_bench.commands._common import end_in_order, numbers_of
+from fl_bench.config import trust
 from fl_bench.config.rules import require_address
 from fl_bench.errors import ConfigError, note, plain
 
@@ -33,6 +34,7 @@ def command(given: argparse.Namespace) -> NoReturn:
     """Until Ctrl-C or SIGTERM."""
     end_in_order()
     require_address("--link", given.link, " ")
+    trust.check_modules(given.trust)
     from fl_bench.deployment import keys
     from fl_bench.deployment.fleet_api import Line, Lost
     from fl_bench.deployment.site import Site  # torch

@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from fl_bench.config.compose import compose, compose_with_choices
-from fl_bench.config.fit import refuse_unfit
+from fl_bench.config.fit import refuse_two_rules, refuse_unfit
 from fl_bench.config.origin import Origin
 from fl_bench.config.rules import validate
 from fl_bench.config.unread import Compose, refuse_unread
@@ -18,6 +18,8 @@ def refuse_wrong(cfg: DictConfig, origin: Origin, compose: Compose, own: Path | 
     `compose` makes the config of other words; `own` has options of the user's.
     """
     refuse_unfit(cfg, origin.choices, own)
+    if "robust" in origin.named:  # else it is the strategy's
+        refuse_two_rules(origin.choices, own)
     validate(cfg)
     refuse_unread(cfg, origin, compose, own)
 

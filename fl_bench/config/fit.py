@@ -1,4 +1,4 @@
-"""Whether a task can work with the option of the group `model` that was chosen."""
+"""Whether options of different groups go together: a task with a model, a strategy with a robust rule."""
 
 import re
 from pathlib import Path
@@ -10,6 +10,14 @@ from fl_bench.config.compose import Choices, compose_with_choices
 from fl_bench.errors import ConfigError
 
 KEY = re.compile(r"\$\{model\.(\w+)")
+
+
+def refuse_two_rules(choices: Choices, folder: Path | None = None) -> None:
+    """Raise ConfigError where the strategy is FedAvg with a rule, and another rule was chosen, or none."""
+    chosen, name = choices["robust"], choices["strategy"]
+    own = compose_with_choices([f"strategy={name}"], folder)[1]["robust"]
+    if own not in ("none", chosen):
+        raise ConfigError(f"robust={chosen}: strategy={name} is FedAvg with robust={own}; use strategy=fedavg")
 
 
 def refuse_unfit(cfg: DictConfig, choices: Choices, folder: Path | None = None) -> None:

@@ -9,6 +9,8 @@ import ast
 import functools
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,16 @@ def flags(config: Mapping[Any, Any]) -> Sequence[str]:
     """The words that let a later command build what this config names."""
     modules = dict.fromkeys(module_of(name) for _, name in strange(config))
     return [word for module in modules for word in ("--trust", module)]
+
+
+def check_modules(modules: Collection[str]) -> None:
+    """Raise ConfigError where a module is trusted that cannot be imported here."""
+    for module in modules:
+        found = None
+        with suppress(ImportError, ValueError):  # of a package on the way to it, or of a name that is none
+            found = find_spec(module)
+        if found is None:
+            raise ConfigError(f"--trust {module}: there is no such module here; it must be one that can be imported")
 
 
 def module_of(name: str) -> str:

@@ -35,6 +35,12 @@ def validation_rows(share: float | str, num_samples: int, seed: int) -> NDArray[
     return np.sort(rng.generator(seed, "validation").choice(num_samples, count, replace=False))
 
 
+def root_rows(size: int, validation: NDArray[np.int64], num_samples: int, seed: int) -> NDArray[np.int64]:
+    """The training rows that the server keeps to train on, rising; none of those by which it chooses."""
+    rest = np.delete(np.arange(num_samples), validation)
+    return rest[np.sort(rng.generator(seed, "root").choice(len(rest), size, replace=False))]
+
+
 def write(data: FederatedData, partition: Partition, unseen: Partition, folder: Path) -> None:
     """Write to `folder` who holds what; clients who never train come after those who do, as in all tables of a run.
 

@@ -18,7 +18,18 @@ from fl_bench.errors import disk_trouble, in_one_line
 from fl_bench.federation import attacked, defended
 from fl_bench.federation.attempt import attempt, is_no_room, recover, time_limit
 from fl_bench.federation.channel import WITHHELD_BYTES, memory_of, without_memory
-from fl_bench.federation.exchange import NOBODY, RECORD, TOTAL, Answer, Job, Report, Status, Trouble, beside_in
+from fl_bench.federation.exchange import (
+    NOBODY,
+    RECORD,
+    TOTAL,
+    Answer,
+    Job,
+    Report,
+    Status,
+    Trouble,
+    beside_in,
+    settings_in,
+)
 from fl_bench.federation.local import Trainer, trainer_in
 from fl_bench.federation.masked import MaskedSums, speak
 from fl_bench.federation.trained import Trained
@@ -203,7 +214,4 @@ def _unpack(message: Message, job: Job) -> tuple[Trainer, Vector, dict[str, Any]
     """This process's trainer, what the server sends as a flat vector, and what the strategy sent along."""
     trainer = trainer_in(Path(job.folder))
     arrays = arrays_in(message.content)
-    config: dict[str, Any] = {}
-    for name, record in message.content.config_records.items():
-        config |= {} if name == RECORD else dict(record)
-    return trainer, trainer.layout.from_record(arrays), config
+    return trainer, trainer.layout.from_record(arrays), settings_in(message.content)

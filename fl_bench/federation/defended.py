@@ -1,17 +1,20 @@
 """The rule before a strategy's mean: update by update where they are added up, or at the server over all of a round."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from flwr.app import Message, RecordDict
+from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
 from fl_bench import rng
-from fl_bench.errors import note
+from fl_bench.errors import RunError, note
 from fl_bench.federation import replies
-from fl_bench.federation.exchange import Answer, Status, with_status
+from fl_bench.federation.exchange import Answer, Status, beside_in, settings_in, with_status
+from fl_bench.federation.local import Trainer
 from fl_bench.federation.parameters import Layout
+from fl_bench.federation.update import Diverged
 from fl_bench.robust.base import Floats, Rule, Told
 from fl_bench.storage.buffers import arrays_in, contents, to_record
 
@@ -41,52 +44,74 @@ def bounded(rule: Rule, layout: Layout, sent: Vector, arrived: Vector, centre: F
 
 
 def combined(
-    rule: Rule, layout: Layout, asked: Sequence[Message], answers: Sequence[Answer], round: int
+    trainer: Trainer, strategy: Strategy, asked: Sequence[Message], answers: Sequence[Answer], round: int
 ) -> Sequence[Answer] | None:
     """The answers as the strategy is given them: with a rule that needs each, the first bears its update for all.
 
-    None where the rule makes none, as too few have answered or it trusts nobody; a note says so.
+    None where the rule makes none, as too few have answered or it trusts nobody; a note says so. A strategy that
+    divides updates says so in `divisors`, by client: the rule sees them divided. Raises RunError where the rule wants
+    an update of the server's own, and that diverges.
     """
-    answered = with_status(Status.OK, answers)
+    rule, layout, answered = trainer.rule, trainer.layout, with_status(Status.OK, answers)
     if not answered or not rule.only_mean:
         return answers
-    sent = layout.from_record(arrays_in(asked[0].content))
     if not rule.each:
         bearer = next(answer.message for answer in answered if answer.message is not None)
-    elif len(answered) < rule.needed:
+        sent, mean = (layout.from_record(arrays_in(message.content)) for message in (asked[0], bearer))
+        rule.centre = layout.update(mean, sent)
+        return answers
+    if len(answered) < rule.needed:
         note(f"round {round}: the old model stays: robust needs {rule.needed} answers and has {len(answered)}")
         return None
-    elif (model := _model(rule, layout, sent, answered, round)) is None:
+    originals = {message.metadata.dst_node_id: message for message in asked}
+    divisors: Mapping[int, float] = getattr(strategy, "divisors", {})
+    update, statistics = _combined(trainer, originals, divisors, answered, round)
+    if update is None:
         note(f"round {round}: the old model stays: robust trusts none of {len(answered)} updates")
         return None
-    else:
-        first = answered[0].client
-        numbers = replies.numbers(replies.together(answered, sum(answer.weight for answer in answered)))
-        original = next(message for message in asked if message.metadata.dst_node_id == first)
-        bearer = Message(RecordDict({"arrays": layout.to_record(model), "metrics": numbers}), reply_to=original)
-        said = {answer.client: None for answer in answered} | {first: bearer}
-        answers = [replace(a, message=said[a.client]) if a.client in said else a for a in answers]
     if rule.follows:
-        rule.centre = layout.update(layout.from_record(arrays_in(bearer.content)), sent)
-    return answers
+        rule.centre = update
+    first = answered[0].client
+    sent = layout.from_record(arrays_in(originals[first].content))
+    model = layout.updated(sent, sent, update * divisors.get(first, 1))
+    model[~layout.moves] = statistics
+    numbers = replies.numbers(replies.together(answered, sum(answer.weight for answer in answered)))
+    bearer = Message(RecordDict({"arrays": layout.to_record(model), "metrics": numbers}), reply_to=originals[first])
+    said = {answer.client: None for answer in answered} | {first: bearer}
+    return [replace(answer, message=said.get(answer.client, answer.message)) for answer in answers]
 
 
-def _model(rule: Rule, layout: Layout, sent: Vector, answered: Sequence[Answer], round: int) -> Vector | None:
-    """The payload [P] that the rule's update leads to; what BatchNorm has counted becomes their median."""
-    updates = np.empty((len(answered), np.count_nonzero(layout.moves)))
-    statistics = np.empty((len(answered), layout.size - updates.shape[1]), np.float32)
-    for answer, update, statistic in zip(answered, updates, statistics, strict=True):
+def _combined(
+    trainer: Trainer, asked: Mapping[int, Message], divisors: Mapping[int, float], answers: Sequence[Answer], round: int
+) -> tuple[Floats | None, Vector]:
+    """The rule's update [N], and the median of what BatchNorm has counted at the clients [P - N]."""
+    rule, layout = trainer.rule, trainer.layout
+    contents_sent = {id(message.content): message.content for message in asked.values()}
+    starts = {key: layout.from_record(arrays_in(content)) for key, content in contents_sent.items()}
+    updates = np.empty((len(answers), np.count_nonzero(layout.moves)))
+    statistics = np.empty((len(answers), layout.size - updates.shape[1]), np.float32)
+    for answer, update, statistic in zip(answers, updates, statistics, strict=True):
         assert answer.message is not None
+        start = starts[id(asked[answer.client].content)]
         model = layout.from_record(arrays_in(answer.message.content))
-        update[:], statistic[:] = layout.update(model, sent), model[~layout.moves]
+        update[:] = layout.update(model, start) / divisors.get(answer.client, 1)
+        statistic[:] = model[~layout.moves]
     draws = rng.generator(rule.seed, "robust", round)
-    told = Told([answer.client for answer in answered], draws)
+    own = _own(trainer, asked[answers[0].client], round) if rule.root_size else None
     mixed = rule.before.mix(updates, draws)
     if rule.bounds:
         mixed = np.stack([rule.bound(update, rule.centre) for update in mixed])
-    made = rule.combine(mixed, told)
-    if made is None:
-        return None
-    new = layout.updated(sent, sent, made)
-    new[~layout.moves] = np.median(statistics, axis=0)
-    return new
+    made = rule.combine(mixed, Told([answer.client for answer in answers], draws, own))
+    return made, np.median(statistics, axis=0)
+
+
+def _own(trainer: Trainer, message: Message, round: int) -> Floats:
+    """The update [N] that the server makes of its root set, as if it had been sent this message."""
+    sent, settings = trainer.layout.from_record(arrays_in(message.content)), settings_in(message.content)
+    beside = beside_in(message.content)
+    try:
+        trained = trainer.train(trainer.num_clients, round, sent, settings, trainer.rule.state, beside)
+    except Diverged as error:
+        raise RunError(f"round {round}: the server's own turn, on its root set: {error}") from error
+    trainer.rule.state = trained.state
+    return trainer.layout.update(trained.payload, sent)

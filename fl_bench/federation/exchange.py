@@ -186,6 +186,14 @@ def _from_json(total: Any, count: int, kind: str | None = None) -> Summand:
     return Mean(total, count) if kind is None else Tally(kind, {tuple(cell): n for *cell, n in total}, count)
 
 
+def settings_in(content: RecordDict) -> dict[str, Any]:
+    """What the strategy sends along with a model."""
+    settings: dict[str, Any] = {}
+    for name, record in content.config_records.items():
+        settings |= {} if name == RECORD else dict(record)
+    return settings
+
+
 def with_status(status: Status, answers: Iterable[Answer]) -> list[Answer]:
     return [answer for answer in answers if answer.status is status]
 

@@ -19,7 +19,7 @@ from fl_bench.data.arrays import Columns, FederatedData
 from fl_bench.data.augment import Augment
 from fl_bench.data.drift import Drift
 from fl_bench.data.partition import NOBODY, UNSEEN, Partition
-from fl_bench.data.split import validation_rows
+from fl_bench.data.split import root_rows, validation_rows
 from fl_bench.federation.channel import Channel
 from fl_bench.federation.parameters import flat
 from fl_bench.federation.weighting import Weighting
@@ -73,6 +73,7 @@ class Parts:
         clients, classes = len(self.partition.ends), len(self.data.classes)
         self.attack: Attack = build(cfg.attack, Attack, seed=self.seed, num_clients=clients, num_classes=classes)
         self.rule: Rule = build(cfg.robust, Rule, seed=self.seed)
+        self.root_rows = root_rows(self.rule.root_size, self.validation_rows, self.data.num_samples, cfg.seed)
         self.privacy: Protection = build(cfg.privacy, Protection, seed=self.seed)
         self.attack.suit(self.task, self.data)
         self.metrics = {metric.name: metric for metric in (*self.task.metrics, *self.attack.metrics)}
@@ -100,7 +101,9 @@ class Parts:
         return len(self.partition.ends) + len(self.unseen.ends)
 
     def rows(self, client: int, round: int) -> NDArray:
-        """The rows that the client's training works on in this round."""
+        """The rows that the client's training works on in this round; after all clients comes the server."""
+        if client == self.num_clients:
+            return self.root_rows
         return self.drift.rows(self.algorithm.rows(self.partition, client), round)
 
     @property

@@ -234,7 +234,7 @@ class Rounds:
         enough = known and len(answered) + len(withheld) >= self.cfg.min_clients
         if not (enough or self._of_nothing):
             return None, None
-        given = defended.combined(self.trainer.rule, self.trainer.layout, asked, answers, plan.round)
+        given = defended.combined(self.trainer, self.strategy, asked, answers, plan.round)
         if given is None:
             return None, None
         rng.seed_globals(self.cfg.seed, "aggregate_train", plan.round)

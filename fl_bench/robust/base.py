@@ -4,12 +4,15 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fl_bench.robust.before import HonestMajority, Mixing
+
+if TYPE_CHECKING:  # torch takes a second to import
+    from torch import Tensor
 
 Floats = NDArray[np.float64]
 
@@ -19,6 +22,7 @@ class Told(NamedTuple):
 
     clients: Sequence[int]  # whose updates they are; once they are mixed, their numbers say nothing
     draws: np.random.Generator  # of this round
+    own: Floats | None = None  # the server's own update [N]; with a root set only
 
 
 @dataclass
@@ -39,6 +43,7 @@ class Rule:
     before: Mixing  # what is done with the updates first
     seed: int
     centre: Floats | None = field(default=None, init=False)  # the last round's update [N]; with `follows` only
+    state: "dict[str, Tensor]" = field(default_factory=dict, init=False)  # what the server keeps of turns of its own
 
     follows = False  # whether `bound` wants to know the last round's update
     keeps = False  # whether it remembers something else from one round to the next
@@ -52,6 +57,11 @@ class Rule:
     def only_mean(self) -> bool:
         """Whether it goes only with a strategy that needs no more than a mean."""
         return self.each or self.follows
+
+    @property
+    def root_size(self) -> int:
+        """How many training rows the server keeps, to make an update of its own."""
+        return 0
 
     @property
     def bounds(self) -> bool:

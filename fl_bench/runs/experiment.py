@@ -55,7 +55,7 @@ def make(cfg: DictConfig, strategy: Strategy, trainer: Trainer, data: Path, stor
     if cfg.secure_aggregation == MASKS:
         check_masks(cfg, trainer, schedule)
     try_out(cfg, trainer, strategy)
-    check_rule(cfg, trainer.rule, schedule)
+    check_rule(cfg, trainer.rule, schedule, strategy)
     if cfg.ledger.signed:
         check_ledger(cfg, strategy)
     if (privacy := getattr(strategy, "privacy", None)) is not None:
@@ -231,7 +231,7 @@ def _check_batches_of_one(trainer: Trainer) -> None:
     """Raise ConfigError where a client's turn has a batch of one example, and the model cannot train on it."""
     if trainer.weighting.hidden:  # at its site such a client fails, and says why
         return
-    size, sizes = trainer.local["batch_size"], trainer.partition.train_sizes
+    size, sizes = trainer.local["batch_size"], np.append(trainer.partition.train_sizes, len(trainer.root_rows))
     last = -(-sizes // size)  # the number of the batch that ends an epoch
     alone = np.count_nonzero((sizes > 0) & ((sizes - 1) % size == 0) & (last <= (trainer.local["steps"] or last)))
     model, usual = trainer.flat.model, type(trainer.algorithm).rows is LocalAlgorithm.rows and trainer.task.one_loss

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from fl_bench import rng
-from fl_bench.build import call, find_target
+from fl_bench.build import build, call, find_target
 from fl_bench.config.paths import INIT, SHARED, initial_model
 from fl_bench.config.rules import AUTO_CLIENTS, require
 from fl_bench.data import shift
@@ -23,13 +23,14 @@ from fl_bench.data.arrays import FederatedData, rows_of
 from fl_bench.data.cache import kept, key_of
 from fl_bench.data.facts import NAME as FACTS
 from fl_bench.data.partition import UNSEEN, Partition
-from fl_bench.data.split import Split, from_file, sites, validation_rows
+from fl_bench.data.split import Split, from_file, root_rows, sites, validation_rows
 from fl_bench.deployment.told import Told
 from fl_bench.errors import ConfigError, note
 from fl_bench.federation.local import Trainer, trainer_in
 from fl_bench.federation.parts import CONFIG
 from fl_bench.machine import describe, package
 from fl_bench.models.initial import sha256
+from fl_bench.robust.base import Rule
 from fl_bench.storage.files import digest, digest_of
 from fl_bench.tasks.base import Task
 
@@ -48,7 +49,10 @@ def prepare(cfg: DictConfig, task: Task, scratch: Path, ask: Callable[[Path], To
     OmegaConf.save(cfg, scratch / CONFIG, resolve=True)
     if (file := initial_model(cfg)) is not None:
         shutil.copyfile(file, scratch / INIT)
-    if find_target(cfg.partition) is sites and (told := ask(scratch)) is not None:
+    root_size, at_sites = build(cfg.robust, Rule, seed=cfg.seed).root_size, find_target(cfg.partition) is sites
+    if root_size and at_sites:
+        raise ConfigError("robust: the server would train on rows of its own, and with partition=sites it has none")
+    if at_sites and (told := ask(scratch)) is not None:
         _save_told(cfg, task, scratch, told)
         return trainer_in(scratch)
     rng.seed_torch(cfg.seed, "load")  # some tasks make a pretrained model along with their data
@@ -56,7 +60,7 @@ def prepare(cfg: DictConfig, task: Task, scratch: Path, ask: Callable[[Path], To
     if not data.num_tests:
         wish = "these rows have no test set, and a run needs one: test.csv, test.parquet, or a folder test"
         raise ConfigError(f"data.facts={cfg.data.get('facts')}: {wish}")
-    rest = np.delete(np.arange(data.num_samples), validation_rows(cfg.evaluate.validation, data.num_samples, cfg.seed))
+    rest = _rest(cfg, data.num_samples, root_size)
     if cfg.num_clients != AUTO_CLIENTS and cfg.num_clients > len(rest):
         raise ConfigError(f"num_clients={cfg.num_clients}: there are only {len(rest)} samples to share out")
     owners, heldout, unseen = _owners(cfg, data, rest)
@@ -141,12 +145,27 @@ def _drawn_unseen(cfg: DictConfig, num_clients: int) -> NDArray[np.int64]:
     return np.sort(rng.generator(cfg.seed, "unseen").choice(num_clients, count, replace=False))
 
 
+def _rest(cfg: DictConfig, num_samples: int, root_size: int) -> NDArray[np.int64]:
+    """The training rows that the clients share, rising: those that the server does not keep."""
+    validation = validation_rows(cfg.evaluate.validation, num_samples, cfg.seed)
+    if root_size >= (left := num_samples - len(validation)):
+        raise ConfigError(f"robust: the server would keep {root_size} rows to train on, of {left} that there are")
+    root = root_rows(root_size, validation, num_samples, cfg.seed)
+    return np.delete(np.arange(num_samples), np.concatenate([validation, root]))
+
+
 def _owners(cfg: DictConfig, data: FederatedData, rest: NDArray[np.int64]) -> Split:
     """The client who owns each training row, nobody those that are not in `rest`, and what else the partition says."""
     columns = data.train if len(rest) == data.num_samples else rows_of(data.train, rest)
     target, validation, whole_data = find_target(cfg.partition), cfg.evaluate.validation, columns is data.train
-    wish = "a file names rows of all the training data; use evaluate.validation=clients, or 0"
-    require("evaluate.validation", validation, whole_data or target is not from_file, wish)
+    by_file = ConfigError(
+        "robust: a file names rows of all the training data, of which the server would keep some; use another"
+        if validation in ("clients", 0)
+        else f"evaluate.validation={validation}: a file names rows of all the training data; "
+        "use evaluate.validation=clients, or 0"
+    )
+    if target is from_file and not whole_data:
+        raise by_file
     found = call(
         target,
         cfg.partition,
@@ -155,7 +174,8 @@ def _owners(cfg: DictConfig, data: FederatedData, rest: NDArray[np.int64]) -> Sp
         num_clients=cfg.num_clients,
         rng=rng.generator(cfg.seed, "partition"),
     )
-    require("evaluate.validation", validation, whole_data or not isinstance(found, Split), wish)
+    if isinstance(found, Split) and not whole_data:
+        raise by_file
     split = found if isinstance(found, Split) else Split(found)
     shared = split.owners
     whole = isinstance(shared, np.ndarray) and shared.shape == rest.shape and shared.dtype.kind == "i"

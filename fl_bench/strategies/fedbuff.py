@@ -117,6 +117,7 @@ class FedBuff(FedAvg):
             raise ValueError(f"server_lr={server_lr}: must be a positive number")
         super().__init__(**options)
         self.server_lr = server_lr
+        self.divisors: dict[int, float] = {}  # of the updates of this round, by client: sqrt(1 + t)
         self.models: dict[int, ArrayRecord] = {}  # by the round that has made them, as far as someone still has them
 
     def configure_train(
@@ -124,6 +125,7 @@ class FedBuff(FedAvg):
     ) -> Iterable[Message]:
         clients, models, waiting = (cast(list[int], config.pop(name)) for name in ("clients", "models", "waiting"))
         self.started = dict(zip(clients, models, strict=True))
+        self.divisors = {k: float(np.sqrt(server_round - model)) for k, model in self.started.items()}
         self.models[server_round - 1] = arrays
         needed = {*models, *waiting, server_round - 1}
         self.models = {model: old for model, old in self.models.items() if model in needed}
@@ -147,12 +149,12 @@ class FedBuff(FedAvg):
         moved = {name: np.zeros(array.shape) for name, array in now.items()}
         total = 0.0
         for reply in (reply for reply in replies if not reply.has_error()):
-            model = self.started[reply.metadata.src_node_id]
+            client = reply.metadata.src_node_id
             examples = float(next(iter(reply.content.metric_records.values()))[self.weighted_by_key])  # type: ignore[arg-type]
-            weight = examples / np.sqrt(server_round - model)
+            weight = examples / self.divisors[client]
             total += examples
             for name, array in arrays_in(reply.content).items():
-                moved[name] += weight * (array.numpy() - self.models[model][name].numpy())
+                moved[name] += weight * (array.numpy() - self.models[self.started[client]][name].numpy())
         rate = self.server_lr / total
         new = {
             name: means[name] if is_statistic(name) else Array((array.numpy() + rate * moved[name]).astype(np.float32))

@@ -19,9 +19,11 @@ TWO = ("attack=backdoor", "attack.clients=[0,2]")
 DRAWS = np.random.default_rng(0)  # which no targeted attack uses
 
 
-def made(kind: Callable[..., Targeted], *own: Any, factor: float | None = 1.0, clients: Any = (0, 2)) -> Any:
+def made(
+    kind: Callable[..., Targeted], *own: Any, factor: float | None = 1.0, clients: Any = (0, 2), alpha: float = 1.0
+) -> Any:
     """For 10 clients and 3 classes, of which class 1 is the target."""
-    return kind(0, 10, 3, 0.0, list(clients), 1, factor, 1, *own)
+    return kind(0, 10, 3, 0.0, list(clients), 1, factor, alpha, 1, *own)
 
 
 def test_a_square_on_the_first_pictures() -> None:
@@ -102,6 +104,39 @@ def test_success_is_counted(attack: Targeted, hits: int, of: int) -> None:
     found: Any = attack.success(task, torch.nn.Identity(), batch)
     assert {name: (float(mean.total), mean.count) for name, mean in found.items()} == {"success_rate": (hits, of)}
     assert attack.success(task, torch.nn.Identity(), pictures(1, 1)) == {}
+
+
+def test_near_what_was_received_by_hand() -> None:
+    """(3, 4) away, so the gradient of the distance is 0.6, 0.8; a quarter of the loss is the task's."""
+    turn: Any = SimpleNamespace(stream=None, start=torch.tensor([1.0, 1.0]), parameters=torch.tensor([4.0, 5.0]))
+    turn.grad, turn.gradient = torch.tensor([4.0, -8.0]), lambda batch: torch.tensor([8.0, 0.0])
+    seen = []
+
+    def step(batch: Any, correct: Callable[[], None], optimizer: Any) -> None:
+        correct()
+        seen.append(turn.grad.tolist())
+
+    turn.step = step
+    made(Semantic, 2, alpha=0.25).begin(turn)
+    turn.step({}, lambda: setattr(turn, "grad", turn.grad + 1))  # the strategy's correction comes after it
+    assert seen == [pytest.approx([1 + 0.45 + 1, -2 + 0.6 + 1])]
+    assert turn.gradient({}).tolist() == pytest.approx([2 + 0.45, 0.6])
+    turn.parameters = turn.start
+    assert turn.gradient({}).tolist() == [2, 0]  # nowhere yet
+
+
+def test_constrained_it_stays_nearer(launch: Launch) -> None:
+    """What one attacker alone makes of the model, with a factor of 1."""
+    given = ("task=mnist", "num_clients=2", "num_rounds=1", "local.steps=20", "attack=constrain_and_scale")
+    alone = (*given, "attack.fraction=1", "attack.factor=1")
+    start = load_file(launch(*alone, "local.lr=1e-12") / "model.safetensors")
+
+    def moved(alpha: float) -> float:
+        end = load_file(launch(*alone, f"attack.alpha={alpha}") / "model.safetensors")
+        return float(np.sqrt(sum(np.square(end[name] - start[name]).sum() for name in end)))
+
+    free, near, nearest = (moved(alpha) for alpha in (1.0, 0.5, 0.0))
+    assert nearest < 1e-3 < near < 0.8 * free
 
 
 UPDATES = np.array([[1.0, 2.0, 3.0], [3.0, 2.0, -1.0], [-4.0, 5.0, 1.0]])
@@ -234,6 +269,7 @@ def test_a_backdoor_that_succeeds(launch: Launch) -> None:
             "attack.position=[-2, 0]: must be the row and column of a square of 3 pixels inside of 28 x 28",
         ),
         (("attack=backdoor", "attack.poisoned=1.5"), "attack.poisoned=1.5: must be from 0 to 1"),
+        (("attack=constrain_and_scale", "attack.alpha=2"), "attack.alpha=2: must be from 0 to 1"),
         (("attack=replacement", "attack.factor=inf"), "attack.factor=inf: must be a finite number, or null"),
         (("task=text", "attack=trigger_word", "attack.word=''"), "attack.word=: must be from 1 to 255 tokens"),
         (

@@ -1,5 +1,6 @@
 """Rules in runs: before the mean of any strategy, against every attack, and the same bytes on every engine."""
 
+import gzip
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -10,6 +11,7 @@ from conftest import Launch, digests, forked, long, often, table
 from safetensors.numpy import load_file
 
 from fl_bench.config.compose import options
+from fl_bench.federation.local import Trainer
 
 SMALL = ("task=mnist", "num_clients=13", "num_rounds=2", "local.steps=2", "partition=dirichlet", "partition.alpha=1")
 RULES = sorted(set(options("robust")) - {"none"})
@@ -56,6 +58,8 @@ COMPOSED = [
     ("krum", "robust/before=bucketing", "robust.num_malicious=1", "attack=alie", "compression=topk"),
     ("centered_clipping", "attack=sign_flip", "strategy=fedadam", "network=flaky"),
     ("norm_bound", "attack=min_max", "strategy=fedbuff", "strategy.buffer=4", "network=heterogeneous"),
+    ("krum", "attack=min_max", "strategy=fedbuff", "strategy.buffer=9", "network=heterogeneous"),
+    ("fltrust", "attack=backdoor", "strategy=scaffold", "compression=topk", "network=flaky"),
     ("foolsgold", "attack=mimic", "strategy=ditto", "clients_per_round=8"),
     ("flame", "attack=gaussian", "strategy=fednova", "attack.std=0.1"),
     ("signguard", "attack=label_flip", "strategy=fedprox"),
@@ -155,6 +159,39 @@ def test_a_rule_that_trusts_nobody_keeps_the_old_model(launch: Launch, capsys: p
     assert "round 1: the old model stays: robust trusts none of 2 updates" in capsys.readouterr().err
 
 
+def test_of_fltrust_one_client_gives_the_direction_and_the_server_the_length(launch: Launch, tmp_path: Path) -> None:
+    """The server's own update is one step of plain SGD on all of its rows, which are nobody else's."""
+    short = ("num_rounds=1", "local.steps=1", "local.batch_size=50", "evaluate.validation=0.1")
+    run = launch("task=mnist", "num_clients=1", *short, "robust=fltrust", "robust.size=50")
+    trainer = Trainer(next(tmp_path.rglob("partition.rows.npy")).parent)
+    assert len(trainer.root_rows) == 50
+    held = {int(line.split(b",")[0]) for line in gzip.decompress((run / "split.csv.gz").read_bytes()).split()[1:]}
+    assert not held & {*trainer.root_rows.tolist()}
+    assert len(held) + 50 + len(trainer.validation_rows) == trainer.data.num_samples
+    trainer.load(start := trainer.untrained())
+    batch = trainer.task.gather(trainer.data.train, trainer.root_rows, "cpu")
+    trainer.task.objective(trainer.flat.model.train(), batch)[0].backward()
+    gradient = [part.grad for part in trainer.flat.model.parameters()]
+    length = 0.1 * np.sqrt(sum(float((part**2).sum()) for part in gradient if part is not None))
+    end = np.concatenate([tensor.ravel() for tensor in trainer.layout.split(start).values()])
+    made = load_file(run / "model.safetensors")
+    moved = np.concatenate([made[name].ravel() for name in trainer.layout.shapes]) - end
+    assert np.linalg.norm(moved) == pytest.approx(length, rel=1e-4)
+
+
+BUFFER = ("strategy=fedbuff", "strategy.buffer=5", "network=heterogeneous", "weighting=uniform", "num_rounds=4")
+
+
+def test_over_a_buffer_a_rule_that_keeps_all_is_fedbuff(launch: Launch) -> None:
+    """Also where updates begin at different models, and are divided by their age."""
+    given = (*SMALL, *BUFFER, "clients_per_round=10", "strategy.server_lr=0.5")
+    plain, ruled = launch(*given), launch(*given, "robust=trimmed_mean", "robust.beta=0")
+    assert apart(plain, ruled) < 1e-6
+    assert apart(plain, launch(*given, "robust=median")) > 1e-4
+    rows = table(plain, "metrics")
+    assert [row["virtual_seconds"] for row in table(ruled, "metrics")] == [row["virtual_seconds"] for row in rows]
+
+
 MOST = {"norm_bound": 0.2, "centered_clipping": 0.3, "none": np.inf}
 
 
@@ -170,9 +207,9 @@ def test_what_colluders_have_made_is_bounded_too(launch: Launch, rule: str) -> N
     assert (moved > 100) == (rule == "none")
 
 
-@pytest.mark.parametrize("rule", often(["centered_clipping", "foolsgold"], "centered_clipping"))
+@pytest.mark.parametrize("rule", often(["centered_clipping", "foolsgold", "fltrust"], "centered_clipping", "fltrust"))
 def test_an_interrupted_run_remembers(launch: Launch, tmp_path: Path, rule: str) -> None:
-    given = words(rule, "num_rounds=3", "attack=sign_flip", "attack.clients=[1]")
+    given = words(rule, "num_rounds=3", "attack=sign_flip", "attack.clients=[1]", "strategy=scaffold")
     whole = launch(*given)
     folder = f"hydra.run.dir={tmp_path / 'run'}"
     launch(*given, "num_rounds=2", folder)
@@ -208,6 +245,15 @@ def test_masks_go_with_rules_that_bound(launch: Launch, rule: str) -> None:
             "strategy: its server half needs each client's model, and robust leaves",
         ),
         (("robust=centered_clipping", "strategy=fedbuff"), "strategy: its server half needs each client's model"),
+        (("robust=fltrust", "robust.size=9999"), "robust: the server would keep 9999 rows to train on, of 4000"),
+        (
+            ("robust=fltrust", "partition=sites"),
+            "robust: the server would train on rows of its own, and with partition",
+        ),
+        (
+            ("robust=fltrust", "partition=file", "partition.path=x.csv"),
+            "robust: a file names rows of all the training data, of which the server would keep some",
+        ),
         (("robust=foolsgold", "robust/before=nnm"), "robust: it must know whose update is whose"),
         (("robust=norm_bound", "strategy=dp_server_fixed"), "epsilon is for a plain mean; use robust=none"),
         (("robust/before=nnm", "strategy=dp_client_fixed"), "epsilon is for a plain mean; use robust=none"),

@@ -15,6 +15,7 @@ from fl_bench.robust.by_coordinate import Median, TrimmedMean
 from fl_bench.robust.clipping import CenteredClipping, NormBound
 from fl_bench.robust.dnc import DivideAndConquer
 from fl_bench.robust.flame import Flame
+from fl_bench.robust.fltrust import FLTrust
 from fl_bench.robust.foolsgold import FoolsGold
 from fl_bench.robust.geometric_median import GeometricMedian
 from fl_bench.robust.krum import Bulyan, Krum, MultiKrum
@@ -27,9 +28,12 @@ def rule(kind: Any, *given: Any) -> Any:
     return kind(PLAIN, 0, *given)
 
 
-def combined(made: Rule, *updates: ArrayLike, clients: tuple[int, ...] | None = None) -> Any:
+def combined(
+    made: Rule, *updates: ArrayLike, clients: tuple[int, ...] | None = None, own: ArrayLike | None = None
+) -> Any:
     rows = np.array(updates, np.float64).reshape(len(updates), -1)
-    told = Told(clients or tuple(range(len(rows))), np.random.default_rng(0))
+    mine = None if own is None else np.array(own, np.float64)
+    told = Told(clients or tuple(range(len(rows))), np.random.default_rng(0), mine)
     new = made.combine(rows, told)
     return None if new is None else new.tolist()
 
@@ -148,6 +152,16 @@ def test_flame_by_hand() -> None:
     assert (noisy - 2.0).std() == pytest.approx(0.5 * np.linalg.norm([2.0] * 5000), rel=0.05)
 
 
+def test_fltrust_by_hand() -> None:
+    """The server's own is 5 long. Cosines: (4, 3) 24/25; (0, 20) 4/5; (-4, -3) less than 0; 0 has none."""
+    own, updates = [3.0, 4.0], ([4.0, 3.0], [0.0, 20.0], [-4.0, -3.0], [0.0, 0.0])
+    new = combined(rule(FLTrust, 9), *updates, own=own)  # as long as it is they are (4, 3) and (0, 5)
+    assert new == pytest.approx([4 * 24 / 44, 3 * 24 / 44 + 5 * 20 / 44])
+    assert combined(rule(FLTrust, 9), [0.5, 0.0], own=own) == pytest.approx([5.0, 0.0])
+    assert combined(rule(FLTrust, 9), [-1.0, 0.0], own=own) is None
+    assert combined(rule(FLTrust, 9), [1.0, 0.0], own=[0.0, 0.0]) == [0.0, 0.0]  # as long as it
+
+
 def test_nearest_neighbour_mixing_by_hand() -> None:
     rows = np.array([[0.0], [1.0], [3.0], [9.5]])
     mixed = NearestNeighbours(1).mix(rows, np.random.default_rng(0))
@@ -186,6 +200,7 @@ def test_how_many_must_answer() -> None:
         (SignGuard, (0.1, 2.0, 3.0), "shortest=2.0: must be from 0 to 1"),
         (SignGuard, (0.1, 0.1, 0.5), "longest=0.5: must be 1 or more"),
         (Flame, (-1.0,), "noise=-1.0: must be 0 or more"),
+        (FLTrust, (0,), "size=0: must be 1 or more"),
         (FoolsGold, (0.0,), "confidence=0.0: must be a positive number"),
     ],
 )
