@@ -25,8 +25,8 @@ from fl_bench.data.arrays import Columns
 from fl_bench.data.split import NAME as SPLIT
 from fl_bench.errors import ConfigError, no_exit, note, plain
 from fl_bench.federation.exchange import Status
-from fl_bench.models.opaque import Opaque
 from fl_bench.federation.local import Trainer
+from fl_bench.models.opaque import Opaque
 from fl_bench.runs import canaries
 from fl_bench.runs.evaluate import model_after
 from fl_bench.runs.evidence import Evidence, by_client, by_server, scores

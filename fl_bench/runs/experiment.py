@@ -57,7 +57,7 @@ def make(cfg: DictConfig, strategy: Strategy, trainer: Trainer, data: Path, stor
     try_out(cfg, trainer, strategy)
     check_rule(cfg, trainer.rule, schedule, strategy)
     if cfg.ledger.signed:
-        check_ledger(cfg, strategy)
+        check_ledger(cfg, strategy, trainer.rule)
     if (privacy := getattr(strategy, "privacy", None)) is not None:
         check_privacy(cfg, trainer, schedule, privacy)
     spent = check_noise(cfg, trainer, schedule, strategy)

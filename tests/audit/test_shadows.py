@@ -17,7 +17,8 @@ from fl_bench.runs.shadows import folders
 
 def losses_of(confidence: object) -> np.ndarray:
     """The losses -log p of probabilities with these log(p / (1 - p))."""
-    return np.logaddexp(0, -np.asarray(confidence, float))
+    losses: np.ndarray = np.logaddexp(0, -np.asarray(confidence, float))
+    return losses
 
 
 def test_ratios_by_hand() -> None:
