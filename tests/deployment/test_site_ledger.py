@@ -21,6 +21,7 @@ from fl_bench.ledger import chain
 from fl_bench.ledger.signers import hex_of
 from fl_bench.ledger.statements import digest, signed
 from fl_bench.observers.ledger import Ledger
+from fl_bench.robust.base import Mixing, Rule
 from fl_bench.runs.experiment import make, make_fleet, make_strategy
 from fl_bench.runs.ledger import check_ledger
 from fl_bench.runs.prepare import prepare
@@ -105,7 +106,7 @@ def test_secret_noise_cannot_be_made_again() -> None:
     words = ("strategy=dp_client_fixed", "strategy.horizon=30", "ledger=signed")
     simulated = compose(*words)
     strategy = make_strategy(simulated.strategy.server)
-    check_ledger(simulated, strategy)
+    check_ledger(simulated, strategy, Rule(Mixing(), seed=0))
     real = compose(*words, "engine=deployment", "engine.link=127.0.0.1:1", "engine.certs=keys")
     with pytest.raises(ConfigError, match=r"strategy: on real sites the noise of its server half is secret, and of a"):
-        check_ledger(real, strategy)
+        check_ledger(real, strategy, Rule(Mixing(), seed=0))

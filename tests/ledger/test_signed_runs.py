@@ -23,6 +23,7 @@ from fl_bench.federation.exchange import BESIDE
 from fl_bench.ledger import chain, merkle
 from fl_bench.ledger.signers import Signers, _key
 from fl_bench.ledger.statements import STATEMENT, canonical, digest, sign
+from fl_bench.robust.base import Mixing, Rule
 from fl_bench.runs.ledger import check_ledger
 from fl_bench.runs.prepare import prepare
 from fl_bench.strategies.base import LocalAlgorithm
@@ -282,7 +283,7 @@ def test_only_models_are_kept(
     launch(*SMALL, each)
     exchanging: Any = SimpleNamespace(exchanges=lambda round: 2, go_on=lambda *given: [])
     with pytest.raises(ConfigError, match=r"strategy: its rounds have several exchanges, of other arrays"):
-        check_ledger(compose(*SMALL, SIGNED), exchanging)
+        check_ledger(compose(*SMALL, SIGNED), exchanging, Rule(Mixing(), seed=0))
 
 
 def test_what_verify_refuses(signed: Path, launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:
