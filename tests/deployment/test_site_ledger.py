@@ -21,7 +21,8 @@ from fl_bench.ledger import chain
 from fl_bench.ledger.signers import hex_of
 from fl_bench.ledger.statements import digest, signed
 from fl_bench.observers.ledger import Ledger
-from fl_bench.robust.base import Mixing, Rule
+from fl_bench.robust.base import Rule
+from fl_bench.robust.before import Mixing
 from fl_bench.runs.experiment import make, make_fleet, make_strategy
 from fl_bench.runs.ledger import check_ledger
 from fl_bench.runs.prepare import prepare

@@ -23,7 +23,8 @@ from fl_bench.federation.exchange import BESIDE
 from fl_bench.ledger import chain, merkle
 from fl_bench.ledger.signers import Signers, _key
 from fl_bench.ledger.statements import STATEMENT, canonical, digest, sign
-from fl_bench.robust.base import Mixing, Rule
+from fl_bench.robust.base import Rule
+from fl_bench.robust.before import Mixing
 from fl_bench.runs.ledger import check_ledger
 from fl_bench.runs.prepare import prepare
 from fl_bench.strategies.base import LocalAlgorithm
