@@ -124,7 +124,7 @@ class Shown:
                 private = "epsilon" in read_run(folder)["final"]
                 how = ["membership,canaries", "--canaries", str(canaries)] if private else ["membership"]
                 subprocess.run([command, "audit", str(folder), "--what", *how], check=True)
-            found.append(pd.read_csv(table).set_index("number")["value"].reindex(numbers))
+            found.append(pd.read_csv(table).set_index("number")["value"].reindex(list(numbers)))
         ends = pd.DataFrame(found).set_axis(self.study.runs.index)
         ends = ends.assign(**{name: values(self.study, name, "final")[0] for name in metrics})
         rows = [

@@ -52,7 +52,8 @@ def rows_of(count: int) -> CanaryRows:
 
 def test_rows_that_are_in_join_the_batches_of_their_client_at_random() -> None:
     attack = rows_of(40)
-    assert (attack.malicious, attack.of(1).tolist()) == ({0, 1}, list(range(1, 40, 2)))
+    assert sorted(attack.malicious) == [0, 1]
+    assert attack.of(1).tolist() == list(range(1, 40, 2))
     batch = {"x": torch.full((3, 2), -1.0), "y": torch.zeros(3, dtype=torch.int64)}
     turn: Any = SimpleNamespace(client=1, round=1, batches_per_epoch=4, stream=lambda purpose: [batch] * 1000)
     attack.begin(turn)
