@@ -23,6 +23,7 @@ from rich.filesize import decimal
 from sweeps import HERE, markdown
 
 from fl_bench.api.plot import plot
+from fl_bench.storage.run_json import read_run
 from fl_bench.studies import plots, report, statistics, tables
 from fl_bench.studies.arms import arms_of, keys_of, with_study
 from fl_bench.studies.compare import PAIR, Comparison
@@ -113,6 +114,24 @@ class Shown:
         ]
         rows.sort(key=lambda row: row[0] != self.baseline)
         return "\n".join(markdown(["", *(f"`{name}`" for name in named)], rows))
+
+    def audited(self, canaries: int, numbers: Sequence[str], metrics: Sequence[str]) -> str:
+        """A row for each arm: the mean of metrics at the last round ± half of its interval, and of numbers that
+        `fl-bench audit` finds: of members, and of so many canaries where the run has an epsilon."""
+        command, found = str(Path(sys.executable).with_name("fl-bench")), []
+        for folder in map(Path, self.study.runs["folder"]):
+            if not (table := folder / "audit" / "audit.csv").exists():
+                private = "epsilon" in read_run(folder)["final"]
+                how = ["membership,canaries", "--canaries", str(canaries)] if private else ["membership"]
+                subprocess.run([command, "audit", str(folder), "--what", *how], check=True)
+            found.append(pd.read_csv(table).set_index("number")["value"].reindex(list(numbers)))
+        ends = pd.DataFrame(found).set_axis(self.study.runs.index)
+        ends = ends.assign(**{name: values(self.study, name, "final")[0] for name in metrics})
+        rows = [
+            [f"{setting} {arm}", *(_interval(group[name]) for name in (*metrics, *numbers))]
+            for (setting, arm), group in ends.groupby([self.study.runs["setting"], self.study.runs["arm"]], sort=False)
+        ]
+        return "\n".join(markdown(["", *(f"`{name}`" for name in (*metrics, *numbers))], rows))
 
     def claims(self, claims: Sequence[tuple[str, str, str, str]]) -> str:
         """A row for each (claim, arm, other arm, metric): whether the interval of paired differences excludes 0.

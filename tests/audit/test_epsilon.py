@@ -100,7 +100,7 @@ def test_with_hardly_any_noise_nearly_all_is_seen(launch: Launch, case: str) -> 
 def test_the_bound_is_below_the_accountants_in_19_of_20_runs(launch: Launch, case: str) -> None:
     runs = [bounds(launch, case, 1.0, f"seed={seed}") for seed in range(20)]
     assert sum(found["epsilon_at_least"] <= found["epsilon_at_most"] for found in runs) >= 19
-    assert max(found["epsilon_at_most"] for found in runs) < 20
+    assert max(found["epsilon_at_most"] for found in runs) < 30
 
 
 @pytest.mark.parametrize(

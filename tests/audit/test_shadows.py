@@ -3,6 +3,7 @@
 import csv
 import gzip
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from fl_bench.errors import ConfigError
 from fl_bench.runs.shadows import folders
 
 
-def losses_of(confidence: object) -> np.ndarray:
+def losses_of(confidence: object) -> Any:
     """The losses -log p of probabilities with these log(p / (1 - p))."""
     losses: np.ndarray = np.logaddexp(0, -np.asarray(confidence, float))
     return losses
