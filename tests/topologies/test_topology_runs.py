@@ -171,8 +171,8 @@ REFUSED = [
 
 def test_a_node_without_data_is_refused(refused: Callable[..., str], words: Callable[..., tuple[str, ...]]) -> None:
     """It would stay as it is, and no model of one side would come to the other."""
-    few = ("data=synthetic", "data.num_samples=5", "partition=iid", "partition.holdout=0")
-    assert "has nothing to train on, and would part its neighbours" in refused(*words("ring", *few))
+    few = ("data=synthetic", "data.num_samples=60", "partition=exponential")
+    assert "client 0 has nothing to train on, and would part its neighbours" in refused(*words("ring", *few))
 
 
 @pytest.mark.parametrize(("name", "word", "line"), REFUSED)
@@ -201,3 +201,13 @@ def test_whom_strategies_of_a_plain_mean_fit(launch: Launch, words: Callable[...
             *words(name, "local.steps=1", "evaluate.clients=true", "data=synthetic", "data.num_samples=300"), *others
         )
         assert [row["aggregated"] for row in table(run, "metrics")[1:]] == ["1", "1"]
+
+
+@pytest.mark.parametrize(("name", "count"), [("ring", 6), ("hierarchical", 9)])
+def test_a_figure_and_a_table_have_the_links(
+    launch: Launch, words: Callable[..., tuple[str, ...]], name: str, count: int
+) -> None:
+    run = launch(*words(name, "figures=true", "num_rounds=1"))
+    assert len(table(run, "topology")) == count
+    drawn = {file.stem for file in (run / "figures").glob("*.png")}
+    assert drawn & {"topology", "consensus"} == ({"topology", "consensus"} if name == "ring" else {"topology"})
