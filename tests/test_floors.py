@@ -17,7 +17,7 @@ FLOORS = [
     ["engines", "observers"],
     ["deployment"],
     ["federation"],
-    ["attacks", "audit", "privacy", "robust"],
+    ["attacks", "audit", "privacy", "robust", "vertical"],
     ["strategies"],
     ["compression", "network", "tasks"],
     ["models", "results"],

@@ -31,9 +31,12 @@ from fl_bench.federation.parts import CONFIG
 from fl_bench.machine import describe, package
 from fl_bench.models.initial import sha256
 from fl_bench.storage.files import digest, digest_of
+from fl_bench.storage import files
 from fl_bench.tasks.base import Task
+from fl_bench.vertical.columns import align
 
 NONE = "none"  # data.source where there are no rows
+HELD = "partition.csv"  # which parties hold which columns, where they do not share out the rows
 
 
 def nobody(scratch: Path) -> None:
@@ -59,6 +62,9 @@ def prepare(cfg: DictConfig, task: Task, scratch: Path, ask: Callable[[Path], To
     rest = np.delete(np.arange(data.num_samples), validation_rows(cfg.evaluate.validation, data.num_samples, cfg.seed))
     if cfg.num_clients != AUTO_CLIENTS and cfg.num_clients > len(rest):
         raise ConfigError(f"num_clients={cfg.num_clients}: there are only {len(rest)} samples to share out")
+    if cfg.setting:
+        _save_columns(cfg, data, rest, scratch)
+        return trainer_in(scratch)
     owners, heldout, unseen = _owners(cfg, data, rest)
     num_clients = int(owners.max()) + 1 if cfg.num_clients == AUTO_CLIENTS else cfg.num_clients
     if nothing := np.count_nonzero(np.bincount(owners[owners >= 0], minlength=num_clients) == 0):
@@ -101,6 +107,18 @@ def _save_told(cfg: DictConfig, task: Task, scratch: Path, told: Told) -> None:
         note(f"partition=sites: of the data here, only the {data.num_tests} test rows are used")
     else:
         note("data: there is no test set; what clients hold out is measured with evaluate.clients=true")
+
+
+def _save_columns(cfg: DictConfig, data: FederatedData, rows: NDArray[np.int64], scratch: Path) -> None:
+    """What a run has whose clients hold columns: all of them train on the rows that they have in common."""
+    num_columns = data.train["x"].shape[-1] if "x" in data.train else 0
+    found = call(
+        align, cfg.setting, (), rows=rows, num_columns=num_columns, num_clients=cfg.num_clients, seed=cfg.seed
+    )
+    starts = np.arange(cfg.num_clients + 1) * len(found.rows)
+    Partition(np.tile(found.rows, cfg.num_clients), starts, starts[1:]).save(scratch)
+    files.write(scratch / HELD, files.csv_of(found.table))
+    data.save(scratch)
 
 
 def _say_what_wins(
