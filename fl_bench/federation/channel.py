@@ -90,7 +90,7 @@ class Channel:
     def beside(
         self, codec: Codec, client: int, round: int, arrays: Mapping[str, NDArray], exchange: int | str
     ) -> Arrived:
-        """Arrays beside the model on their way by `codec`, which compresses those of float32 and keeps nothing of them."""
+        """Arrays beside the model on their way by `codec`; it compresses those of float32, and keeps nothing of it."""
         num_bytes = sum(array.nbytes for array in arrays.values())
         if codec.lossless:
             return Arrived(arrays, num_bytes)

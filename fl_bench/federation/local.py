@@ -82,7 +82,8 @@ class Trainer(Parts):
             turn = self._turn("", client, round, rows, start, config, state)
         before, turn.sends = turn.steps, {}
         turn.beside = {name: torch.from_numpy(array).to(self.device) for name, array in beside.items()}
-        self.flat.model.train()
+        if not self.flat.model.training:
+            self.flat.model.train()
         if exchange:
             steps = self.algorithm.go_on(turn)
         else:

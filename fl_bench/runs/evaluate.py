@@ -25,13 +25,14 @@ from fl_bench.federation.local import Trainer
 from fl_bench.federation.rounds import Experiment, Round, Rounds
 from fl_bench.models.initial import take
 from fl_bench.observers.console import summary
-from fl_bench.runs.experiment import make_fleet, make_schedule, make_strategy
+from fl_bench.runs.experiment import make_fleet, make_schedule, make_strategy, own_of
 from fl_bench.runs.prepare import data_digests, prepare
 from fl_bench.runs.scratch import scratch_folder
 from fl_bench.storage import files, run_json
 from fl_bench.storage.checkpoint import Store
 from fl_bench.storage.states import ClientStates, StatesElsewhere
 from fl_bench.storage.temporary import locked_folder
+from fl_bench.strategies.server import HasRows
 from fl_bench.tasks.base import Task
 
 
@@ -61,10 +62,13 @@ def evaluate(cfg: DictConfig, folder: Path, round: int | None, out: Path) -> int
             _refuse_states_elsewhere(folder, record)
             held = bool(trainer.partition.heldout_sizes.any())
             require("partition.holdout", cfg.partition.holdout, held, "no client holds out a sample for --clients")
-        elif trainer.private and not trainer.unseen.ends.size:
+        elif trainer.private and not (trainer.unseen.ends.size or cfg.setting):
             note("layers stay with the clients, so that the server has no whole model to test: add --clients")
         states = ClientStates(folder / "state", run)
         strategy, schedule = make_strategy(cfg.strategy.server), make_schedule(cfg, trainer)
+        if isinstance(strategy, HasRows):
+            strategy.use(own_of(trainer))
+            Store(folder, 0).read(number).put_back({"strategy": strategy})
         made = Experiment(cfg, folder, data, strategy, trainer, schedule, states)
         with engine.workers(scratch) as connect:
             measured = Rounds(made, make_fleet(made, connect())).evaluate(Round(number, vector, {"round": number}))

@@ -41,9 +41,10 @@ from fl_bench.observers.tracker import Tracker, Tracking
 from fl_bench.robust.base import Rule
 from fl_bench.runs import experiment, published
 from fl_bench.runs.begin import Start, resume_command, write_snapshot
-from fl_bench.runs.prepare import HELD, data_digests, prepare
+from fl_bench.runs.prepare import data_digests, prepare
 from fl_bench.runs.process import Arm
 from fl_bench.runs.size import size_of
+from fl_bench.runs.vertical import check_setting
 from fl_bench.storage import files, run_json
 from fl_bench.storage.checkpoint import Checkpoint, Store
 from fl_bench.storage.run_json import STATUS
@@ -140,8 +141,7 @@ def run(
     # The workers build theirs from the resolved config, whose errors name other keys.
     build(cfg.strategy.client, LocalAlgorithm)
     build(cfg.robust, Rule, seed=cfg.seed)
-    for node in (cfg.compression.up, cfg.compression.down):
-        build(node, Codec)
+    check_setting(cfg, strategy, [build(node, Codec) for node in (cfg.compression.up, cfg.compression.down)])
     data = engine.place(scratch)
     trainer = None
     if engine.resources["num_gpus"] == "auto":
@@ -170,9 +170,7 @@ def _observers(
 ) -> list[Observer]:
     """Who is told of a round, in this order: it is whole on disk before anybody hears of it."""
     cfg, trainer = made.cfg, made.trainer
-    if (held := made.data / HELD).exists():
-        files.write(made.folder / HELD, held.read_bytes())
-    elif not trainer.weighting.hidden:
+    if not trainer.weighting.hidden:
         split.write(trainer.data, trainer.partition, trainer.unseen, made.folder)
     journal.record["classes"] = list(trainer.data.classes)
     journal.record["num_clients"] = trainer.num_clients

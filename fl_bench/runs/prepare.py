@@ -23,20 +23,19 @@ from fl_bench.data.arrays import FederatedData, rows_of
 from fl_bench.data.cache import kept, key_of
 from fl_bench.data.facts import NAME as FACTS
 from fl_bench.data.partition import UNSEEN, Partition
-from fl_bench.data.split import Split, from_file, sites, validation_rows
+from fl_bench.data.split import HELD, Split, from_file, sites, validation_rows
 from fl_bench.deployment.told import Told
 from fl_bench.errors import ConfigError, note
 from fl_bench.federation.local import Trainer, trainer_in
 from fl_bench.federation.parts import CONFIG
 from fl_bench.machine import describe, package
 from fl_bench.models.initial import sha256
-from fl_bench.storage.files import digest, digest_of
 from fl_bench.storage import files
+from fl_bench.storage.files import digest, digest_of
 from fl_bench.tasks.base import Task
 from fl_bench.vertical.columns import align
 
 NONE = "none"  # data.source where there are no rows
-HELD = "partition.csv"  # which parties hold which columns, where they do not share out the rows
 
 
 def nobody(scratch: Path) -> None:
@@ -112,9 +111,7 @@ def _save_told(cfg: DictConfig, task: Task, scratch: Path, told: Told) -> None:
 def _save_columns(cfg: DictConfig, data: FederatedData, rows: NDArray[np.int64], scratch: Path) -> None:
     """What a run has whose clients hold columns: all of them train on the rows that they have in common."""
     num_columns = data.train["x"].shape[-1] if "x" in data.train else 0
-    found = call(
-        align, cfg.setting, (), rows=rows, num_columns=num_columns, num_clients=cfg.num_clients, seed=cfg.seed
-    )
+    found = call(align, cfg.setting, (), rows=rows, num_columns=num_columns, num_clients=cfg.num_clients, seed=cfg.seed)
     starts = np.arange(cfg.num_clients + 1) * len(found.rows)
     Partition(np.tile(found.rows, cfg.num_clients), starts, starts[1:]).save(scratch)
     files.write(scratch / HELD, files.csv_of(found.table))

@@ -1,7 +1,7 @@
 """Which rows two parties have both, without telling each other the others: private set intersection.
 
-Each raises the ids to a secret power that the other does not know; powers commute, so that ids that are equal stay equal
-when both have done so (Huberman, Franklin and Hogg 1999, "Enhancing privacy and trust in electronic communities",
+Each raises the ids to a secret power that the other does not know; powers commute, so that equal ids stay equal when
+both have done so (Huberman, Franklin and Hogg 1999, "Enhancing privacy and trust in electronic communities",
 section 4; after Meadows 1986). The group is Curve25519, its X25519 function the power (RFC 7748), and an id's point is
 its SHA-256. This is for parties who are curious but follow the protocol: each learns how many ids the other has, and
 which of its own are common.

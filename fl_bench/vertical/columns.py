@@ -1,6 +1,6 @@
 """Who holds which columns of which rows, and the rows that all have."""
 
-from collections.abc import Sequence
+from collections.abc import Sized
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -89,7 +89,7 @@ def align(
     return Aligned(aligned, [HEADER, *lines, _row(HOLDER, shares[-1], order, aligned)])
 
 
-def _row(who: object, part: slice, held: Sequence, common: Sequence, up: int = 0, down: int = 0) -> tuple[object, ...]:
+def _row(who: object, part: slice, held: Sized, common: Sized, up: int = 0, down: int = 0) -> tuple[object, ...]:
     return who, part.start, part.stop - 1, len(held), len(common), up, down
 
 

@@ -18,6 +18,7 @@ from fl_bench.data.arrays import batches
 from fl_bench.metrics import Summand, merge
 from fl_bench.storage.buffers import to_record
 from fl_bench.strategies.server import Own
+from fl_bench.tasks.base import Metrics
 from fl_bench.tasks.rates import of_round
 from fl_bench.vertical.nets import Holders, Joined
 from fl_bench.vertical.party import EMBEDDING, GRADIENT, ROWS
@@ -57,7 +58,8 @@ class Holder(FedAvg):
         count = local["steps"] or local["epochs"] * per_epoch
         places = np.arange(len(own.rows), dtype=np.int32)
         self.batches = list(islice(batches(places, local["batch_size"], generator), count))
-        self.arrays, self.measured = arrays, []
+        self.arrays = arrays
+        self.measured: list[Metrics] = []
         self.optimizer = own.task.optimizer(self.net.train(), local)
         asked = [client for client in grid.get_node_ids() if client < self.parties]
         return [self._message(client, {ROWS: self.batches[0]}) for client in asked]
@@ -81,7 +83,9 @@ class Holder(FedAvg):
         return self.arrays, MetricRecord(means)
 
     def ask_tests(self, clients: Iterable[int]) -> list[Message]:
-        return [Message(RecordDict({"arrays": ArrayRecord()}), k, MessageType.EVALUATE) for k in clients if k < self.parties]
+        return [
+            Message(RecordDict({"arrays": ArrayRecord()}), k, MessageType.EVALUATE) for k in clients if k < self.parties
+        ]
 
     @torch.no_grad()
     def test(self, replies: Iterable[Message]) -> Mapping[str, Summand]:
@@ -129,5 +133,5 @@ class Holder(FedAvg):
 
 def _embeddings(replies: Iterable[Message]) -> dict[int, NDArray]:
     """By party: what those have sent who have answered."""
-    answered = (reply for reply in replies if not reply.has_error())
-    return {reply.metadata.src_node_id: reply.content["beside"][EMBEDDING].numpy() for reply in answered}
+    answered = [reply for reply in replies if not reply.has_error()]
+    return {r.metadata.src_node_id: r.content.array_records["beside"][EMBEDDING].numpy() for r in answered}

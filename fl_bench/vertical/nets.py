@@ -14,7 +14,7 @@ from fl_bench.vertical.columns import blocks
 
 
 class Joined(nn.Module):
-    """All parts as one model of all columns: [B, ..., columns] to [B, classes]. The last bottom is the label holder's."""
+    """All parts as one model: [B, ..., columns] to [B, classes]. The last bottom net is the label holder's."""
 
     def __init__(self, bottoms: Sequence[nn.Module], top: nn.Module, blocks: Sequence[slice]) -> None:
         super().__init__()
@@ -39,7 +39,9 @@ class Holders(nn.Module):
         return scores
 
 
-def joined(task: Task, data: FederatedData, num_clients: int, columns: str, width: int, hidden: Sequence[int]) -> Joined:
+def joined(
+    task: Task, data: FederatedData, num_clients: int, columns: str, width: int, hidden: Sequence[int]
+) -> Joined:
     """A new net for the data: each bottom is the model that the group `model` names, with `width` outputs.
 
     The top net is a ReLU and linear layers, of which the inner ones are `hidden` wide.
