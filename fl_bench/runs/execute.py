@@ -141,7 +141,7 @@ def run(
     # The workers build theirs from the resolved config, whose errors name other keys.
     build(cfg.strategy.client, LocalAlgorithm)
     build(cfg.robust, Rule, seed=cfg.seed)
-    check_setting(cfg, strategy, [build(node, Codec) for node in (cfg.compression.up, cfg.compression.down)])
+    check_setting(cfg, task, strategy, [build(node, Codec) for node in (cfg.compression.up, cfg.compression.down)])
     data = engine.place(scratch)
     trainer = None
     if engine.resources["num_gpus"] == "auto":

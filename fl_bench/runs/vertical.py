@@ -11,6 +11,7 @@ from fl_bench.compression.base import Codec
 from fl_bench.config.rules import at_sites, require
 from fl_bench.errors import ConfigError
 from fl_bench.strategies.server import HasRows
+from fl_bench.tasks.base import ByName, Task
 
 # Keys that must have a value, and why: what others make of updates, there is nothing to make of.
 NO_UPDATES = "clients send embeddings, and no updates"
@@ -37,12 +38,12 @@ ONLY: Mapping[str, tuple[Any, str]] = {
 }
 
 
-def check_setting(cfg: DictConfig, strategy: Strategy, codecs: Sequence[Codec]) -> None:
+def check_setting(cfg: DictConfig, task: Task, strategy: Strategy, codecs: Sequence[Codec]) -> None:
     """Raise ConfigError where the strategy, or another part, is not for what the clients hold.
 
     `codecs` are those of the ways up and down.
     """
-    name = f"{type(strategy).__module__.removeprefix('flwr.serverapp.')}.{type(strategy).__name__}"
+    name = type(strategy).__name__
     if not cfg.setting:
         if isinstance(strategy, HasRows):
             raise ConfigError(f"strategy: {name} is for clients that hold columns; add setting=vertical")
@@ -50,6 +51,9 @@ def check_setting(cfg: DictConfig, strategy: Strategy, codecs: Sequence[Codec]) 
     if not isinstance(strategy, HasRows):
         wish = "averages models, and clients with other columns have none in common; leave strategy=... out"
         raise ConfigError(f"setting=vertical: {name} {wish}")
+    if not isinstance(task, ByName):
+        wish = "has no examples of which a party could have some columns; use mnist, tabular, images or series"
+        raise ConfigError(f"setting=vertical: task {type(task).__name__} {wish}")
     if at_sites(cfg):
         raise ConfigError("setting=vertical: cannot be had with engine=deployment so far; use simulation or inline")
     overlap = cfg.setting.overlap
