@@ -187,7 +187,8 @@ def data_digests(cfg: DictConfig, scratch: Path) -> dict[str, str]:
     """Digests of the data, the partition, the traces and the model to begin from: two runs with equal ones were given
     the same.
     """
-    others = (scratch / CONFIG, scratch / INIT, scratch / FACTS)  # the last follow from the rows, or the rows from them
+    # The last two follow from the rows and the config, or the rows from them.
+    others = [scratch / name for name in (CONFIG, INIT, FACTS, HELD)]
     arrays = sorted(file for file in scratch.rglob("*") if file.is_file() and file not in others)
     partition = [file for file in arrays if file.name.startswith("partition.")]
     kinds = {"data": [file for file in arrays if file not in partition], "partition": partition}
