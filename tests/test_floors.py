@@ -18,7 +18,7 @@ FLOORS = [
     ["deployment"],
     ["ledger"],
     ["federation"],
-    ["attacks", "audit", "privacy", "robust"],
+    ["attacks", "audit", "privacy", "robust", "vertical"],
     ["topologies"],
     ["strategies"],
     ["compression", "network", "tasks"],

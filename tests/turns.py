@@ -38,6 +38,7 @@ def make_turn(model: nn.Module, batches: Sequence[Batch] = (), start: torch.Tens
         "config": {},
         "stream": lambda purpose: cycle(batches),
         "batches_per_epoch": len(batches),
+        "examples": lambda places: {},
     }
     return Turn(
         client=0, round=1, task=Toy(), model=model, parameters=flat.vector, split=flat.layout.split,

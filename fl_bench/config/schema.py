@@ -90,6 +90,7 @@ class Config:
     task: dict[str, Any] = MISSING
     model: dict[str, Any] = MISSING
     data: dict[str, Any] = MISSING
+    setting: dict[str, Any] = MISSING
     strategy: dict[str, Any] = MISSING
     partition: dict[str, Any] = MISSING
     shift: dict[str, Any] = MISSING

@@ -17,6 +17,7 @@ from fl_bench.errors import ConfigError
 from fl_bench.storage import files
 
 NAME = "split.csv.gz"
+HELD = "partition.csv"
 ANY = "any"  # in place of the labels that only the sites know
 COLUMNS = ["row", "client", "heldout", "unseen"]
 
@@ -47,15 +48,18 @@ def write(data: FederatedData, partition: Partition, unseen: Partition, folder: 
     partition.csv: how many samples of each label, or range of numbers, each client holds, where it holds any.
     sources.csv, where the data has sources: how many of each. And every row that somebody holds: its number, its
     client, whether it is held out, and whether the client never trains (1 or 0). Where the rows are elsewhere, only how
-    many each client holds.
+    many each client holds; where clients hold columns, what was found of these before.
     """
     both = (partition, unseen)
+    if (held := data.folder / HELD).exists():
+        files.write(folder / HELD, held.read_bytes())
+        return
     if partition.elsewhere:
         sizes = np.concatenate([np.diff(part.starts) for part in both])
-        _write_counts(sizes[:, None], folder / "partition.csv", "label", [ANY])
+        _write_counts(sizes[:, None], folder / HELD, "label", [ANY])
         return
     numbers, names = countable(data.train["y"], data.classes)
-    _write_counts(_counts(both, numbers, names), folder / "partition.csv", "label", names)
+    _write_counts(_counts(both, numbers, names), folder / HELD, "label", names)
     if "source" in data.train:
         values, numbers = np.unique(data.train["source"], return_inverse=True)
         names = [data.sources[value] if data.sources else str(value) for value in values]

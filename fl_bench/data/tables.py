@@ -179,3 +179,17 @@ def breast_cancer() -> FederatedData:
     y = found.target.to_numpy()
     is_test = every_nth([y], nth=5)
     return federated(features_of(found.data, is_test), y, is_test, [str(name) for name in found.target_names])
+
+
+def digits() -> FederatedData:
+    """1,797 handwritten digits of 8 x 8 pixels, row after row, as a table of 64 columns; every fifth is for the test
+    set.
+
+    Alpaydin and Kaynak 1998, UCI Optical Recognition of Handwritten Digits (CC BY 4.0), in the package scikit-learn.
+    """
+    from sklearn.datasets import load_digits
+
+    found = load_digits(as_frame=True)
+    y = found.target.to_numpy()
+    is_test = every_nth([y], nth=5)
+    return federated(features_of(found.data, is_test), y, is_test, [str(name) for name in found.target_names])

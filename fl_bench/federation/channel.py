@@ -6,6 +6,7 @@ variance that is a little off can be negative.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +23,13 @@ Vector = NDArray[np.float32]
 
 MEMORY = "compression/"  # before the names of what a codec keeps in a client's state
 WITHHELD_BYTES = 1  # to say that there is nothing
+
+
+class Arrived(NamedTuple):
+    """Arrays of any shape as they arrive, and the bytes that they take on their way."""
+
+    arrays: Mapping[str, NDArray]
+    num_bytes: int
 
 
 class Channel:
@@ -79,6 +87,23 @@ class Channel:
             raise Diverged(f"compression has made an update of {np.abs(decoded).max()}")
         return payload + decoded
 
+    def beside(
+        self, codec: Codec, client: int, round: int, arrays: Mapping[str, NDArray], exchange: int | str
+    ) -> Arrived:
+        """Arrays beside the model on their way by `codec`; it compresses those of float32, and keeps nothing of it."""
+        num_bytes = sum(array.nbytes for array in arrays.values())
+        if codec.lossless:
+            return Arrived(arrays, num_bytes)
+        arrived = dict(arrays)
+        for name, array in arrays.items():
+            if array.dtype == np.float32 and array.size:
+                way = "up" if codec is self.up else "down"
+                link = self._link(way, f"beside {exchange} {name}", round, client, {name: array.shape})
+                data = codec.encode(array.ravel(), link)
+                arrived[name] = codec.decode(data, link).reshape(array.shape)
+                num_bytes += len(data) - array.nbytes
+        return Arrived(arrived, num_bytes)
+
     def _sent(self, codec: Codec, vector: Vector, link: Link) -> Vector:
         """A vector as it arrives at the other end."""
         if codec.lossless or not link.size:
@@ -96,11 +121,13 @@ class Channel:
         numbers = codec.num_bytes(link) if link.size else 0
         return len(self.vectors) * (numbers + FLOAT_BYTES * int(self.statistic.sum()))
 
-    def _link(self, way: str, vector: str, round: int, client: int = 0) -> Link:
+    def _link(
+        self, way: str, vector: str, round: int, client: int = 0, shapes: Mapping[str, tuple[int, ...]] | None = None
+    ) -> Link:
         def draw(purpose: str) -> np.random.Generator:
             return rng.generator(self.seed, f"{way} {vector} {purpose}", round, client)
 
-        return Link(self.shapes, draw)
+        return Link(self.shapes if shapes is None else shapes, draw)
 
 
 def memory_of(state: Mapping[str, torch.Tensor]) -> State:

@@ -131,18 +131,21 @@ class _Training:
         channel = trainer.channel
         if not len(trainer.rows(client, round)):
             return Answer(client, Status.EMPTY)
-        before = self.states.read(client, before=round)
+        now = self.job.last or not self.job.exchange  # in between its turn has it
+        before = self.states.read(client, before=round) if now else {}
+        told = channel.beside(channel.down, client, round, self.told, self.job.exchange)
         with time_limit(trainer.timeout):  # not of the sum, of which a half could not be taken back
             if client in stacked:
                 trained = stacked.pop(client).checked()
             else:
-                part = self.told, self.job.exchange, self.job.last
+                part = told.arrays, self.job.exchange, self.job.last
                 trained = trainer.train(client, round, self.received, self.config, without_memory(before), *part)
         weight = trainer.weighting.of(trained.num_examples)
         numbers = trained.metrics, trained.num_examples, weight, trained.reply, trained.steps
-        if trained.beside:
-            self.beside[client] = trained.beside
-        up, down = (sum(array.nbytes for array in arrays.values()) for arrays in (trained.beside, self.told))
+        sent = channel.beside(channel.up, client, round, trained.beside, self.job.exchange)
+        if sent.arrays:
+            self.beside[client] = sent.arrays
+        up, down = sent.num_bytes, told.num_bytes
         if not self.job.last:
             return Answer(client, Status.OK, *numbers, bytes_up=up, bytes_down=down)
         end = trainer.privacy.sent(client, round, self.received, trained.payload, self.config)
@@ -186,15 +189,21 @@ def evaluate(message: Message) -> Report:
     job = Job.of(message)
     trainer, start, config = _unpack(message, job)
     states = ClientStates(Path(job.states), job.run)
+    beside: dict[int, Mapping[str, NDArray]] = {}
 
     def turn(client: int) -> Answer:
         trainer = trainer_in(Path(job.folder))
         before = states.read(client, before=job.round + 1)
+        if not trainer.algorithm.measures:  # the server has the labels
+            made = trainer.embed_tests(client, job.round, start, before)
+            beside[client] = trainer.channel.beside(trainer.channel.up, client, job.round, made, "test").arrays
+            return Answer(client, Status.EVALUATED)
         with time_limit(trainer.timeout):
             metrics = trainer.evaluate_client(client, job.round, start, config, before)
         return Answer(client, Status.EVALUATED if metrics else Status.EMPTY, metrics)
 
-    return Report([attempt(turn, client, trainer.retry) for client in job.clients], peak_memory_mb())
+    answers = [attempt(turn, client, trainer.retry) for client in job.clients]
+    return Report(answers, peak_memory_mb(), beside=beside)
 
 
 @app.query()

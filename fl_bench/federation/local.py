@@ -82,7 +82,8 @@ class Trainer(Parts):
             turn = self._turn("", client, round, rows, start, config, state)
         before, turn.sends = turn.steps, {}
         turn.beside = {name: torch.from_numpy(array).to(self.device) for name, array in beside.items()}
-        self.flat.model.train()
+        if not self.flat.model.training:
+            self.flat.model.train()
         if exchange:
             steps = self.algorithm.go_on(turn)
         else:
@@ -98,7 +99,7 @@ class Trainer(Parts):
             self.open_turns.leave(turn)
         extras = [turn.extras[name] for name in self.algorithm.extras]
         end = torch.cat([turn.parameters, *extras]) if extras else turn.parameters
-        kept = {PRIVATE + name: tensor for name, tensor in self.private.items()} | turn.state
+        kept = {PRIVATE + name: tensor for name, tensor in turn.private.items()} | turn.state
         state = {name: tensor.detach().cpu().clone() for name, tensor in kept.items()} if last else {}
         sends = {name: tensor.detach().cpu().numpy() for name, tensor in turn.sends.items()}
         made = Trained(end.cpu().numpy(), len(rows), merge(steps), turn.reply, turn.steps - before, state, sends)
@@ -145,6 +146,14 @@ class Trainer(Parts):
             raise Diverged(f"its held-out loss is {loss}")
         return metrics
 
+    @torch.no_grad()
+    def embed_tests(self, client: int, round: int, payload: Vector, state: State) -> dict[str, NDArray]:
+        """What a client without labels sends to a server half that has those of the test rows."""
+        start = torch.from_numpy(payload).to(self.device)
+        turn = self._turn("test ", client, round, self.rows(client, round), start, {}, state)
+        self.algorithm.test(turn, self.data.test)
+        return {name: tensor.cpu().numpy() for name, tensor in turn.sends.items()}
+
     @property
     def adapts(self) -> bool:
         """Whether a client does something with the model before it is evaluated."""
@@ -167,6 +176,7 @@ class Trainer(Parts):
             parameters=self.flat.vector, start=start, split=self.flat.layout.split, config=config,
             stream=lambda purpose: self.stream(prefix + purpose, client, round, rows, None if prefix else config),
             batches_per_epoch=-(-len(rows) // self.local["batch_size"]), private=self.private, state=state,
+            examples=lambda places: self.task.gather(self.data.train, rows[places], self.device),
             extras=dict(zip(extras, payload[len(start) :].clone().view(len(extras), len(start)), strict=True)),
         )  # fmt: skip
 

@@ -83,7 +83,7 @@ class Parts:
         hidden = self.masked and self.partition.elsewhere
         self.weighting = Weighting(self.partition.train_sizes, uniform, cfg.max_examples, hidden)
         rng.seed_torch(self.seed, "model")
-        model = self.task.model(self.data)
+        model = self.algorithm.model(self.task, self.data)
         shared = self.task.shared(model)
         self.personal = self.algorithm.private(model) & set(shared)  # what the strategy keeps at the clients
         private = self.personal | self.task.private(model)

@@ -48,7 +48,7 @@ def of_all(client: int, numbers: Numbers) -> Answer:
 def numbers(answer: Answer) -> MetricRecord:
     """What Flower's strategies want to know of an answer beside the model."""
     values = {name: mean.value for name, mean in answer.metrics.items() if "/" not in name}
-    if answer.status is Status.EVALUATED:
+    if answer.status is Status.EVALUATED and answer.metrics:
         return MetricRecord({"num-examples": answer.metrics["loss"].count, **values})
     trained = {f"train_{name}": value for name, value in values.items()}
     return MetricRecord({"num-examples": answer.weight, **trained, **answer.reply})

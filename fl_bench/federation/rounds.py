@@ -25,11 +25,11 @@ from fl_bench.federation.fleet import Fleet
 from fl_bench.federation.flower_log import flower_says
 from fl_bench.federation.local import Trainer
 from fl_bench.federation.rows import Row
-from fl_bench.metrics import values
+from fl_bench.metrics import Summand, values
 from fl_bench.network.schedule import Plan, Schedule
 from fl_bench.privacy.spent import Spent
 from fl_bench.storage.states import ClientStates
-from fl_bench.strategies.server import ALL_WEIGHTS, LOWER_IS_BETTER, SECRET_NOISE, Exchanges
+from fl_bench.strategies.server import ALL_WEIGHTS, LOWER_IS_BETTER, SECRET_NOISE, Exchanges, HasRows
 from fl_bench.topologies.base import Topology
 
 Vector = NDArray[np.float32]
@@ -148,6 +148,8 @@ class Rounds:
         with seconds.of("test"):
             tested = self.fleet.test(round.number, round.vector, self.trainer.test_batches)
             row = round.row | rows.tested(tested, self.trainer.measure(round.vector))
+            if isinstance(self.strategy, HasRows):
+                row |= rows.tested(self._tested_by_server(round.number), {})
             validated = self.fleet.test(round.number, round.vector, self.trainer.validation_batches)
             row |= {f"validation_{name}": value for name, value in values(validated).items()}
         clients = round.clients
@@ -163,6 +165,15 @@ class Rounds:
             row |= rows.of_strangers(answers, columns)
         peak = self.fleet.worker_peak_mb
         return replace(round, row=row, clients=clients, seconds=seconds, worker_peak_mb=peak)
+
+    def _tested_by_server(self, number: int) -> Mapping[str, Summand]:
+        """What a server half that has the labels says of the test rows, by what all clients make of them."""
+        strategy: Any = self.strategy
+        everybody = list(range(len(self.trainer.partition.ends)))
+        answers = self.fleet.exchange(strategy.ask_tests(everybody), Plan(number, everybody))
+        self._tolerate(number, answers, (), " --evaluation")
+        tested: Mapping[str, Summand] = strategy.test(_messages(answers))
+        return tested
 
     def configure_train(self, number: int, vector: Vector) -> tuple[list[Message], Plan]:
         """Who is asked in a round, and what the strategy sends them."""

@@ -49,7 +49,7 @@ class Turns(Turn):
             client=-1, round=round, task=trainer.task, model=nn.ParameterList([stack]),
             local={**local, "clip_norm": None},  # each client's gradient is clipped by itself, in `step`
             parameters=stack.data, start=start[:size], split=trainer.flat.layout.split, config=config,
-            stream=lambda _: iter(()), batches_per_epoch=0,
+            stream=lambda _: iter(()), batches_per_epoch=0, examples=lambda _: {},
             # Nothing kept yet is zero: an algorithm that sees a difference must not say that it can be stacked.
             state={name: torch.stack([s.get(name, torch.zeros(size)) for s in states]).to(start) for name in names},
             extras={name: start[size:].view(len(extras), size)[k].repeat(len(clients), 1)

@@ -23,7 +23,8 @@ def draw(folder: Path, num_clients: int, classes: Sequence[str]) -> None:
     """Draw the curves and the partition of the run in `folder` into its folder figures/.
 
     partition.csv has only the clients and labels that have samples: all clients get a place, and the labels come in the
-    order of `classes`. There is none where only the sites know what clients hold.
+    order of `classes`; or it has the columns that parties hold. There is none where only the sites know what clients
+    hold.
     """
     figures = folder / "figures"
     figures.mkdir(exist_ok=True)
@@ -38,6 +39,9 @@ def draw(folder: Path, num_clients: int, classes: Sequence[str]) -> None:
     if not (partition := folder / "partition.csv").exists():
         return
     held = pd.read_csv(partition, dtype={"label": str}, keep_default_na=False)  # a class may be "NA"
+    if "label" not in held:
+        _columns(held, figures)
+        return
     table = held.pivot(index="client", columns="label", values="samples")
     labels = [name for name in map(str, classes) if name in table]
     _partition(table.reindex(index=range(num_clients), columns=labels).fillna(0), figures)
@@ -163,6 +167,20 @@ def _partition(table: pd.DataFrame, folder: Path) -> None:
         finish(axes, "samples of a client", "clients")
         axes.locator_params(axis="x", integer=True)
         axes.set_title(f"{len(sizes)} clients, on average {(table > 0).sum(axis=1).mean():.1f} labels each")
+    save(figure, folder, "partition")
+
+
+def _columns(held: pd.DataFrame, folder: Path) -> None:
+    """Who holds which columns, and on the right how many rows, of which all parties have so many."""
+    figure = Figure(figsize=(8, 1.5 + 0.4 * len(held)), layout="constrained")
+    axes = figure.subplots()
+    counts = held["last_column"] - held["first_column"] + 1
+    axes.barh(held["client"].astype(str), counts, left=held["first_column"] - 0.5, color=["C0", "C1"])
+    for place, rows in enumerate(held["rows"]):
+        axes.text(1.01, place, f"{rows:,} rows", transform=axes.get_yaxis_transform(), va="center")
+    axes.set_title(f"{held['aligned'].iloc[0]:,} rows in common")
+    axes.invert_yaxis()
+    finish(axes, "column", "client")
     save(figure, folder, "partition")
 
 

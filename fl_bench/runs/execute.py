@@ -3,13 +3,14 @@
 import gc
 import os
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
 from safetensors.torch import save
+from torch import Tensor
 
 from fl_bench import errors
 from fl_bench.build import build
@@ -44,10 +45,12 @@ from fl_bench.runs.begin import Start, resume_command, write_snapshot
 from fl_bench.runs.prepare import data_digests, prepare
 from fl_bench.runs.process import Arm
 from fl_bench.runs.size import size_of
+from fl_bench.runs.vertical import check_setting
 from fl_bench.storage import files, run_json
 from fl_bench.storage.checkpoint import Checkpoint, Store
 from fl_bench.storage.run_json import STATUS
 from fl_bench.strategies.base import LocalAlgorithm
+from fl_bench.strategies.server import HasRows
 from fl_bench.tasks.base import Task
 
 
@@ -140,8 +143,7 @@ def run(
     # The workers build theirs from the resolved config, whose errors name other keys.
     build(cfg.strategy.client, LocalAlgorithm)
     build(cfg.robust, Rule, seed=cfg.seed)
-    for node in (cfg.compression.up, cfg.compression.down):
-        build(node, Codec)
+    check_setting(cfg, task, strategy, [build(node, Codec) for node in (cfg.compression.up, cfg.compression.down)])
     data = engine.place(scratch)
     trainer = None
     if engine.resources["num_gpus"] == "auto":
@@ -161,7 +163,7 @@ def run(
         trainer.load(last.vector)
     elif start is not None:
         trainer.load(start.vector)
-    _save_model(trainer, store.folder)
+    _save_model(trainer, store.folder, strategy.tensors() if isinstance(strategy, HasRows) else {})
     return made, any(observer.stops for observer in observers)
 
 
@@ -291,8 +293,9 @@ def _give_up(error: errors.FlBenchError, folder: Path) -> int:
     return errors.refuse(error)
 
 
-def _save_model(trainer: Trainer, folder: Path) -> None:
-    """model.safetensors: the global model, as far as there is one."""
+def _save_model(trainer: Trainer, folder: Path, servers: Mapping[str, Tensor]) -> None:
+    """model.safetensors: the global model, as far as there is one, or the server's part of it."""
     tensors = {name: tensor for name, tensor in trainer.flat.model.state_dict().items() if name not in trainer.private}
+    tensors |= servers
     content = save({name: tensor.detach().cpu().clone() for name, tensor in tensors.items()})
     files.write(folder / MODEL, content)

@@ -35,6 +35,7 @@ from fl_bench.runs.topology import check_topology, make_topology
 from fl_bench.storage.checkpoint import Store
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.layers import layers
+from fl_bench.strategies.server import HasRows, Own
 from fl_bench.tasks.base import Classifier, Task
 from fl_bench.tasks.rates import of_round
 from fl_bench.topologies.base import Topology, is_plain
@@ -46,6 +47,8 @@ AUTO, MOST_STACKED = 50, 50_000_000  # clients, and numbers in a stack, at most 
 
 def make(cfg: DictConfig, strategy: Strategy, trainer: Trainer, data: Path, store: Store) -> Experiment:
     """The experiment of a run, whose workers find their data in `data`; raises ConfigError where parts do not fit."""
+    if isinstance(strategy, HasRows):
+        strategy.use(own_of(trainer))
     if isinstance(trainer.flat.model, Opaque) != trainer.algorithm.opaque:
         wish = "model=trees and strategy=fedxgb_bagging or fedxgb_cyclic need each other"
         raise ConfigError(f"strategy: {type(trainer.algorithm).__name__} does not train this model: {wish}")
@@ -63,6 +66,13 @@ def make(cfg: DictConfig, strategy: Strategy, trainer: Trainer, data: Path, stor
     spent = check_noise(cfg, trainer, schedule, strategy)
     strategy, schedule = topology.strategy(strategy), topology.schedule(schedule)
     return Experiment(cfg, store.folder, data, strategy, trainer, schedule, store.states, topology, spent)
+
+
+def own_of(trainer: Trainer) -> Own:
+    """What a server half has that has rows of its own: those that it has in common with all clients."""
+    rows, model = trainer.partition.train_rows(0), trainer.flat.model
+    given = trainer.seed, trainer.local, trainer.batch_size, trainer.task, trainer.data
+    return Own(*given, rows=rows, model=model, device=trainer.device)
 
 
 def make_strategy(server: DictConfig) -> Strategy:
@@ -129,7 +139,7 @@ def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
             "compression: may lengthen updates that clients have clipped for differential privacy; with a lossy one, "
             "let the server clip: strategy=dp_server_fixed or dp_server_adaptive"
         )
-    if trainer.personal and not _learns(trainer, trainer.personal):
+    if trainer.personal and trainer.algorithm.measures and not _learns(trainer, trainer.personal):
         raise ConfigError(
             f"strategy: the layers that it keeps at the clients, such as {min(trainer.personal)}, take no part in the "
             f"loss of task {type(trainer.task).__name__}; name others, for example as strategy.personal_layers=[...]"
@@ -288,7 +298,7 @@ def _say_what_stays(trainer: Trainer) -> None:
         note("the strategy finds no layer of this model to keep at the clients: it is the same as without")
     if trainer.untaken:
         note(f"model.init: {', '.join(trainer.untaken)}: as the seed makes them")
-    if trainer.personal and not trainer.layout.size:
+    if trainer.personal and trainer.algorithm.measures and not trainer.layout.size:
         note("the strategy keeps every layer of this model at the clients: they train alone")
 
 

@@ -23,7 +23,7 @@ from fl_bench.data.arrays import FederatedData, rows_of
 from fl_bench.data.cache import kept, key_of
 from fl_bench.data.facts import NAME as FACTS
 from fl_bench.data.partition import UNSEEN, Partition
-from fl_bench.data.split import Split, from_file, root_rows, sites, validation_rows
+from fl_bench.data.split import HELD, Split, from_file, root_rows, sites, validation_rows
 from fl_bench.deployment.told import Told
 from fl_bench.errors import ConfigError, note
 from fl_bench.federation.local import Trainer, trainer_in
@@ -31,8 +31,10 @@ from fl_bench.federation.parts import CONFIG
 from fl_bench.machine import describe, package
 from fl_bench.models.initial import sha256
 from fl_bench.robust.base import Rule
+from fl_bench.storage import files
 from fl_bench.storage.files import digest, digest_of
 from fl_bench.tasks.base import Task
+from fl_bench.vertical.columns import align
 
 NONE = "none"  # data.source where there are no rows
 
@@ -63,6 +65,9 @@ def prepare(cfg: DictConfig, task: Task, scratch: Path, ask: Callable[[Path], To
     rest = _rest(cfg, data.num_samples, root_size)
     if cfg.num_clients != AUTO_CLIENTS and cfg.num_clients > len(rest):
         raise ConfigError(f"num_clients={cfg.num_clients}: there are only {len(rest)} samples to share out")
+    if cfg.setting:
+        _save_columns(cfg, data, rest, scratch)
+        return trainer_in(scratch)
     owners, heldout, unseen = _owners(cfg, data, rest)
     num_clients = int(owners.max()) + 1 if cfg.num_clients == AUTO_CLIENTS else cfg.num_clients
     if nothing := np.count_nonzero(np.bincount(owners[owners >= 0], minlength=num_clients) == 0):
@@ -105,6 +110,16 @@ def _save_told(cfg: DictConfig, task: Task, scratch: Path, told: Told) -> None:
         note(f"partition=sites: of the data here, only the {data.num_tests} test rows are used")
     else:
         note("data: there is no test set; what clients hold out is measured with evaluate.clients=true")
+
+
+def _save_columns(cfg: DictConfig, data: FederatedData, rows: NDArray[np.int64], scratch: Path) -> None:
+    """What a run has whose clients hold columns: all of them train on the rows that they have in common."""
+    num_columns = data.train["x"].shape[-1] if "x" in data.train else 0
+    found = call(align, cfg.setting, (), rows=rows, num_columns=num_columns, num_clients=cfg.num_clients, seed=cfg.seed)
+    starts = np.arange(cfg.num_clients + 1) * len(found.rows)
+    Partition(np.tile(found.rows, cfg.num_clients), starts, starts[1:]).save(scratch)
+    files.write(scratch / HELD, files.csv_of(found.table))
+    data.save(scratch)
 
 
 def _say_what_wins(
@@ -192,7 +207,8 @@ def data_digests(cfg: DictConfig, scratch: Path) -> dict[str, str]:
     """Digests of the data, the partition, the traces and the model to begin from: two runs with equal ones were given
     the same.
     """
-    others = (scratch / CONFIG, scratch / INIT, scratch / FACTS)  # the last follow from the rows, or the rows from them
+    # The last two follow from the rows and the config, or the rows from them.
+    others = [scratch / name for name in (CONFIG, INIT, FACTS, HELD)]
     arrays = sorted(file for file in scratch.rglob("*") if file.is_file() and file not in others)
     partition = [file for file in arrays if file.name.startswith("partition.")]
     kinds = {"data": [file for file in arrays if file not in partition], "partition": partition}

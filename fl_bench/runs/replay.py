@@ -36,6 +36,7 @@ from fl_bench.storage.checkpoint import Checkpoint, Store
 from fl_bench.storage.files import digest
 from fl_bench.storage.states import StatesElsewhere
 from fl_bench.storage.tables import rows_of
+from fl_bench.strategies.server import Exchanges
 from fl_bench.tasks.base import Task
 
 
@@ -104,6 +105,8 @@ def turns(rounds: Rounds, number: int, vector: Vector, client: int | None) -> tu
 def _train(rounds: Rounds, number: int, vector: Vector, client: int) -> Row:
     """The client's row as its training makes it."""
     by_client, plan = turns(rounds, number, vector, client)
+    if isinstance(rounds.strategy, Exchanges):  # what a client is sent later follows from what the others have sent
+        return next(row for row in rounds.train(number, vector).clients if row["client"] == client)
     (answer,) = rounds.fleet.exchange([by_client[client]], plan)
     bytes_down = rounds.trainer.channel.bytes_down + rounds.trainer.layout.unplanned(vector)
     return rows.trained(answer, plan, bytes_down)

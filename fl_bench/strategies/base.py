@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from fl_bench.data.arrays import Columns, FederatedData
 from fl_bench.data.partition import Partition
 from fl_bench.errors import ConfigError
 from fl_bench.strategies.turn import Turn
@@ -23,9 +24,9 @@ class LocalAlgorithm:
         Nothing.
 
     May override:
-        Before the run `suit`, `private` and `steps`. In a turn, in this order: `rows`, `begin`, `train` (or only
-        `training_step`, or only `correct`), `go_on`, `finish`. Before a client is evaluated: `personalize`. And the
-        class attributes below.
+        Before the run `suit`, `model`, `private` and `steps`. In a turn, in this order: `rows`, `begin`, `train` (or
+        only `training_step`, or only `correct`), `go_on`, `finish`. Before a client is evaluated: `personalize`; where
+        the server half has the labels, `test`. And the class attributes below.
 
     With `engine.vectorize` a turn may be that of K clients: vectors [P] are then [K, P]. A class that sets
     `stacks = True` in its own body is written for both; all others train one client at a time.
@@ -60,6 +61,10 @@ class LocalAlgorithm:
 
     def suit(self, task: Task) -> None:
         """Before a run: raise ConfigError where this algorithm cannot work on a task."""
+
+    def model(self, task: Task, data: FederatedData) -> nn.Module:
+        """The model of a worker, before the first round; its random values come from torch's global seed."""
+        return task.model(data)
 
     def private(self, model: nn.Module) -> set[str]:
         """The names of the tensors of `model` that stay with the client and are kept for its next turn.
@@ -110,6 +115,11 @@ class LocalAlgorithm:
 
     def personalize(self, turn: Turn) -> None:
         """Before the client is evaluated on its own data: turn the server's model into the one that it would use."""
+
+    def test(self, turn: Turn, columns: Columns) -> None:
+        """Where the server half has the labels (`HasRows`), without gradients: what the client makes of these columns
+        of the test rows goes into `turn.sends`.
+        """
 
 
 def need_one_loss(algorithm: LocalAlgorithm, task: Task) -> None:

@@ -1,15 +1,20 @@
 """Server halves: what a strategy is told in each round, and means that are moved, one tensor after the other."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
+from fl_bench.data.arrays import FederatedData
+from fl_bench.metrics import Summand
 from fl_bench.strategies.layers import is_statistic
+from fl_bench.tasks.base import Task
 
 # What every strategy is told by the config of a round.
 ALL_WEIGHTS = "all-weights"  # in training: what all clients weigh together
@@ -35,6 +40,37 @@ class Exchanges(Protocol):
 
         They have the record `arrays` of the first ones, which is not counted again: what is added up begins there.
         """
+
+
+@dataclass(frozen=True)
+class Own:
+    """What a server half is given that has rows of its own."""
+
+    seed: int
+    local: Mapping[str, Any]  # the node `local` of the config
+    batch_size: int  # of evaluation
+    task: Task
+    data: FederatedData
+    rows: NDArray  # the training rows that it has in common with the clients, int64 [N]
+    model: nn.Module  # not trained yet, and not its own
+    device: str
+
+
+@runtime_checkable
+class HasRows(Protocol):
+    """A server half that has rows of its own, on which it trains a part of the model; clients have the other parts."""
+
+    def use(self, own: Own) -> None:
+        """Before the run: what there is."""
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Its part of the model, by the names that the tensors have in the whole."""
+
+    def ask_tests(self, clients: Iterable[int]) -> Sequence[Message]:
+        """What it sends to learn what clients make of the test rows; see `LocalAlgorithm.test`."""
+
+    def test(self, replies: Iterable[Message]) -> Mapping[str, Summand]:
+        """What the model is worth on them, by the arrays beside in the replies."""
 
 
 class MovedMean(FedAvg):

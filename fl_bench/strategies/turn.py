@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fl_bench.strategies.layers import is_statistic
@@ -34,6 +35,7 @@ class Turn:
     config: Mapping[str, Any]  # what the strategy's server half sent along
     stream: Callable[[str], Iterator[Batch]]  # for a purpose: batches without end, each epoch shuffled anew
     batches_per_epoch: int
+    examples: Callable[[NDArray], Batch]  # those at these places among the client's training rows, int [B]
     private: dict[str, Tensor] = field(default_factory=dict)  # tensors of `model` that stay with the client
     state: dict[str, Tensor] = field(default_factory=dict)  # this client's own; what is here at the end is kept
     extras: dict[str, Tensor] = field(default_factory=dict)  # [P] each: see LocalAlgorithm.extras

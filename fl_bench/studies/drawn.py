@@ -100,7 +100,7 @@ def partitions(study: Study, settings: Sequence[str]) -> tuple[list[dict[str, An
     for folder, setting in zip(first["folder"], first["setting"], strict=True):
         file = Path(folder) / "partition.csv"
         held = _read(file, dtype={"label": str}, keep_default_na=False) if file.exists() else pd.DataFrame()
-        if held.empty:  # a task without classes, or only the sites know
+        if "label" not in held or held.empty:  # parties hold columns, or a task has no classes, or only the sites know
             continue
         table = held.pivot(index="label", columns="client", values="samples").fillna(0).astype(int)
         table = table.loc[sorted(table.index, key=lambda label: label.zfill(9) if label.isdecimal() else label)]

@@ -102,7 +102,9 @@ def load(folders: Sequence[Path], by: Sequence[str] = ()) -> Study:
     better = _better(list(rounds.columns), [records[folder] for folder in runs["folder"]])
     skipped += [Skipped(folder, why) for folder, why in twice.items()]
     named = [Origin.of(records[folder]).named for folder in runs["folder"]]
-    return Study(pd.concat([runs, labels(values, named, by), values], axis=1), rounds, better, skipped)
+    called = labels(values, named, by)
+    others = values.drop(columns=called.columns, errors="ignore")  # the group `setting`, as the conditions are called
+    return Study(pd.concat([runs, called, others], axis=1), rounds, better, skipped)
 
 
 def _runs(folders: Sequence[Path]) -> Iterator[Path]:

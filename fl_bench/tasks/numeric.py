@@ -41,6 +41,9 @@ class Tabular(hugging.FromDataSets, Numeric):
     def load_embedded(self, folder: Path) -> FederatedData:
         return tables.breast_cancer()
 
+    def load_digits(self, folder: Path) -> FederatedData:
+        return tables.digits()
+
     def load_heart(self, folder: Path) -> FederatedData:
         return heart()
 

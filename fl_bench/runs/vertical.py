@@ -1,0 +1,74 @@
+"""What clients that hold columns cannot do, said before a run."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flwr.serverapp.strategy import Strategy
+from omegaconf import DictConfig, OmegaConf
+
+from fl_bench.compression.base import Codec
+from fl_bench.config.rules import at_sites, require
+from fl_bench.errors import ConfigError
+from fl_bench.strategies.server import HasRows
+from fl_bench.tasks.base import ByName, Task
+
+# Keys that must have a value, and why: what others make of updates, there is nothing to make of.
+NO_UPDATES = "clients send embeddings, and no updates"
+SAME_ROWS = "clients have the same rows, of which they hold other columns, and none holds any out"
+NO_LABELS = "clients have no labels"
+ONLY: Mapping[str, tuple[Any, str]] = {
+    "attack._target_": ("fl_bench.attacks.base.Attack", NO_UPDATES),
+    "robust._target_": ("fl_bench.robust.base.Rule", NO_UPDATES),
+    "privacy._target_": ("fl_bench.privacy.base.Protection", f"{NO_UPDATES}; strategy.noise is added to these"),
+    "secure_aggregation": ("none", NO_UPDATES),
+    "weighting": ("examples", NO_UPDATES),
+    "min_clients": (1, "the server trains also where nobody answers"),
+    "partition._target_": ("fl_bench.data.partition.iid", f"{SAME_ROWS}; setting.overlap says how many"),
+    "partition.holdout": (0, SAME_ROWS),
+    "partition.unseen": (0, SAME_ROWS),
+    "shift._target_": ("fl_bench.data.shift.none", SAME_ROWS),
+    "data_drift._target_": ("fl_bench.data.drift.Drift", SAME_ROWS),
+    "augment._target_": ("fl_bench.data.augment.Augment", "the parts of an image would be changed each in its own way"),
+    "evaluate.clients": (False, NO_LABELS),
+    "evaluate.validation": (0, NO_LABELS),
+    "local.accumulate": (1, NO_LABELS),
+    "local.precision": ("float32", "embeddings travel as float32"),
+    "model.init": (None, "the parts of the model begin as the seed makes them"),
+}
+
+
+def check_setting(cfg: DictConfig, task: Task, strategy: Strategy, codecs: Sequence[Codec]) -> None:
+    """Raise ConfigError where the strategy, or another part, is not for what the clients hold.
+
+    `codecs` are those of the ways up and down.
+    """
+    name = type(strategy).__name__
+    if not cfg.setting:
+        if isinstance(strategy, HasRows):
+            raise ConfigError(f"strategy: {name} is for clients that hold columns; add setting=vertical")
+        return
+    if not isinstance(strategy, HasRows):
+        wish = "averages models, and clients with other columns have none in common; leave strategy=... out"
+        raise ConfigError(f"setting=vertical: {name} {wish}")
+    if not isinstance(task, ByName):
+        wish = "has no examples of which a party could have some columns; use mnist, tabular, images or series"
+        raise ConfigError(f"setting=vertical: task {type(task).__name__} {wish}")
+    if at_sites(cfg):
+        raise ConfigError("setting=vertical: cannot be had with engine=deployment so far; use simulation or inline")
+    overlap = cfg.setting.overlap
+    require("setting.overlap", overlap, 0 < overlap <= 1, "must be above 0 and at most 1")
+    for key, (value, why) in ONLY.items():
+        if (has := OmegaConf.select(cfg, key)) != value:
+            group, _, target = key.rpartition(".")
+            given = f"{group}: cannot be had" if target == "_target_" else f"{key}={_word(has)}: must be {_word(value)}"
+            raise ConfigError(f"{given} with setting=vertical: {why}")
+    for key, codec in zip(("compression", "compression/down"), codecs, strict=True):
+        if codec.feedback or type(codec).matters is not Codec.matters:
+            wish = "follows a client's update over the rounds, and here are none; use fp16, quantize or feedback=false"
+            raise ConfigError(f"{key}: {type(codec).__name__} {wish}")
+
+
+def _word(value: Any) -> str:
+    """As on the command line."""
+    return json.dumps(value).strip('"')
