@@ -79,8 +79,8 @@ class Holder(FedAvg):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        means = {f"train_{name}": mean.value for name, mean in merge(self.measured).items()}
-        return self.arrays, MetricRecord(means)
+        means = merge(self.measured)
+        return self.arrays, MetricRecord({f"train_{name}": mean.value for name, mean in means.items()})
 
     def ask_tests(self, clients: Iterable[int]) -> list[Message]:
         return [
