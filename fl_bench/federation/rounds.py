@@ -114,8 +114,7 @@ class Rounds:
             messages, plan = self.configure_train(number, vector)
             answers = self._exchange(messages, plan)
         bytes_down = self.trainer.channel.bytes_down + self.trainer.layout.unplanned(vector)
-        spent = self.experiment.spent
-        if spent is not None:
+        if (spent := self.experiment.spent) is not None:
             spent.add(answer.client for answer in answers if answer.status in (Status.OK, Status.WITHHELD))
         trained = self.experiment.topology.costs([rows.trained(answer, plan, bytes_down) for answer in answers])
         clients = self._marked(number, trained)

@@ -25,10 +25,11 @@ from fl_bench.federation.local import Trainer
 from fl_bench.federation.rounds import Experiment, Round, Rounds
 from fl_bench.models.initial import take
 from fl_bench.observers.console import summary
-from fl_bench.runs.experiment import make_fleet, make_schedule, make_strategy, own_of
+from fl_bench.runs.experiment import make_fleet, make_schedule, make_strategy
 from fl_bench.runs.prepare import data_digests, prepare
 from fl_bench.runs.scratch import scratch_folder
 from fl_bench.runs.topology import make_topology
+from fl_bench.runs.vertical import own_of
 from fl_bench.storage import files, run_json
 from fl_bench.storage.checkpoint import Store
 from fl_bench.storage.states import ClientStates, StatesElsewhere

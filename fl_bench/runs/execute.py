@@ -106,8 +106,7 @@ def execute(
         if made.trainer.test_batches:  # there is a whole model, and a test set
             made.trainer.task.tables(made.trainer.flat.model, made.trainer.data, folder)
         if cfg.figures:
-            with _no_garbage():
-                _draw(made)
+            _draw(made)
         rows, best = store.tables.rows("metrics"), journal.record["best"]
         journal.record["published"] = beside = published.compare(cfg, origin, rows, best, made.trainer.metrics)
         journal.end(0)
@@ -234,6 +233,17 @@ def closing(observers: Sequence[Observer]) -> Iterator[None]:
             observer.close(status)
 
 
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Garbage is collected often, by some of Flower's strategies and by figures: not from all of torch each time."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+@_no_garbage()
 def _draw(made: Experiment) -> None:
     """The figures of a run that is over."""
     from fl_bench.ledger.figure import chain_of_blocks  # matplotlib takes a second to import
@@ -247,16 +257,6 @@ def _draw(made: Experiment) -> None:
         chain_of_blocks(made.folder)
     if trainer.shows:
         trainer.task.figures(trainer.flat.model, data, made.folder / "figures")
-
-
-@contextmanager
-def _no_garbage() -> Iterator[None]:
-    """Garbage is collected often, by some of Flower's strategies and by figures: not from all of torch each time."""
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def _begin_anew(cfg: DictConfig, folder: Path) -> None:

@@ -1,6 +1,5 @@
 """The parts of an experiment, made from its config, and the checks whether they fit together."""
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from fl_bench.build import build
 from fl_bench.config.rules import MASKS, require
@@ -28,14 +26,16 @@ from fl_bench.models.initial import other_classes
 from fl_bench.models.opaque import Opaque
 from fl_bench.network.clock import Network
 from fl_bench.network.schedule import Schedule
+from fl_bench.runs.examples import check_augment, check_batches_of_one
 from fl_bench.runs.ledger import check_ledger
 from fl_bench.runs.privacy import check_masks, check_noise, check_privacy
 from fl_bench.runs.robust import check_rule
 from fl_bench.runs.topology import check_topology, make_topology
+from fl_bench.runs.vertical import own_of
 from fl_bench.storage.checkpoint import Store
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.layers import layers
-from fl_bench.strategies.server import HasRows, Own
+from fl_bench.strategies.server import HasRows
 from fl_bench.tasks.base import Classifier, Task
 from fl_bench.tasks.rates import of_round
 from fl_bench.topologies.base import Topology, is_plain
@@ -66,13 +66,6 @@ def make(cfg: DictConfig, strategy: Strategy, trainer: Trainer, data: Path, stor
     spent = check_noise(cfg, trainer, schedule, strategy)
     strategy, schedule = topology.strategy(strategy), topology.schedule(schedule)
     return Experiment(cfg, store.folder, data, strategy, trainer, schedule, store.states, topology, spent)
-
-
-def own_of(trainer: Trainer) -> Own:
-    """What a server half has that has rows of its own: those that it has in common with all clients."""
-    rows, model = trainer.partition.train_rows(0), trainer.flat.model
-    given = trainer.seed, trainer.local, trainer.batch_size, trainer.task, trainer.data
-    return Own(*given, rows=rows, model=model, device=trainer.device)
 
 
 def make_strategy(server: DictConfig) -> Strategy:
@@ -129,7 +122,7 @@ def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
     """Raise ConfigError for parts that do not fit together, before any round begins."""
     trainer.algorithm.suit(trainer.task)
     _metric_names(trainer)  # which refuses what the task does not declare
-    _check_augment(trainer)
+    check_augment(trainer)
     _say_what_stays(trainer)
     if cfg.model.init is not None and isinstance(trainer.task, Classifier):
         _say_other_classes(cfg.model.init, trainer)
@@ -144,7 +137,7 @@ def try_out(cfg: DictConfig, trainer: Trainer, strategy: Strategy) -> None:
             f"strategy: the layers that it keeps at the clients, such as {min(trainer.personal)}, take no part in the "
             f"loss of task {type(trainer.task).__name__}; name others, for example as strategy.personal_layers=[...]"
         )
-    _check_batches_of_one(trainer)
+    check_batches_of_one(trainer)
     for number in (1, cfg.num_rounds):
         of_round(trainer.local, number)  # a function of the user's own may give no rate
     name = cfg.local.optimizer.get("name")
@@ -221,38 +214,6 @@ def _check_evaluation(cfg: DictConfig, trainer: Trainer) -> None:
     require("evaluate.validation", validation, len(trainer.validation_rows) > 0, wish)
     wish = "the server has no whole model to validate, as layers stay with the clients; use evaluate.validation=clients"
     require("evaluate.validation", validation, not trainer.private, wish)
-
-
-def _check_augment(trainer: Trainer) -> None:
-    """Raise ConfigError where the clients' training images cannot be changed as `augment` says."""
-    if not trainer.augment.draws:
-        return
-    batch = trainer.task.gather(trainer.data.train, np.arange(1), trainer.device)
-    images, channels = batch.get("x"), trainer.augment.channels
-    if images is None or images.dtype != torch.uint8 or images.ndim != 4:
-        wish = f"needs images, a column x of uint8 [N, channels, height, width], and the data has {', '.join(batch)}"
-        raise ConfigError(f"augment: {wish}; use augment=none")
-    if channels and images.shape[1] not in channels:
-        wish = f"needs images of {' or '.join(map(str, channels))} channels, and these have {images.shape[1]}"
-        raise ConfigError(f"augment: {wish}; use augment=none or flip_crop")
-
-
-def _check_batches_of_one(trainer: Trainer) -> None:
-    """Raise ConfigError where a client's turn has a batch of one example, and the model cannot train on it."""
-    if trainer.weighting.hidden:  # at its site such a client fails, and says why
-        return
-    size, sizes = trainer.local["batch_size"], np.append(trainer.partition.train_sizes, len(trainer.root_rows))
-    last = -(-sizes // size)  # the number of the batch that ends an epoch
-    alone = np.count_nonzero((sizes > 0) & ((sizes - 1) % size == 0) & (last <= (trainer.local["steps"] or last)))
-    model, usual = trainer.flat.model, type(trainer.algorithm).rows is LocalAlgorithm.rows and trainer.task.one_loss
-    if not (alone and usual) or not any(isinstance(module, _BatchNorm) for module in model.modules()):
-        return
-    try:
-        example = trainer.task.gather(trainer.data.train, np.arange(1), trainer.device)
-        trainer.task.objective(copy.deepcopy(model).train(), example)  # a copy, as norms count in training
-    except ValueError as error:
-        wish = "have a batch of one, of which BatchNorm knows no variance; take another, or model.norm=group"
-        raise ConfigError(f"local.batch_size={size}: {alone} of {len(sizes)} clients {wish}") from error
 
 
 def _check_metric(key: str, metric: str, cfg: DictConfig, trainer: Trainer) -> None:
