@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Launch, compose, digests, forked, table
+from conftest import Launch, compose, digests, forked, long, table
 from flwr.app import Message
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -211,6 +211,7 @@ def test_a_run_that_goes_on_ends_as_one_that_was_not_interrupted(launch: Launch,
     assert digests(parts) == digests(whole)
 
 
+@long
 def test_the_simulation_has_the_same_bytes(tmp_path: Path) -> None:
     runs = []
     for engine in ("inline", "simulation"):
