@@ -56,7 +56,7 @@ BAD = [
     ("strategy.mu=1", "strategy.mu: unknown key; strategy=fedprox or strategy=moon has it"),
     ("strategy=fedavgg", "strategy=fedavgg: did you mean fedavg?"),
     ("task=mnst", "task=mnst: did you mean mnist?"),
-    ("data=nothing", "data=nothing: known: csv, disk, embedded, flights, folder, full, har, heart, "),
+    ("data=nothing", "data=nothing: known: csv, digits, disk, embedded, flights, folder, full, har, heart, "),
     ("num_rounds=abc", "num_rounds: Value 'abc' of type 'str' could not be converted to Integer"),
     ("num_rounds=1.5", "num_rounds: Value '1.5' of type 'float' could not be converted to Integer"),
     ("num_rounds=null", "num_rounds: "),

@@ -136,7 +136,7 @@ class Fleet:
             )
             (message_id,) = self.grid.push_messages([message])
             packs[message_id] = pack
-        if self.masks or self.rule.only_mean:
+        if (self.masks or self.rule.only_mean) and not self._job.each:
             starts = list({id(pack.mean): pack.mean.start for pack in packs.values()}.values())
             if any((start != starts[0]).any() for start in starts[1:]):
                 why = "and robust and secure_aggregation make one update of all"

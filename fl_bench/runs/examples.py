@@ -29,7 +29,8 @@ def check_batches_of_one(trainer: Trainer) -> None:
     """Raise ConfigError where a client's turn has a batch of one example, and the model cannot train on it."""
     if trainer.weighting.hidden:  # at its site such a client fails, and says why
         return
-    size, sizes = trainer.local["batch_size"], np.append(trainer.partition.train_sizes, len(trainer.root_rows))
+    size, sizes, root = trainer.local["batch_size"], trainer.partition.train_sizes, trainer.root_rows
+    sizes = np.append(sizes, len(root)) if len(root) else sizes  # the server trains as a client does
     last = -(-sizes // size)  # the number of the batch that ends an epoch
     alone = np.count_nonzero((sizes > 0) & ((sizes - 1) % size == 0) & (last <= (trainer.local["steps"] or last)))
     model, usual = trainer.flat.model, type(trainer.algorithm).rows is LocalAlgorithm.rows and trainer.task.one_loss

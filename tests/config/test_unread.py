@@ -4,7 +4,7 @@ import inspect
 from pathlib import Path
 
 import pytest
-from conftest import long
+from conftest import long, often
 
 from fl_bench.build import find_target
 from fl_bench.config.compose import GROUPS, compose, compose_with_choices, options
@@ -30,7 +30,7 @@ def test_no_shipped_option_is_refused(group: str, name: str) -> None:
 SHARED = [name for name, file in options("experiment").items() if "override /strategy" not in file.read_text()]
 
 
-@pytest.mark.parametrize("experiment", SHARED)
+@pytest.mark.parametrize("experiment", often(SHARED, *SHARED[::4]))
 def test_no_experiment_is_refused_with_a_strategy_that_has_keys(experiment: str) -> None:
     look(f"experiment={experiment}", "strategy=apfl", "compression=importance", "network=flaky", "strategy.alpha=0.1")
 

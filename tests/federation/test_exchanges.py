@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import digests, forked, table
+from conftest import digests, forked, long, table
 
 MINE = '''
 import numpy as np
@@ -79,7 +79,7 @@ def of(server: str, client: str) -> tuple[str, ...]:
     return f"strategy.server._target_=mine.{server}", f"strategy.client._target_=mine.{client}"
 
 
-@pytest.mark.parametrize("optimizer", [(), ("+local.optimizer.momentum=0.9",)])
+@pytest.mark.parametrize("optimizer", [pytest.param((), marks=long), ("+local.optimizer.momentum=0.9",)])
 def test_a_turn_in_pieces_is_the_whole_turn(tmp_path: Path, optimizer: tuple[str, ...]) -> None:
     whole = run(tmp_path, "whole", "engine=inline", *optimizer)
     pieces = run(tmp_path, "pieces", "engine=inline", *of("Stepwise", "Step"), *optimizer)
@@ -99,8 +99,14 @@ def test_arrays_beside_the_model_come_and_go_for_each_client(tmp_path: Path) -> 
     for name, more in (("bytes_up", lambda k: 4 * (k + 1) + 2), ("bytes_down", lambda k: 4 * (k + 1) + 8)):
         differences = [int(a[name]) - int(b[name]) for a, b in zip(clients, plain, strict=True)]
         assert differences == 2 * [more(k) for k in range(3)]
+
+
+@long
+def test_in_a_simulation_they_are_the_same(tmp_path: Path) -> None:
+    words = (*of("Echo", "Telling"), "strategy.needs_each_client=true")
+    inline = run(tmp_path, "inline", "engine=inline", *words)
     simulated = run(tmp_path, "simulation", "engine=simulation", *words)
-    assert digests(simulated) == digests(folder)
+    assert digests(simulated) == digests(inline)
 
 
 def test_arrays_beside_a_sum_are_refused(tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ def signed(launch: Launch) -> Path:
     return launch(*SMALL, SIGNED)
 
 
+@long
 def test_a_simulation_has_the_ledger_of_one_process(launch: Launch, tmp_path: Path) -> None:
     words = (*SMALL, SIGNED, "network=flaky", "network.dropout=0.4", "num_rounds=2")
     others = ("engine.client_resources.num_cpus=1", "hydra.run.dir=simulated")

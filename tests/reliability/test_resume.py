@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import STRATEGIES, TRACE_COLUMNS, compose, digests, forked, long, table
+from conftest import STRATEGIES, TRACE_COLUMNS, compose, digests, forked, long, often, table
 
 from fl_bench.runs.begin import Start
 from fl_bench.runs.execute import execute
@@ -34,7 +34,10 @@ def start(tmp_path: Path) -> Run:
     return call
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+FEW = ("fedavg", "scaffold", "fedadam", "ditto", "fedbuff", "fedper", "dp_client_adaptive", "oort", "krum", "qfedavg")
+
+
+@pytest.mark.parametrize("strategy", often(STRATEGIES, *FEW))
 def test_every_strategy_goes_on_as_if_it_had_not_stopped(start: Run, strategy: str) -> None:
     words: tuple[str, ...] = (f"strategy={strategy}", "task=mnist", "network=heterogeneous", "clients_per_round=4")
     others = {
