@@ -105,6 +105,8 @@ class Shown:
         least = runs.loc[(runs["arm"] == self.baseline) & (runs[columns] == named[0]), "value"].mean() - lost
 
         def cell(found: pd.Series) -> str:
+            if found.empty:
+                return f"(0 of {seeds})"
             bold = "**" if found.mean() > most or found.mean() < least else ""
             return f"{bold}{_interval(found)}{bold}{f' ({len(found)} of {seeds})' if len(found) < seeds else ''}"
 
@@ -196,8 +198,10 @@ class Shown:
 
 
 def _interval(numbers: pd.Series) -> str:
-    mean, half = statistics.interval(numbers.dropna())
-    return f"{mean:.3f} ± {half:.3f}" if numbers.notna().any() else ""
+    if len(numbers := numbers.dropna()) < 2:  # of one there is no interval
+        return "".join(f"{number:.3f}" for number in numbers)
+    mean, half = statistics.interval(numbers)
+    return f"{mean:.3f} ± {half:.3f}"
 
 
 def _sum(name: str, value: float, base: float) -> str:
