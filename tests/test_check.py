@@ -64,7 +64,8 @@ def write_wrong(name: str, folder: Path) -> str:
     return expected
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name == "scaffold" else long) for name in WRONG])
+@long
+@pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_copy_is_seen(name: str, scratch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = write_wrong(name, tmp_path)
     monkeypatch.syspath_prepend(tmp_path)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import Launch, table
+from conftest import Launch, long, table
 
 from fl_bench import commands
 from fl_bench.errors import ConfigError
@@ -45,6 +45,7 @@ def test_one_example_is_seen_to_the_last_pixel(launch: Launch, capsys: pytest.Ca
     assert table(run / "audit", "audit") == again
 
 
+@long
 def test_the_search_goes_on_from_where_it_began(launch: Launch) -> None:
     run = launch(*ONE)
     few, many = (audit(run, "--what", "inversion", "--iterations", count) for count in ("2", "60"))
@@ -84,6 +85,7 @@ def test_who_sees_what(
     assert (found["inversion divided_psnr"] > 60) == exact
 
 
+@long
 def test_what_compression_leaves(launch: Launch) -> None:
     found = audit(launch(*ONE, "compression=topk", "compression.up.fraction=0.01"), "--what", "inversion")
     assert found["inversion divided_psnr"] < 30

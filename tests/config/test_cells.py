@@ -31,7 +31,7 @@ def test_a_wrong_value_anywhere_is_found(words: list[str], line: str) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ["strategy=glob(fed*)", "seed=range(3)"],
+        pytest.param(["strategy=glob(fed*)", "seed=range(3)"], marks=long),
         ["clients_per_round=${num_clients},2", "hydra.sweep.dir=x"],
         ["+local.optimizer.momentum=0.5,0.9", "targets=[1],[0.5,0.9]"],
         ["local={steps: 1},{steps: 2}", "experiment=contrast,drift"],

@@ -107,7 +107,9 @@ TRAVELLING = [
 ]
 
 
-@pytest.mark.parametrize("words", TRAVELLING, ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [pytest.param(w, marks=[] if k % 3 == 2 else long, id=" ".join(w)) for k, w in enumerate(TRAVELLING)]
+)
 def test_what_travels_and_who_drops_does_not_depend_on_who_trains_with_whom(
     launch: Launch, words: tuple[str, ...]
 ) -> None:

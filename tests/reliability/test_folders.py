@@ -135,6 +135,7 @@ def test_a_run_is_replaced_where_the_user_says_so_but_not_what_is_beside_it(run:
     assert "overwrite" not in json.loads((tmp_path / "run" / "run.json").read_text())["overrides"]
 
 
+@long
 def test_cells_of_a_sweep_do_not_share_a_folder(run: Words, tmp_path: Path) -> None:
     assert run("-m", "sweep.parallel=1", "seed=0,1", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=same") == 0
     assert json.loads((tmp_path / "sweep" / "same" / "run.json").read_text())["seed"] == 0
@@ -157,7 +158,7 @@ def test_a_sweep_does_not_write_over_another(run: Words, tmp_path: Path) -> None
     assert {json.loads(file.read_text())["seed"] for file in tmp_path.glob("sweep/*/run.json")} == {2, 3}
 
 
-@pytest.mark.parametrize("engine", ["inline", "simulation"])
+@pytest.mark.parametrize("engine", ["inline", pytest.param("simulation", marks=long)])
 def test_a_run_killed_before_anything_heavy_is_imported_can_go_on(engine: str, tmp_path: Path) -> None:
     process = begin(*SMALL, f"engine={engine}", "hydra.run.dir=run", cwd=tmp_path)
     deadline = time.monotonic() + 60

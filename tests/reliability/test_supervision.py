@@ -252,6 +252,7 @@ def test_only_rounds_are_timed() -> None:
     assert time.monotonic() - start < 20
 
 
+@long
 @pytest.mark.parametrize("engine", ["inline", pytest.param("simulation", marks=long)])
 def test_ctrl_c_twice_ends_at_once(tmp_path: Path, engine: str) -> None:
     process = start(tmp_path, f"engine={engine}", "num_rounds=100000")

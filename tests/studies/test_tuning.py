@@ -327,7 +327,11 @@ def test_the_best_of_each_arm_is_run_with_other_seeds(here: Path, capsys: pytest
         (["local.lr=interval(-1,1)"], "local.lr=-1.0: must be a positive number"),
         (["strategy=fedavg,fedprox", "strategy.mu=0.1,1", "local.lr=1,0"], "local.lr=0.0: must be a positive number"),
         ([RATES, "--prune", "hyper"], "hydra.sweeper.prune=hyper (--prune): must be one of none, halving, median"),
-        (["local.lr=interval(1e9,2e9)", "num_rounds=1", "--trials", "1"], "all: all its trials have failed"),
+        pytest.param(
+            ["local.lr=interval(1e9,2e9)", "num_rounds=1", "--trials", "1"],
+            "all: all its trials have failed",
+            marks=long,
+        ),
         (["local.nope=interval(0,1)"], "local.nope: no arm has this key"),
         ([], "all: there is nothing to search: no key has an interval or several values"),
     ],
