@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Launch, compose, digests, forked, long, often, table
+from conftest import STRATEGIES, Launch, compose, digests, forked, long, often, table
 from flwr.app import Message
 from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
@@ -17,7 +17,6 @@ from safetensors.numpy import load_file, save_file
 
 from fl_bench.build import build
 from fl_bench.cli import dispatch
-from fl_bench.config.compose import options
 from fl_bench.errors import ConfigError, FlBenchError
 from fl_bench.federation.exchange import BESIDE
 from fl_bench.ledger import chain, merkle
@@ -47,7 +46,7 @@ def block(run: Path, round: int) -> Any:
     return json.loads((run / "ledger" / f"{round}.json").read_text())
 
 
-@pytest.mark.parametrize("strategy", often(options("strategy"), "fedbuff", "qfedavg"))
+@pytest.mark.parametrize("strategy", often(STRATEGIES, "fedbuff", "qfedavg"))
 def test_results_are_the_same_and_models_are_made_again(launch: Launch, strategy: str) -> None:
     words = (*SMALL, f"strategy={strategy}")
     plain, signed = launch(*words), launch(*words, SIGNED)
