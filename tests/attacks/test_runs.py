@@ -9,7 +9,7 @@ from conftest import Launch, digests, forked, long, often, table
 from fl_bench.config.compose import options
 
 SMALL = ("task=mnist", "num_clients=6", "num_rounds=3", "local.steps=2", "partition=dirichlet", "partition.alpha=1")
-TARGETED = {"backdoor", "replacement", "semantic", "trigger_word"}  # see test_targeted.py
+TARGETED = {"backdoor", "constrain_and_scale", "replacement", "semantic", "trigger_word"}  # see test_targeted.py
 CANARIES = {"canary_clients", "canary_rows"}  # see test_canaries.py
 UNTARGETED = sorted(set(options("attack")) - {"none"} - TARGETED - CANARIES)
 
