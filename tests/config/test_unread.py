@@ -181,6 +181,7 @@ def test_our_options_have_all_keys_that_they_take() -> None:
         "robust": {"seed"},
         "privacy": {"seed"},
         "network": {"seed", "steps", "bytes_down", "bytes_up"},
+        "topology": {"seed", "weights", "num_bytes"},
     }
     for group in set(WHOLE) - {"data"}:
         for name in options(group):
