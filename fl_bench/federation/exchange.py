@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from fl_bench.masking.words import Numbers
 from fl_bench.metrics import Mean, Summand, merge
-from fl_bench.storage.buffers import contents, to_record
+from fl_bench.storage.buffers import BESIDE, contents, to_record
 from fl_bench.tallies import Tally
 
 RECORD, MODELS, STATES = "fl-bench", "models", "states"  # the names of our records in a message
-BESIDE = "beside"  # that of arrays of any shape beside the model, which nobody adds up
 TOTAL = "total"  # the name of the summed update among the models of a report
 NOBODY = -1  # the client of an answer about the central test set
 

@@ -20,7 +20,7 @@ from fl_bench.attacks.base import Attack
 from fl_bench.errors import RunError, StorageError, WorkerDied, note
 from fl_bench.federation import attacked, replies
 from fl_bench.federation.collect import collect
-from fl_bench.federation.exchange import BESIDE, TOTAL, Answer, Job, Report, Status, Trouble, with_status, without_room
+from fl_bench.federation.exchange import TOTAL, Answer, Job, Report, Status, Trouble, with_status, without_room
 from fl_bench.federation.loads import Homes, Loads, Pack
 from fl_bench.federation.masked import TRAIN, MaskedRound, Said
 from fl_bench.federation.parameters import Layout
@@ -28,7 +28,7 @@ from fl_bench.federation.update import ExactMean, Update
 from fl_bench.metrics import Summand, merge
 from fl_bench.network.schedule import Plan
 from fl_bench.robust.base import Rule
-from fl_bench.storage.buffers import arrays_in, to_record
+from fl_bench.storage.buffers import BESIDE, arrays_in, to_record
 
 MASKS = f"{MessageType.QUERY}.masks"  # asks parties of a masked sum
 ANSWERED = (Status.OK, Status.EVALUATED)

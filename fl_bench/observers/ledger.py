@@ -6,12 +6,12 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from fl_bench.errors import ConfigError, Damaged, RunError
-from fl_bench.federation.exchange import BESIDE
 from fl_bench.federation.rounds import Experiment, Round
 from fl_bench.ledger import chain
 from fl_bench.ledger.signers import Signers
 from fl_bench.ledger.statements import SIGNING, digest, statements
 from fl_bench.observers.base import Observer
+from fl_bench.storage.buffers import BESIDE
 from fl_bench.storage.checkpoint import Checkpoint
 
 REPLAYED = (

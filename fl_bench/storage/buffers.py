@@ -6,6 +6,8 @@ from flwr.app import Array, ArrayRecord, RecordDict
 from flwr.common.constant import SType
 from numpy.typing import NDArray
 
+BESIDE = "beside"  # the name of a message's record of arrays of any shape beside the model, which nobody adds up
+
 
 class Buffer(Array):
     """An Array that holds a NumPy array, where Flower's holds it serialised: nothing is copied to make or to send it.

@@ -16,7 +16,7 @@ from torch import Tensor
 from fl_bench import rng
 from fl_bench.data.arrays import batches
 from fl_bench.metrics import Summand, merge
-from fl_bench.storage.buffers import to_record
+from fl_bench.storage.buffers import BESIDE, to_record
 from fl_bench.strategies.server import Own
 from fl_bench.tasks.base import Metrics
 from fl_bench.tasks.rates import of_round
@@ -124,7 +124,7 @@ class Holder(FedAvg):
         return {**batch, "x": batch["x"][..., self.block]}
 
     def _message(self, client: int, beside: Mapping[str, NDArray]) -> Message:
-        return Message(RecordDict({"arrays": self.arrays, "beside": to_record(beside)}), client, MessageType.TRAIN)
+        return Message(RecordDict({"arrays": self.arrays, BESIDE: to_record(beside)}), client, MessageType.TRAIN)
 
     def __getstate__(self) -> dict[str, Any]:
         """For a checkpoint: its nets, as optimisers and batches are made anew in each round."""
@@ -134,4 +134,4 @@ class Holder(FedAvg):
 def _embeddings(replies: Iterable[Message]) -> dict[int, NDArray]:
     """By party: what those have sent who have answered."""
     answered = [reply for reply in replies if not reply.has_error()]
-    return {r.metadata.src_node_id: r.content.array_records["beside"][EMBEDDING].numpy() for r in answered}
+    return {r.metadata.src_node_id: r.content.array_records[BESIDE][EMBEDDING].numpy() for r in answered}
