@@ -189,8 +189,12 @@ def writing_into(folder: Path) -> Iterator[None]:
         raise
 
 
+def pieces(rows: NDArray, size: int) -> list[NDArray]:
+    """Rows in their order, so many at a time; the last piece may be short, and is empty where there are none."""
+    return np.split(rows, range(size, len(rows), size))
+
+
 def batches(rows: NDArray, size: int, generator: np.random.Generator) -> Iterator[NDArray]:
     """Batches of rows without end; each epoch is shuffled anew, and its last batch may be short."""
     while True:
-        order = generator.permutation(rows)
-        yield from np.split(order, range(size, len(order), size))
+        yield from pieces(generator.permutation(rows), size)

@@ -15,7 +15,7 @@ from fl_bench.build import build
 from fl_bench.compression.base import Codec
 from fl_bench.config.paths import INIT
 from fl_bench.config.rules import MASKS
-from fl_bench.data.arrays import Columns, FederatedData
+from fl_bench.data.arrays import Columns, FederatedData, pieces
 from fl_bench.data.augment import Augment
 from fl_bench.data.drift import Drift
 from fl_bench.data.partition import NOBODY, UNSEEN, Partition
@@ -173,7 +173,7 @@ class Parts:
         return np.arange(self.data.num_tests)
 
     def _batches(self, rows: NDArray) -> list[NDArray]:
-        return np.split(rows, range(self.batch_size, len(rows), self.batch_size)) if len(rows) else []
+        return pieces(rows, self.batch_size) if len(rows) else []
 
     def untrained(self) -> Vector:
         """The payload before the first round: the model as it was made, and zeros."""

@@ -14,7 +14,7 @@ from torch.nn import functional
 from fl_bench.audit import labels
 from fl_bench.audit.labels import Floats
 from fl_bench.config.rules import MASKS
-from fl_bench.data.arrays import Columns
+from fl_bench.data.arrays import Columns, pieces
 from fl_bench.errors import ConfigError
 from fl_bench.federation.exchange import Answer, Status, with_status
 from fl_bench.federation.local import Trainer, Vector
@@ -153,7 +153,7 @@ def scores(
     """The loaded model's logits [N, C], float64, and the labels [N] of these rows, as clients see them in `round`."""
     task, found = trainer.task, []
     assert isinstance(task, Classifier)
-    for part in np.split(rows, range(trainer.batch_size, len(rows), trainer.batch_size)):
+    for part in pieces(rows, trainer.batch_size):
         batch = task.gather(columns, part, trainer.device)
         batch = batch if round is None else trainer.drift(batch, part, round)
         found.append((task.logits(trainer.flat.model, batch).cpu().double(), batch["y"].cpu()))

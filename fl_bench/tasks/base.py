@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fl_bench.build import call, nearest
-from fl_bench.data.arrays import Columns, FederatedData
+from fl_bench.data.arrays import Columns, FederatedData, pieces
 from fl_bench.errors import ConfigError
 from fl_bench.metrics import Mean, Metric, Summand, merge
 from fl_bench.models.chosen import model_of
@@ -248,7 +248,7 @@ class Classifier(Task):
         model.eval()
         rows = np.arange(len(data.test["y"]))
         device = next(iter(model.state_dict().values())).device
-        parts = [self.logits(model, self.gather(data.test, part, device)) for part in np.split(rows, rows[512::512])]
+        parts = [self.logits(model, self.gather(data.test, part, device)) for part in pieces(rows, 512)]
         return torch.cat(parts).argmax(dim=1).cpu().numpy()
 
 

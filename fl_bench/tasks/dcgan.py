@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 from fl_bench.data import sources
-from fl_bench.data.arrays import Columns, FederatedData, writing_into
+from fl_bench.data.arrays import Columns, FederatedData, pieces, writing_into
 from fl_bench.errors import ConfigError
 from fl_bench.metrics import Metric
 from fl_bench.tasks.base import Batch, Metrics, Task, batch_mean, gather
@@ -183,7 +183,7 @@ def _resized(columns: Columns, size: int) -> Columns:
         return columns
     parts = [
         functional.interpolate(torch.from_numpy(part).float(), (size, size), mode="bilinear", antialias=True)
-        for part in np.split(images, range(1000, len(images), 1000))
+        for part in pieces(images, 1000)
     ]
     return {**columns, "x": np.concatenate([part.round().clamp(0, 255).byte().numpy() for part in parts])}
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fl_bench import rng
-from fl_bench.data.arrays import batches
+from fl_bench.data.arrays import batches, pieces
 from fl_bench.metrics import Summand, merge
 from fl_bench.storage.buffers import BESIDE, to_record
 from fl_bench.strategies.server import Own
@@ -90,9 +90,8 @@ class Holder(FedAvg):
     @torch.no_grad()
     def test(self, replies: Iterable[Message]) -> Mapping[str, Summand]:
         own, embeddings = self.own, _embeddings(replies)
-        rows = np.arange(own.data.num_tests)
         found = []
-        for part in np.split(rows, range(own.batch_size, len(rows), own.batch_size)):
+        for part in pieces(np.arange(own.data.num_tests), own.batch_size):
             its = {client: embedding[part] for client, embedding in embeddings.items()}
             self.net.embeddings = list(self._all(its, len(part)).values())
             found.append(own.task.score(self.net.eval(), self._examples(own.data.test, part)))
