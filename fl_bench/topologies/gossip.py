@@ -23,7 +23,7 @@ from fl_bench.network.schedule import Plan, Schedule
 from fl_bench.strategies.layers import is_statistic
 from fl_bench.topologies import graphs
 from fl_bench.topologies.base import Link, Row, Topology
-from fl_bench.topologies.several import SeveralModels, weighted
+from fl_bench.topologies.several import Models, SeveralModels, weighted
 
 EXACT = 1e-9  # how far the sums of a matrix from a file may be from 1
 
@@ -108,19 +108,18 @@ class Mixing(SeveralModels):
         super().__init__(plain, np.arange(count), np.full(count, 1 / count))
         self.mixing = mixing
 
-    def mix(self, round: int, heard: NDArray[np.int64]) -> dict[str, float]:
+    def mix(self, round: int, heard: NDArray[np.int64]) -> None:
         matrix = among(self.mixing, heard)
         for values in self.models.values():
             values[heard] = [weighted(row, values) for row in matrix[heard]]
-        return {"consensus_distance": self._distance()}
 
-    def _distance(self) -> float:
+    def told(self, round: int, mean: Models) -> dict[str, float]:
         squares = np.zeros(len(self.mixing))
-        for name, mean in self.average().items():
+        for name, middle in mean.items():
             if not is_statistic(name):
-                apart = (np.subtract(x, mean, dtype=np.float64) for x in self.models[name])
+                apart = (np.subtract(x, middle, dtype=np.float64) for x in self.models[name])
                 squares += [float((difference**2).sum()) for difference in apart]
-        return float(np.sqrt(squares).mean())
+        return {"consensus_distance": float(np.sqrt(squares).mean())}
 
 
 class Together(Schedule):

@@ -17,7 +17,7 @@ from fl_bench import rng
 from fl_bench.build import positive
 from fl_bench.network.schedule import Plan, Schedule
 from fl_bench.topologies.base import Link, Topology
-from fl_bench.topologies.several import SeveralModels
+from fl_bench.topologies.several import Models, SeveralModels
 
 
 @dataclass
@@ -80,12 +80,17 @@ class EdgeServers(SeveralModels):
         super().__init__(plain, topology.edge_of, topology.shares)
         self.edge_rounds, self.num_bytes = topology.edge_rounds, topology.num_bytes
 
-    def mix(self, round: int, heard: NDArray[np.int64]) -> dict[str, float]:
-        """The cloud's mean, when it is due. What the edges send it, and it them, is not compressed."""
-        due = round % self.edge_rounds == 0
-        for name, mean in self.average().items() if due else ():
+    def mix(self, round: int, heard: NDArray[np.int64]) -> None:
+        """The cloud's mean, when it is due."""
+        for name, mean in self.average().items() if self._due(round) else ():
             self.models[name][:] = mean
-        return dict.fromkeys(self.columns, due * len(self.shares) * self.num_bytes)
+
+    def told(self, round: int, mean: Models) -> dict[str, float]:
+        """What the edges send the cloud, and it them, which is not compressed."""
+        return dict.fromkeys(self.columns, self._due(round) * len(self.shares) * self.num_bytes)
+
+    def _due(self, round: int) -> bool:
+        return round % self.edge_rounds == 0
 
 
 class EdgeRounds(Schedule):

@@ -22,10 +22,10 @@ class SeveralModels(Strategy):
     changes nothing.
 
     Must override:
-        `mix`.
+        `mix` and `told`.
     """
 
-    columns: Sequence[str] = ()  # what `mix` returns; names of columns of metrics.csv
+    columns: Sequence[str] = ()  # of metrics.csv, which `told` fills
 
     def __init__(self, plain: Strategy, place: NDArray[np.int64], shares: NDArray[np.float64]) -> None:
         self.plain = plain
@@ -34,8 +34,12 @@ class SeveralModels(Strategy):
         self.models: Models = {}  # there are none before the first round
 
     @abstractmethod
-    def mix(self, round: int, heard: NDArray[np.int64]) -> dict[str, float]:
+    def mix(self, round: int, heard: NDArray[np.int64]) -> None:
         """Change `self.models` as the places exchange them; `heard` are those with a new one, rising."""
+
+    @abstractmethod
+    def told(self, round: int, mean: Models) -> dict[str, float]:
+        """The columns of a round, once the places have exchanged models; `mean` is that of all places."""
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -59,9 +63,11 @@ class SeveralModels(Strategy):
             heard.append(self.place[reply.metadata.src_node_id])
             for name, array in arrays_in(reply.content).items():
                 self.models[name][heard[-1]] = contents(array)
-        for name, value in self.mix(server_round, np.sort(heard)).items():
+        self.mix(server_round, np.sort(heard))
+        mean = self.average()
+        for name, value in self.told(server_round, mean).items():
             metrics[name] = value
-        return to_record(self.average()), metrics
+        return to_record(mean), metrics
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -77,7 +83,7 @@ class SeveralModels(Strategy):
         """Called by Flower only."""
         self.plain.summary()
 
-    def average(self) -> dict[str, NDArray[np.float32]]:
+    def average(self) -> Models:
         """The mean of all places."""
         return {name: weighted(self.shares, values) for name, values in self.models.items()}
 
