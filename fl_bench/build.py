@@ -1,6 +1,7 @@
 """From a config node with a `_target_` to the thing itself, with errors that name the user's key."""
 
 import inspect
+import math
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
@@ -95,6 +96,13 @@ def positive(**keys: int) -> None:
     for key, value in keys.items():
         if value < 1:
             raise ValueError(f"{key}={value}: must be 1 or more")
+
+
+def not_negative(**keys: float) -> None:
+    """Raise ValueError, which `call` says of the key, where one of them is, or is no finite number."""
+    for key, value in keys.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{key}={value}: must be a number from 0")
 
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:

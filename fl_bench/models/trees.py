@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fl_bench.build import not_negative
 from fl_bench.errors import ConfigError
 from fl_bench.models.opaque import Opaque
 
@@ -83,8 +84,7 @@ def forest(
         raise ValueError(f"{wrong[0]}={shares[wrong[0]]}: must be above 0 and at most 1")
     if max_depth < 1:
         raise ValueError(f"max_depth={max_depth}: must be 1 or more")
-    if not 0 <= reg_lambda < np.inf:
-        raise ValueError(f"reg_lambda={reg_lambda}: must be a number from 0")
+    not_negative(reg_lambda=reg_lambda)
     return Forest({**shares, "max_depth": max_depth, "reg_lambda": reg_lambda})
 
 

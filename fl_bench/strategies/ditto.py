@@ -4,6 +4,7 @@ Beside its part in FedAvg, each client trains a model of its own that is pulled 
 lambda/2 |v - w_global|^2.
 """
 
+from fl_bench.build import not_negative
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.turn import Turn
 from fl_bench.tasks.base import Metrics
@@ -18,8 +19,7 @@ class Ditto(LocalAlgorithm):
     protected_by = ("example", "local")
 
     def __init__(self, lam: float) -> None:
-        if not 0 <= lam < float("inf"):
-            raise ValueError(f"lambda={lam}: must be a number from 0")
+        not_negative(**{"lambda": lam})
         self.lam = lam
 
     def train(self, turn: Turn) -> list[Metrics]:

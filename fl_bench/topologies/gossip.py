@@ -18,6 +18,7 @@ from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
 from fl_bench import rng
+from fl_bench.build import not_negative
 from fl_bench.errors import ConfigError, note
 from fl_bench.network.schedule import Plan, Schedule
 from fl_bench.strategies.layers import is_statistic
@@ -49,8 +50,7 @@ class Gossip(Topology):
     has_server = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.delay < np.inf:
-            raise ValueError(f"delay={self.delay}: must be a number from 0")
+        not_negative(delay=self.delay)
         self.mixing = self.matrix()
 
     @abstractmethod

@@ -14,7 +14,7 @@ from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
 from fl_bench import rng
-from fl_bench.build import positive
+from fl_bench.build import not_negative, positive
 from fl_bench.network.schedule import Plan, Schedule
 from fl_bench.topologies.base import Link, Topology
 from fl_bench.topologies.several import Models, SeveralModels
@@ -32,8 +32,7 @@ class Hierarchical(Topology):
 
     def __post_init__(self) -> None:
         positive(edges=self.edges, edge_rounds=self.edge_rounds)
-        if not 0 <= self.edge_delay < np.inf:
-            raise ValueError(f"edge_delay={self.edge_delay}: must be a number from 0")
+        not_negative(edge_delay=self.edge_delay)
         if not self.edge_bytes_per_second > 0:
             raise ValueError(f"edge_bytes_per_second={self.edge_bytes_per_second}: must be a positive number")
         count = len(self.weights)
