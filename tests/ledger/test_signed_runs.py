@@ -18,7 +18,6 @@ from safetensors.numpy import load_file, save_file
 from fl_bench.build import build
 from fl_bench.cli import dispatch
 from fl_bench.errors import ConfigError, FlBenchError
-from fl_bench.federation.exchange import BESIDE
 from fl_bench.ledger import chain, merkle
 from fl_bench.ledger.signers import Signers, _key
 from fl_bench.ledger.statements import STATEMENT, canonical, digest, sign
@@ -26,6 +25,7 @@ from fl_bench.robust.base import Rule
 from fl_bench.robust.before import Mixing
 from fl_bench.runs.ledger import check_ledger
 from fl_bench.runs.prepare import prepare
+from fl_bench.storage.buffers import BESIDE
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.turn import Turn
 from fl_bench.tasks.base import Task
