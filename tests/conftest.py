@@ -46,6 +46,9 @@ PATIENCE_SECONDS = 10  # for the system to end what was killed
 Launch = Callable[..., Path]  # words to the folder of a run
 TREES = {"fedxgb_bagging", "fedxgb_cyclic"}  # strategies that train no network: tests/strategies/test_fedxgb.py
 STRATEGIES = sorted({file.stem for file in (CONF / "strategy").glob("*.yaml")} - TREES)
+FEW = (  # of them, in `make test`, where all are tried in the same way
+    "fedavg", "scaffold", "fedadam", "ditto", "fedbuff", "fedper", "dp_client_adaptive", "oort", "krum", "qfedavg",
+)  # fmt: skip
 DETERMINISTIC = ("metrics.csv", "clients.csv", "partition.csv", "model.safetensors")
 
 with redirect_stderr(sys.__stderr__):  # absl closes the stream that it was imported with, which else were pytest's

@@ -82,7 +82,7 @@ class Trainer(Parts):
             turn = self._turn("", client, round, rows, start, config, state)
         before, turn.sends = turn.steps, {}
         turn.beside = {name: torch.from_numpy(array).to(self.device) for name, array in beside.items()}
-        if not self.flat.model.training:
+        if not self.flat.model.training:  # to look takes less time than to set, of which exchanges have many
             self.flat.model.train()
         if exchange:
             steps = self.algorithm.go_on(turn)

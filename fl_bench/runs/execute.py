@@ -194,11 +194,8 @@ def _observers(
         for part in (trainer.task, made.strategy, trainer.algorithm)
         if type(part) is not LocalAlgorithm
     )
-    heard: Observer = (
-        Console(title, cfg.num_rounds, trainer.metrics)
-        if said is None
-        else Teller(said, cfg.num_rounds, trainer.metrics)
-    )
+    known = cfg.num_rounds, trainer.metrics
+    heard: Observer = Console(title, *known) if said is None else Teller(said, *known)
     return [*observers, Checkpoints(store, cfg, made.parts | kept), heard]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import STRATEGIES, Launch, compose, often
+from conftest import FEW, STRATEGIES, Launch, compose, often
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 from omegaconf import DictConfig
@@ -108,22 +108,7 @@ def directly(tmp_path: Path, name: str, rounds: int) -> list[Vector]:
     return seen
 
 
-FEW = (
-    "fedavg",
-    "scaffold",
-    "fedadam",
-    "ditto",
-    "fedbuff",
-    "fedper",
-    "dp_client_adaptive",
-    "oort",
-    "krum",
-    "qfedavg",
-    "moon",
-)
-
-
-@pytest.mark.parametrize("name", often(sorted({*STRATEGIES} - NOTHING_TRAVELS), *FEW))
+@pytest.mark.parametrize("name", often(sorted({*STRATEGIES} - NOTHING_TRAVELS), *FEW, "moon"))
 def test_a_strategy_through_the_fleet_is_the_strategy(tmp_path: Path, name: str) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import STRATEGIES, TRACE_COLUMNS, compose, digests, forked, long, often, table
+from conftest import FEW, STRATEGIES, TRACE_COLUMNS, compose, digests, forked, long, often, table
 
 from fl_bench.runs.begin import Start
 from fl_bench.runs.execute import execute
@@ -32,9 +32,6 @@ def start(tmp_path: Path) -> Run:
         return folder, execute(compose(*SMALL, *words), folder, scratch, Start.RESUME if resume else Start.NEW)
 
     return call
-
-
-FEW = ("fedavg", "scaffold", "fedadam", "ditto", "fedbuff", "fedper", "dp_client_adaptive", "oort", "krum", "qfedavg")
 
 
 @pytest.mark.parametrize("strategy", often(STRATEGIES, *FEW))

@@ -4,7 +4,7 @@ from math import ceil
 
 import numpy as np
 import pytest
-from conftest import STRATEGIES, Launch, often, table
+from conftest import FEW, STRATEGIES, Launch, often, table
 from torch import nn
 from turns import make_turn
 
@@ -27,25 +27,7 @@ MORE = {"loadaboost": ("local.epochs=4",), "fedbuff": ("strategy.buffer=2",),
         "fedtrimmedavg": ("strategy.beta=0.4",)}  # fmt: skip
 
 
-FEW = (
-    "fedavg",
-    "scaffold",
-    "fedadam",
-    "ditto",
-    "fedbuff",
-    "fedper",
-    "dp_client_adaptive",
-    "oort",
-    "krum",
-    "qfedavg",
-    "apfl",
-    "pfedme",
-    "perfedavg",
-    "fedrep",
-)
-
-
-@pytest.mark.parametrize("strategy", often(STRATEGIES, *FEW))
+@pytest.mark.parametrize("strategy", often(STRATEGIES, *FEW, "apfl", "pfedme", "perfedavg", "fedrep"))
 def test_what_was_done_is_what_the_clock_had_planned(launch: Launch, strategy: str) -> None:
     more = MORE.get(strategy, ("strategy.horizon=5",) if strategy.startswith("dp_") else ())
     folder = launch(f"strategy={strategy}", *WORDS, *SECONDS, *more)
