@@ -12,6 +12,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
+from fl_bench.build import not_negative
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.server import MovedMean
 from fl_bench.strategies.turn import Turn
@@ -27,8 +28,7 @@ class FedDyn(MovedMean):
     """
 
     def __init__(self, alpha: float, **options: Any) -> None:
-        if not 0 <= alpha < float("inf"):
-            raise ValueError(f"alpha={alpha}: must be a number from 0")
+        not_negative(alpha=alpha)
         super().__init__(**options)
         self.alpha = alpha
         self.drift: dict[str, NDArray] = {}

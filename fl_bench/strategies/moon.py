@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fl_bench.build import not_negative
 from fl_bench.errors import ConfigError
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.layers import layers
@@ -26,8 +27,7 @@ class Contrastive(LocalAlgorithm):
     protected_by = ("local",)
 
     def __init__(self, mu: float, temperature: float) -> None:
-        if not 0 <= mu < float("inf"):
-            raise ValueError(f"mu={mu}: must be a number from 0")
+        not_negative(mu=mu)
         if not temperature > 0:
             raise ValueError(f"temperature={temperature}: must be a positive number")
         self.mu, self.temperature = mu, temperature

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_bench import rng
+from fl_bench.build import not_negative
 from fl_bench.network.clock import Network
 from fl_bench.network.schedule import Clients, Schedule
 
@@ -44,8 +45,7 @@ class Guided(Schedule):
                 raise ValueError(f"{name}={value}: must be from 0 to 1")
         if not 0 <= explore_least <= explore:
             raise ValueError(f"explore_least={explore_least}: must be from 0 to explore={explore}")
-        if not 0 <= alpha < np.inf:
-            raise ValueError(f"alpha={alpha}: must be a number from 0")
+        not_negative(alpha=alpha)
         super().__init__(network, clients_per_round)
         self.explore, self.explore_least, self.clip, self.cutoff = explore, explore_least, clip, cutoff
         seconds = network.expected_seconds

@@ -5,7 +5,7 @@ steps; then its copy of the global model, w, moves a little towards it: w - lr *
 the mean of those, which is the paper's step with beta = 1.
 """
 
-from fl_bench.build import positive
+from fl_bench.build import not_negative, positive
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.turn import Turn
 from fl_bench.tasks.base import Batch, Metrics
@@ -19,8 +19,7 @@ class MoreauEnvelope(LocalAlgorithm):
     protected_by = ("local",)  # steps share a batch
 
     def __init__(self, lam: float, inner_steps: int, rate: float) -> None:
-        if not 0 <= lam < float("inf"):
-            raise ValueError(f"lambda={lam}: must be a number from 0")
+        not_negative(**{"lambda": lam})
         positive(inner_steps=inner_steps)
         if not 0 < rate <= 1:
             raise ValueError(f"rate={rate}: must be above 0 and at most 1")
