@@ -134,8 +134,7 @@ class Roster:
         pending: dict[str, tuple[Site, Facts, str | None]] = {}
         for site in sites:
             message, facts = site.talk.greeting(self._greeting(), site.node)
-            (name,) = self._line.push_messages([message])
-            pending[name] = site, facts, site.since
+            pending |= dict.fromkeys(self._line.push_messages([message]), (site, facts, site.since))
         for reply in collect(self._line, pending, GREETING_SECONDS):
             site, facts, since = pending[reply.metadata.reply_to_message_id]
             if reply.has_error() and reply.error.code in LOST:

@@ -33,6 +33,7 @@ from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.supercore.fab import Fab
 from flwr.supercore.heartbeat import HeartbeatSender
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
 from flwr.supercore.retry import exponential
 from flwr.supercore.retry.retry_invoker import RetryState
@@ -98,6 +99,13 @@ class LinkGrid(HttpGrid):
 
         invoker.on_success = invoker.on_giveup = None  # they only log
         invoker.on_backoff, invoker.should_giveup, invoker.wait_function = told, is_over, time.sleep
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """The names of the messages; none where the link has begun anew, and forgotten what it was just being sent."""
+        try:
+            return list(super().push_messages(messages))
+        except ObjectPushError:
+            return []
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """The answers that are there. The link hands each out once: where the connection breaks meanwhile, those that

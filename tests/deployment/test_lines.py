@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from flwr.proto.fleet_pb2 import PullMessagesResponse
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 from flwr.supercore.run import Run
 from flwr.superlink.grid import HttpGrid
 
@@ -61,6 +62,16 @@ def test_an_answer_that_may_have_been_lost_is_said_to_be(
     assert first is there
     assert {other.metadata.reply_to_message_id for other in others} == lost
     assert all(other.error.code in LOST for other in others)
+
+
+def test_a_link_that_begins_anew_while_it_is_sent_something_has_got_nothing(
+    grid: LinkGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def push(self: LinkGrid, messages: Any) -> list[str]:
+        raise ObjectPushError("0" * 64, 1, "session")
+
+    monkeypatch.setattr(HttpGrid, "push_messages", push)
+    assert grid.push_messages([]) == []
 
 
 def test_a_run_that_the_link_does_not_know_is_no_ctrl_c(grid: LinkGrid) -> None:

@@ -1,8 +1,9 @@
 """Rounds on sites that are objects here, over a link that is a list: who is asked, who is waited for, what counts."""
 
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from threading import Timer
 from types import SimpleNamespace
@@ -47,6 +48,7 @@ class Line:
         self.there: dict[int, tuple[str, Site, str]] = {}
         self.asked: dict[str, Message] = {}
         self.sent: list[tuple[str, str]] = []  # the sites of messages, and their types
+        self.forgets: Iterator[bool] = iter(())  # of each message whether it is not stored: the link begins anew
         self.before: Callable[[str, Message], None] = lambda name, message: None
         for name in NAMES:
             self.begin(name)
@@ -70,6 +72,8 @@ class Line:
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         names = []
         for message in messages:
+            if next(self.forgets, False):
+                continue
             names.append(str(uuid.uuid4()))
             message.metadata.__dict__["_message_id"] = names[-1]
             self.asked[names[-1]] = message
@@ -159,6 +163,13 @@ def test_a_site_that_is_killed_and_comes_back_changes_nothing(
     line.before = kill
     assert same(rounds_on(line, tmp_path, away=5), alone)
     assert killed == ["a"]
+
+
+def test_what_a_link_forgets_is_sent_again(line: Line, alone: list[Round], tmp_path: Path) -> None:
+    """A greeting, as each third, and what comes after it."""
+    line.forgets = (number % 3 == 1 for number in count())
+    assert same(rounds_on(line, tmp_path, away=30), alone)
+    assert [line.sent.count((name, "train")) for name in NAMES] == [3, 3, 3]
 
 
 def test_a_site_is_not_given_up_while_the_link_still_names_it(
