@@ -18,7 +18,7 @@ from fl_bench.data.arrays import batches, pieces
 from fl_bench.metrics import Summand, merge
 from fl_bench.storage.buffers import BESIDE, to_record
 from fl_bench.strategies.server import Given, OwnPart
-from fl_bench.tasks.base import Metrics
+from fl_bench.tasks.base import Batch, Metrics
 from fl_bench.tasks.rates import of_round
 from fl_bench.vertical.nets import Holders, Joined
 from fl_bench.vertical.party import EMBEDDING, GRADIENT, ROWS
@@ -33,6 +33,7 @@ class Holder(FedAvg, OwnPart):
 
     vertical = True
     of_nothing = True  # it trains also where no party answers
+    parts: type[Holders] = Holders
 
     def __init__(self, width: int, local_updates: int) -> None:
         super().__init__()
@@ -43,7 +44,7 @@ class Holder(FedAvg, OwnPart):
         assert isinstance(model, Joined)
         self.given, self.rows = given, given.partition.train_rows(0)  # those that all parties have
         self.block, self.parties = model.blocks[-1], len(model.blocks) - 1
-        self.net = copy.deepcopy(Holders(model.bottoms[-1], model.top)).requires_grad_(True)
+        self.net = copy.deepcopy(self.parts(model.bottoms[-1], model.top)).requires_grad_(True)
 
     def tensors(self) -> dict[str, Tensor]:
         names = {"bottom": f"bottoms.{self.parties}", "top": "top"}
@@ -105,13 +106,17 @@ class Holder(FedAvg, OwnPart):
         self.net.embeddings = list(first.values())
         for number in range(self.local_updates):
             self.optimizer.zero_grad()
-            loss, metrics = self.given.task.objective(self.net, examples)
+            loss, metrics = self._objective(examples)
             loss.backward()
             self.optimizer.step()
             if not number:
                 self.measured.append(metrics)
                 self.net.embeddings = [embedding.detach() for embedding in first.values()]
         return {client: first[client].grad.cpu().numpy() for client in embeddings}  # type: ignore[union-attr]
+
+    def _objective(self, examples: Batch) -> tuple[Tensor, Metrics]:
+        """The loss of a batch, by the embeddings that `self.net` has, and what is measured of it."""
+        return self.given.task.objective(self.net, examples)
 
     def _all(self, embeddings: Mapping[int, NDArray], count: int) -> dict[int, Tensor]:
         """The embeddings of all parties [count, width], by party."""

@@ -25,6 +25,14 @@ class Joined(nn.Module):
         return scores
 
 
+class Shared(Joined):
+    """Parts of which the top net takes each embedding by itself: [B, ..., columns] to what the first party makes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.top(self.bottoms[0](x[..., self.blocks[0]]))
+        return scores
+
+
 class Holders(nn.Module):
     """The label holder's parts: its columns and the parties' `embeddings`, [B, width] each, to [B, classes]."""
 
@@ -38,8 +46,22 @@ class Holders(nn.Module):
         return scores
 
 
+class SharedHolders(Holders):
+    """The same where the top net is `Shared`: what it makes of the embedding of the first party."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.top(self.embeddings[0])
+        return scores
+
+
 def joined(
-    task: Task, data: FederatedData, num_clients: int, columns: str, width: int, hidden: Sequence[int]
+    task: Task,
+    data: FederatedData,
+    num_clients: int,
+    columns: str,
+    width: int,
+    hidden: Sequence[int],
+    kind: type[Joined] = Joined,
 ) -> Joined:
     """A new net for the data: each bottom is the model that the group `model` names, with `width` outputs.
 
@@ -53,5 +75,6 @@ def joined(
     *before, num_columns = data.train["x"].shape[1:]
     shares = blocks(num_columns, num_clients, columns)
     bottoms = [model_of(task.chosen, width, shape=(*before, share.stop - share.start)) for share in shares]
-    top = nn.Sequential(nn.ReLU(), mlp((width * len(shares),), len(data.classes), hidden))
-    return Joined(bottoms, top, shares)
+    inputs = width if kind is Shared else width * len(shares)
+    top = nn.Sequential(nn.ReLU(), mlp((inputs,), len(data.classes), hidden))
+    return kind(bottoms, top, shares)
