@@ -126,7 +126,7 @@ def test_its_loss_and_gradient_by_hand() -> None:
     assert found == pytest.approx({"loss": 0.3132617, "accuracy": 1.0, "own_loss": 2.1269280, "alignment": 9.0})
     assert gradients[0] == pytest.approx(-0.2689414 + 0.5 * 2 * 3)  # of the label, and of the distance
     # Ours: of its own row (e^2 / (1 + e^2)) x 1, of the distance 0.5 x 2 x (-2 - 1) x -1.
-    assert source.net.bottom.weight.item() == pytest.approx(2 - 0.1 * (0.8807971 + 3))
+    assert source.net.state_dict()["bottom.weight"].item() == pytest.approx(2 - 0.1 * (0.8807971 + 3))
 
 
 def test_what_each_side_sees_and_what_it_costs(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
