@@ -29,7 +29,7 @@ from fl_bench.metrics import Summand, values
 from fl_bench.network.schedule import Plan, Schedule
 from fl_bench.privacy.spent import Spent
 from fl_bench.storage.states import ClientStates
-from fl_bench.strategies.server import ALL_WEIGHTS, LOWER_IS_BETTER, SECRET_NOISE, Exchanges, HasRows
+from fl_bench.strategies.server import ALL_WEIGHTS, LOWER_IS_BETTER, SECRET_NOISE, Exchanges, own_part
 from fl_bench.topologies.base import Topology
 
 Vector = NDArray[np.float32]
@@ -87,6 +87,7 @@ class Rounds:
         self.experiment = experiment
         self.fleet = fleet
         self.cfg, self.trainer, self.strategy = experiment.cfg, experiment.trainer, experiment.strategy
+        self.own_part = own_part(experiment.strategy)
 
     def __iter__(self) -> Iterator[Round]:
         """All rounds, from that of the untrained model."""
@@ -146,9 +147,8 @@ class Rounds:
         seconds = Seconds(round.seconds)
         with seconds.of("test"):
             tested = self.fleet.test(round.number, round.vector, self.trainer.test_batches)
+            tested |= self._tested_by_server(round.number)
             row = round.row | rows.tested(tested, self.trainer.measure(round.vector))
-            if isinstance(self.strategy, HasRows):
-                row |= rows.tested(self._tested_by_server(round.number), {})
             validated = self.fleet.test(round.number, round.vector, self.trainer.validation_batches)
             row |= {f"validation_{name}": value for name, value in values(validated).items()}
         clients = round.clients
@@ -166,13 +166,11 @@ class Rounds:
         return replace(round, row=row, clients=clients, seconds=seconds, worker_peak_mb=peak)
 
     def _tested_by_server(self, number: int) -> Mapping[str, Summand]:
-        """What a server half that has the labels says of the test rows, by what all clients make of them."""
-        strategy: Any = self.strategy
-        everybody = list(range(len(self.trainer.partition.ends)))
-        answers = self.fleet.exchange(strategy.ask_tests(everybody), Plan(number, everybody))
+        """What the server half says of the test rows itself, by what clients make of them."""
+        messages = list(self.own_part.configure_test(number))
+        answers = self.fleet.exchange(messages, Plan(number, [message.metadata.dst_node_id for message in messages]))
         self._tolerate(number, answers, (), " --evaluation")
-        tested: Mapping[str, Summand] = strategy.test(_messages(answers))
-        return tested
+        return self.own_part.aggregate_test(number, _messages(answers))
 
     def configure_train(self, number: int, vector: Vector) -> tuple[list[Message], Plan]:
         """Who is asked in a round, and what the strategy sends them."""

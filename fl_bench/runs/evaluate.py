@@ -25,16 +25,15 @@ from fl_bench.federation.local import Trainer
 from fl_bench.federation.rounds import Experiment, Round, Rounds
 from fl_bench.models.initial import take
 from fl_bench.observers.console import summary
-from fl_bench.runs.experiment import make_fleet, make_schedule, make_strategy
+from fl_bench.runs.experiment import given, make_fleet, make_schedule, make_strategy
 from fl_bench.runs.prepare import data_digests, prepare
 from fl_bench.runs.scratch import scratch_folder
 from fl_bench.runs.topology import make_topology
-from fl_bench.runs.vertical import own_of
 from fl_bench.storage import files, run_json
 from fl_bench.storage.checkpoint import Store
 from fl_bench.storage.states import ClientStates, StatesElsewhere
 from fl_bench.storage.temporary import locked_folder
-from fl_bench.strategies.server import HasRows
+from fl_bench.strategies.server import own_part
 from fl_bench.tasks.base import Task
 from fl_bench.topologies.base import Topology
 
@@ -72,8 +71,8 @@ def evaluate(cfg: DictConfig, folder: Path, round: int | None, out: Path) -> int
         if cfg.evaluate.clients and type(topology) is not Topology:
             wish = "the run's model is not what these clients use; evaluate.clients=true measures theirs in the run"
             raise ConfigError(f"--clients: {wish}")
-        if isinstance(strategy, HasRows):
-            strategy.use(own_of(trainer))
+        (own := own_part(strategy)).use(given(trainer))
+        if own.tensors():
             Store(folder, 0).read(number).put_back({"strategy": strategy})
         schedule = make_schedule(cfg, trainer, topology)
         made = Experiment(cfg, folder, data, strategy, trainer, schedule, states, topology)

@@ -50,7 +50,7 @@ from fl_bench.storage import files, run_json
 from fl_bench.storage.checkpoint import Checkpoint, Store
 from fl_bench.storage.run_json import STATUS
 from fl_bench.strategies.base import LocalAlgorithm
-from fl_bench.strategies.server import HasRows
+from fl_bench.strategies.server import own_part
 from fl_bench.tasks.base import Task
 
 
@@ -162,7 +162,7 @@ def run(
         trainer.load(last.vector)
     elif start is not None:
         trainer.load(start.vector)
-    _save_model(trainer, store.folder, strategy.tensors() if isinstance(strategy, HasRows) else {})
+    _save_model(trainer, store.folder, own_part(strategy).tensors())
     return made, any(observer.stops for observer in observers)
 
 
@@ -291,7 +291,7 @@ def _give_up(error: errors.FlBenchError, folder: Path) -> int:
 
 
 def _save_model(trainer: Trainer, folder: Path, servers: Mapping[str, Tensor]) -> None:
-    """model.safetensors: the global model, as far as there is one, or the server's part of it."""
+    """model.safetensors: the global model, as far as there is one, and the server's own part."""
     tensors = {name: tensor for name, tensor in trainer.flat.model.state_dict().items() if name not in trainer.private}
     tensors |= servers
     content = save({name: tensor.detach().cpu().clone() for name, tensor in tensors.items()})

@@ -31,11 +31,10 @@ from fl_bench.runs.ledger import check_ledger
 from fl_bench.runs.privacy import check_masks, check_noise, check_privacy
 from fl_bench.runs.robust import check_rule
 from fl_bench.runs.topology import check_topology, make_topology
-from fl_bench.runs.vertical import own_of
 from fl_bench.storage.checkpoint import Store
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.layers import layers
-from fl_bench.strategies.server import HasRows
+from fl_bench.strategies.server import Given, own_part
 from fl_bench.tasks.base import Classifier, Task
 from fl_bench.tasks.rates import of_round
 from fl_bench.topologies.base import Topology, is_plain
@@ -47,8 +46,7 @@ AUTO, MOST_STACKED = 50, 50_000_000  # clients, and numbers in a stack, at most 
 
 def make(cfg: DictConfig, strategy: Strategy, trainer: Trainer, data: Path, store: Store) -> Experiment:
     """The experiment of a run, whose workers find their data in `data`; raises ConfigError where parts do not fit."""
-    if isinstance(strategy, HasRows):
-        strategy.use(own_of(trainer))
+    own_part(strategy).use(given(trainer))
     if isinstance(trainer.flat.model, Opaque) != trainer.algorithm.opaque:
         wish = "model=trees and strategy=fedxgb_bagging or fedxgb_cyclic need each other"
         raise ConfigError(f"strategy: {type(trainer.algorithm).__name__} does not train this model: {wish}")
@@ -66,6 +64,12 @@ def make(cfg: DictConfig, strategy: Strategy, trainer: Trainer, data: Path, stor
     spent = check_noise(cfg, trainer, schedule, strategy)
     strategy, schedule = topology.strategy(strategy), topology.schedule(schedule)
     return Experiment(cfg, store.folder, data, strategy, trainer, schedule, store.states, topology, spent)
+
+
+def given(trainer: Trainer) -> Given:
+    """What a server half may need for a part of the model of its own."""
+    parts = trainer.seed, trainer.local, trainer.batch_size, trainer.task, trainer.data, trainer.partition
+    return Given(*parts, model=trainer.flat.model, device=trainer.device)
 
 
 def make_strategy(server: DictConfig) -> Strategy:

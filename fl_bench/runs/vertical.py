@@ -1,4 +1,4 @@
-"""Clients that hold columns: what they cannot do, said before a run, and what their server has."""
+"""Clients that hold columns: what they cannot do, said before a run."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,8 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from fl_bench.compression.base import Codec
 from fl_bench.config.rules import at_sites, require
 from fl_bench.errors import ConfigError
-from fl_bench.federation.local import Trainer
-from fl_bench.strategies.server import HasRows, Own
+from fl_bench.strategies.server import own_part
 from fl_bench.tasks.base import ByName, Task
 
 # Keys that must have a value, and why: what others make of updates, there is nothing to make of.
@@ -44,12 +43,12 @@ def check_setting(cfg: DictConfig, task: Task, strategy: Strategy, codecs: Seque
 
     `codecs` are those of the ways up and down.
     """
-    name = type(strategy).__name__
+    name, vertical = type(strategy).__name__, own_part(strategy).vertical
     if not cfg.setting:
-        if isinstance(strategy, HasRows):
+        if vertical:
             raise ConfigError(f"strategy: {name} is for clients that hold columns; add setting=vertical")
         return
-    if not isinstance(strategy, HasRows):
+    if not vertical:
         wish = "averages models, and clients with other columns have none in common; leave strategy=... out"
         raise ConfigError(f"setting=vertical: {name} {wish}")
     if not isinstance(task, ByName):
@@ -68,13 +67,6 @@ def check_setting(cfg: DictConfig, task: Task, strategy: Strategy, codecs: Seque
         if codec.feedback or type(codec).matters is not Codec.matters:
             wish = "follows a client's update over the rounds, and here are none; use fp16, quantize or feedback=false"
             raise ConfigError(f"{key}: {type(codec).__name__} {wish}")
-
-
-def own_of(trainer: Trainer) -> Own:
-    """What a server half has that has rows of its own: those that it has in common with all clients."""
-    rows, model = trainer.partition.train_rows(0), trainer.flat.model
-    given = trainer.seed, trainer.local, trainer.batch_size, trainer.task, trainer.data
-    return Own(*given, rows=rows, model=model, device=trainer.device)
 
 
 def _word(value: Any) -> str:

@@ -117,8 +117,8 @@ class LocalAlgorithm:
         """Before the client is evaluated on its own data: turn the server's model into the one that it would use."""
 
     def test(self, turn: Turn, columns: Columns) -> None:
-        """Where the server half has the labels (`HasRows`), without gradients: what the client makes of these columns
-        of the test rows goes into `turn.sends`.
+        """Where the server half tests the model itself (`OwnPart`), without gradients: what the client makes of these
+        columns of the test rows goes into `turn.sends`.
         """
 
 

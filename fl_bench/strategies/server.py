@@ -7,11 +7,12 @@ from typing import Any, Protocol, runtime_checkable
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg
+from flwr.serverapp.strategy import FedAvg, Strategy
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fl_bench.data.arrays import FederatedData
+from fl_bench.data.partition import Partition
 from fl_bench.metrics import Summand
 from fl_bench.strategies.layers import is_statistic
 from fl_bench.tasks.base import Task
@@ -43,34 +44,51 @@ class Exchanges(Protocol):
 
 
 @dataclass(frozen=True)
-class Own:
-    """What a server half is given that has rows of its own."""
+class Given:
+    """What a server half is given that trains or tests a part of the model itself."""
 
     seed: int
     local: Mapping[str, Any]  # the node `local` of the config
     batch_size: int  # of evaluation
     task: Task
     data: FederatedData
-    rows: NDArray  # the training rows that it has in common with the clients, int64 [N]
+    partition: Partition  # of the training rows
     model: nn.Module  # not trained yet, and not its own
     device: str
 
 
-@runtime_checkable
-class HasRows(Protocol):
-    """A server half that has rows of its own, on which it trains a part of the model; clients have the other parts."""
+class OwnPart:
+    """What a server half has beside the model that travels: by default, as those of Flower's, nothing.
 
-    def use(self, own: Own) -> None:
+    Must override:
+        Nothing.
+
+    May override:
+        All. A part of the model that is trained here and not sent is in `tensors`. Where nobody else has the whole
+        model, an exchange with the clients says what it is worth: `configure_test` and `aggregate_test`.
+    """
+
+    vertical = False  # whether it is for clients that hold columns, and for no others
+
+    def use(self, given: Given) -> None:
         """Before the run: what there is."""
 
     def tensors(self) -> Mapping[str, Tensor]:
-        """Its part of the model, by the names that the tensors have in the whole."""
+        """Its part of the model, by the names that the tensors have in the whole; model.safetensors has them too."""
+        return {}
 
-    def ask_tests(self, clients: Iterable[int]) -> Sequence[Message]:
-        """What it sends to learn what clients make of the test rows; see `LocalAlgorithm.test`."""
+    def configure_test(self, server_round: int) -> Iterable[Message]:
+        """The messages of a round's test, to which clients answer by `LocalAlgorithm.test`."""
+        return ()
 
-    def test(self, replies: Iterable[Message]) -> Mapping[str, Summand]:
-        """What the model is worth on them, by the arrays beside in the replies."""
+    def aggregate_test(self, server_round: int, replies: Iterable[Message]) -> Mapping[str, Summand]:
+        """The metrics on the test rows, by the arrays beside in the replies."""
+        return {}
+
+
+def own_part(strategy: Strategy) -> OwnPart:
+    """What this server half has."""
+    return strategy if isinstance(strategy, OwnPart) else OwnPart()
 
 
 class MovedMean(FedAvg):
