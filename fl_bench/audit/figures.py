@@ -71,12 +71,9 @@ def leakage(folder: Path, found: Leakage, names: Sequence[str]) -> None:
     axes = figure.subplots()
     for side, colour, label in ((True, "C1", "rows of the class"), (False, "C0", "other rows")):
         parts = [column[(found.labels == k) == side] for column, k in zip(found.cosines.T, found.classes, strict=True)]
-        drawn = axes.boxplot(
-            parts, positions=np.arange(len(parts)) + (0.2 if side else -0.2), widths=0.35, sym="", patch_artist=True
-        )
-        for box in drawn["boxes"]:
-            box.set(facecolor=colour, alpha=0.6)
-        axes.bar([0], [0], color=colour, alpha=0.6, label=label)  # for the legend
+        places = np.arange(len(parts)) + (0.2 if side else -0.2)
+        box = {"facecolor": colour, "alpha": 0.6}
+        axes.boxplot(parts, positions=places, widths=0.35, sym="", patch_artist=True, boxprops=box, label=label)
     axes.set_xticks(np.arange(len(found.classes)), [names[k] for k in found.classes])
     finish(axes, "label", "cosine with the known gradient of the label")
     axes.set_title("norm {:.2f}, cosine {:.2f} of at most 1; a guess has 0.5".format(found.norm[0], found.cosine[0]))
