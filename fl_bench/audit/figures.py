@@ -76,6 +76,6 @@ def leakage(folder: Path, found: Leakage, names: Sequence[str]) -> None:
         axes.boxplot(parts, positions=places, widths=0.35, sym="", patch_artist=True, boxprops=box, label=label)
     axes.set_xticks(np.arange(len(found.classes)), [names[k] for k in found.classes])
     finish(axes, "label", "cosine with the known gradient of the label")
-    axes.set_title("norm {:.2f}, cosine {:.2f} of at most 1; a guess has 0.5".format(found.norm[0], found.cosine[0]))
-    axes.legend()
+    axes.set_title(f"area under the curve: norm {found.norm[0]:.2f}, cosine {found.cosine[0]:.2f}; a guess 0.5")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     save(figure, folder, "leakage")

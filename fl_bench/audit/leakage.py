@@ -1,8 +1,8 @@
 """The labels of rows, from the gradients of the loss that a party without labels is sent at the cut of a model.
 
 Li et al. 2022, "Label Leakage and Protection in Two-party Split Learning", arXiv:2102.08504. By the norm: gradients of
-the rarer class are longer, as the model errs more on it. By the direction: the gradients of two rows of one class have a
-positive cosine, so that one row of which the label is known tells those of the others.
+the rarer class are longer, as the model errs more on it. By the direction: the gradients of two rows of one class have
+a positive cosine, so that one row of which the label is known tells those of the others.
 """
 
 from typing import NamedTuple

@@ -61,4 +61,3 @@ def ratios(losses: Floats, shadows: Floats, inside: NDArray[np.bool_]) -> Floats
         likelihoods.append(norm.logpdf(seen, mean, max(deviation, NARROW)))
     found: Floats = np.where(told, likelihoods[0] - likelihoods[1], 0.0)
     return found
-

@@ -5,7 +5,7 @@ fl-bench audit RUN --round 3 --client 7 --what inversion,labels
 fl-bench audit RUN --by client                    # what a client sees: the model before the round and after it
 fl-bench audit RUN --shadows 32                   # membership also by shadow runs, which it makes
 fl-bench audit RUN --what canaries --canaries 400 # an epsilon that the run has at least, beside the accountant's
-fl-bench audit RUN --client 1                     # of setting=vertical: the labels that this client infers from gradients
+fl-bench audit RUN --client 1                     # setting=vertical: labels that this client infers from gradients
 """
 
 import argparse

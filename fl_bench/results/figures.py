@@ -194,9 +194,11 @@ def _parts(parts: pd.DataFrame, metrics: pd.DataFrame, folder: Path) -> None:
     names = parts["module"].astype(str) + " " + parts["kind"]
     for place, colour in (("client", "C0"), ("server", "C1")):
         there = parts["at"] == place
-        left.barh(names[there], parts["numbers"][there], color=colour, label=f"at the {place}")
+        left.barh(np.flatnonzero(there), parts["numbers"][there], color=colour, label=f"at the {place}")
+    left.set_yticks(np.arange(len(names)), names)
     left.invert_yaxis()
     left.set_xscale("symlog")
+    left.xaxis.set_major_formatter("{x:,.0f}")
     finish(left, "numbers", "module")
     left.legend()
     if "bytes_up" in metrics:  # somebody was asked

@@ -36,7 +36,7 @@ from fl_bench.runs.replay import rounds_after
 from fl_bench.storage import files, run_json
 from fl_bench.storage.tables import rows_of
 from fl_bench.strategies.layers import layers
-from fl_bench.strategies.server import Exchanges, HasRows
+from fl_bench.strategies.server import Exchanges, own_part
 from fl_bench.tasks.base import Classifier, ImageClassifier
 
 
@@ -119,7 +119,7 @@ def audit(wanted: Wanted) -> int:
 def _seen(rounds: Rounds, vector: Vector, wanted: Wanted) -> Seen | Received:
     """What somebody sees of the round. Raises ConfigError where that is nothing that can be audited."""
     private = rounds.trainer.private
-    if isinstance(rounds.strategy, HasRows):
+    if own_part(rounds.strategy).vertical:
         return received(rounds, vector, wanted.round, wanted.client)
     if isinstance(rounds.strategy, Exchanges):
         raise ConfigError("strategy: clients send arrays beside a model, the labels too, and only models are audited")

@@ -41,7 +41,9 @@ def received(rounds: Rounds, vector: Vector, number: int, client: int | None) ->
     trainer, go_on = rounds.trainer, strategy.go_on
     rows, gradients = [], []
 
-    def watched(server_round: int, exchange: int, asked: Sequence[Message], replies: Sequence[Message]) -> list[Message]:
+    def watched(
+        server_round: int, exchange: int, asked: Sequence[Message], replies: Sequence[Message]
+    ) -> list[Message]:
         messages = list(go_on(server_round, exchange, asked, replies))
         before, after = _beside(asked, client), _beside(messages, client)
         if GRADIENT in after:

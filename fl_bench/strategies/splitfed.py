@@ -8,7 +8,6 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -20,7 +19,7 @@ from fl_bench import rng
 from fl_bench.data.arrays import FederatedData
 from fl_bench.errors import ConfigError
 from fl_bench.metrics import merge
-from fl_bench.storage.buffers import BESIDE, arrays_in, to_record
+from fl_bench.storage.buffers import BESIDE, to_record
 from fl_bench.strategies.base import LocalAlgorithm
 from fl_bench.strategies.server import Given, OwnPart
 from fl_bench.strategies.turn import Turn
