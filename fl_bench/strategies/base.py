@@ -25,8 +25,8 @@ class LocalAlgorithm:
 
     May override:
         Before the run `suit`, `model`, `private`, `served` and `steps`. In a turn, in this order: `rows`, `begin`,
-        `train` (or only `training_step`, or only `correct`), `go_on`, `finish`. Before a client is evaluated: `personalize`; where
-        the server half has the labels, `test`. And the class attributes below.
+        `train` (or only `training_step`, or only `correct`), `go_on`, `finish`. Before a client is evaluated:
+        `personalize`; where the server half has the labels, `test`. And the class attributes below.
 
     With `engine.vectorize` a turn may be that of K clients: vectors [P] are then [K, P]. A class that sets
     `stacks = True` in its own body is written for both; all others train one client at a time.
