@@ -46,7 +46,8 @@ PATIENCE_SECONDS = 10  # for the system to end what was killed
 Launch = Callable[..., Path]  # words to the folder of a run
 TREES = {"fedxgb_bagging", "fedxgb_cyclic"}  # strategies that train no network: tests/strategies/test_fedxgb.py
 COLUMNS = {"ftl"}  # that are for clients which hold columns: tests/vertical
-STRATEGIES = sorted({file.stem for file in (CONF / "strategy").glob("*.yaml")} - TREES - COLUMNS)
+SPLIT = {"splitfed"}  # those that need a model of several layers: tests/strategies/test_splitfed.py
+STRATEGIES = sorted({file.stem for file in (CONF / "strategy").glob("*.yaml")} - TREES - COLUMNS - SPLIT)
 FEW = (  # of them, in `make test`, where all are tried in the same way
     "fedavg", "scaffold", "fedadam", "ditto", "fedbuff", "fedper", "dp_client_adaptive", "oort", "krum", "qfedavg",
 )  # fmt: skip

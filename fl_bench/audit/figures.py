@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fl_bench.audit.inversion import Images, Match
+from fl_bench.audit.leakage import Leakage
 from fl_bench.results.figures import finish, save
 
 Floats = NDArray[np.float64]
@@ -62,3 +63,19 @@ def membership(folder: Path, losses: Mapping[str, tuple[Floats, Floats]]) -> Non
     finish(axes, "share of others taken for members", "share of members found")
     axes.legend()
     save(figure, folder, "membership")
+
+
+def leakage(folder: Path, found: Leakage, names: Sequence[str]) -> None:
+    """Cosines of gradients with the known one of each class: of rows of that class, and of all others."""
+    figure = Figure(figsize=(max(6.0, 0.9 * len(found.classes)), 4), layout="constrained")
+    axes = figure.subplots()
+    for side, colour, label in ((True, "C1", "rows of the class"), (False, "C0", "other rows")):
+        parts = [column[(found.labels == k) == side] for column, k in zip(found.cosines.T, found.classes, strict=True)]
+        places = np.arange(len(parts)) + (0.2 if side else -0.2)
+        box = {"facecolor": colour, "alpha": 0.6}
+        axes.boxplot(parts, positions=places, widths=0.35, sym="", patch_artist=True, boxprops=box, label=label)
+    axes.set_xticks(np.arange(len(found.classes)), [names[k] for k in found.classes])
+    finish(axes, "label", "cosine with the known gradient of the label")
+    axes.set_title(f"area under the curve: norm {found.norm[0]:.2f}, cosine {found.cosine[0]:.2f}; a guess 0.5")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    save(figure, folder, "leakage")

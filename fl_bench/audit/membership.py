@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, norm, rankdata
+from scipy.stats import binomtest, norm
 
-Floats = NDArray[np.float64]
+from fl_bench.audit.areas import CONFIDENCE, Floats, area
+
 NARROW = 1e-6  # the least deviation of a row's confidence
 LOSSES = (1e-12, 700.0)  # that exp(loss) - 1 can be taken of
-CONFIDENCE, FEW = 0.95, 0.01  # of the intervals; the share of others that may be taken for members
+FEW = 0.01  # the share of others that may be taken for members
 
 
 @dataclass(frozen=True)
@@ -29,15 +30,16 @@ class Membership:
 def membership(members: Floats, others: Floats) -> Membership:
     """From the losses of rows that were trained on [M] and of rows that were not [N], two of each or more.
 
-    The interval of the area is DeLong's (1988, Biometrics 44(3)), by normal approximation; that of the share is exact
-    (Clopper and Pearson 1934) for the threshold that these others give.
+    The interval of the share is exact (Clopper and Pearson 1934) for the threshold that these others give.
     """
     threshold = np.sort(others)[int(FEW * len(others))]
     found = binomtest(int((members < threshold).sum()), len(members))
     ends = found.proportion_ci(CONFIDENCE, method="exact")
     below = members.mean()
     advantage = float((members <= below).mean() - (others <= below).mean())
-    return Membership(_area(members, others), (found.statistic, ends.low, ends.high), advantage)
+    are_members = np.repeat([1, 0], [len(members), len(others)])
+    auc = area(-np.concatenate([members, others])[:, None], are_members, [1])
+    return Membership(auc, (found.statistic, ends.low, ends.high), advantage)
 
 
 def ratios(losses: Floats, shadows: Floats, inside: NDArray[np.bool_]) -> Floats:
@@ -59,14 +61,3 @@ def ratios(losses: Floats, shadows: Floats, inside: NDArray[np.bool_]) -> Floats
         likelihoods.append(norm.logpdf(seen, mean, max(deviation, NARROW)))
     found: Floats = np.where(told, likelihoods[0] - likelihoods[1], 0.0)
     return found
-
-
-def _area(members: Floats, others: Floats) -> tuple[float, float, float]:
-    """The area under the curve and the ends of its interval."""
-    ranks = rankdata(np.concatenate([-members, -others]))
-    above = (ranks[: len(members)] - rankdata(-members)) / len(others)  # of each member, the others' share below it
-    below = 1 - (ranks[len(members) :] - rankdata(-others)) / len(members)
-    area = above.mean()
-    deviation = np.sqrt(above.var(ddof=1) / len(members) + below.var(ddof=1) / len(others))
-    reach = norm.ppf((1 + CONFIDENCE) / 2) * deviation
-    return float(area), float(max(0, area - reach)), float(min(1, area + reach))

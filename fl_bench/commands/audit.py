@@ -5,6 +5,7 @@ fl-bench audit RUN --round 3 --client 7 --what inversion,labels
 fl-bench audit RUN --by client                    # what a client sees: the model before the round and after it
 fl-bench audit RUN --shadows 32                   # membership also by shadow runs, which it makes
 fl-bench audit RUN --what canaries --canaries 400 # an epsilon that the run has at least, beside the accountant's
+fl-bench audit RUN --client 1                     # setting=vertical: labels that this client infers from gradients
 """
 
 import argparse
@@ -28,7 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--round", type=int, default=1, help="without it, the first")
     parser.add_argument("--client", type=int, help="without it, the first honest one that trains")
     parser.add_argument("--by", choices=("server", "client"), default="server", help="who is curious")
-    parser.add_argument("--what", help="some of inversion,labels,membership; without it, all that fit")
+    parser.add_argument("--what", help="some of inversion,labels,membership, or leakage; without it, all that fit")
     parser.add_argument("--images", type=int, default=8, help="how many to reconstruct at most")
     parser.add_argument("--iterations", type=int, default=1000, help="of the search for images")
     about = "how many shadow runs to make for membership"

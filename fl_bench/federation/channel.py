@@ -36,8 +36,9 @@ class Channel:
     def __init__(self, seed: int, up: Codec, down: Codec, layout: Layout, extras: Sequence[str]) -> None:
         self.seed, self.up, self.down = seed, up, down
         self.vectors = ("model", *extras)
-        self.statistic = layout.where(is_statistic)
-        self.shapes = {name: shape for name, shape in layout.shapes.items() if not is_statistic(name)}
+        self.shapes = {k: v for k, v in layout.shapes.items() if not is_statistic(k) and k not in layout.served}
+        self.coded = layout.where(self.shapes.__contains__)
+        self.statistics = int(layout.where(lambda name: is_statistic(name) and name not in layout.served).sum())
 
     @property
     def bytes_down(self) -> int:
@@ -108,18 +109,18 @@ class Channel:
         """A vector as it arrives at the other end."""
         if codec.lossless or not link.size:
             return vector
-        arrived, numbers = vector.copy(), vector[~self.statistic]
+        arrived, numbers = vector.copy(), vector[self.coded]
         if codec.feedback:
             numbers = numbers + link.memory.get("error", np.float32(0))
-        arrived[~self.statistic] = codec.decode(codec.encode(numbers, link), link)
+        arrived[self.coded] = codec.decode(codec.encode(numbers, link), link)
         if codec.feedback:
-            link.memory["error"] = numbers - arrived[~self.statistic]
+            link.memory["error"] = numbers - arrived[self.coded]
         return arrived
 
     def _num_bytes(self, codec: Codec) -> int:
         link = self._link("", "", 0)
         numbers = codec.num_bytes(link) if link.size else 0
-        return len(self.vectors) * (numbers + FLOAT_BYTES * int(self.statistic.sum()))
+        return len(self.vectors) * (numbers + FLOAT_BYTES * self.statistics)
 
     def _link(
         self, way: str, vector: str, round: int, client: int = 0, shapes: Mapping[str, tuple[int, ...]] | None = None

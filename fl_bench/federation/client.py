@@ -194,7 +194,7 @@ def evaluate(message: Message) -> Report:
     def turn(client: int) -> Answer:
         trainer = trainer_in(Path(job.folder))
         before = states.read(client, before=job.round + 1)
-        if not trainer.algorithm.measures:  # the server half does
+        if trainer.algorithm.has_test:  # the server half measures
             made = trainer.embed_tests(client, job.round, start, before)
             beside[client] = trainer.channel.beside(trainer.channel.up, client, job.round, made, "test").arrays
             return Answer(client, Status.EVALUATED)

@@ -1,6 +1,6 @@
 """What travels, as one flat vector: resetting, subtracting and summing models are single passes over memory."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -25,6 +25,7 @@ class Layout:
     """The names and shapes of the tensors that lie one after another in a flat vector [P]."""
 
     shapes: Mapping[str, tuple[int, ...]]
+    served: Set[str] = frozenset()  # the names of those that the server half keeps to itself: clients have 0 there
 
     @property
     def size(self) -> int:
@@ -84,8 +85,10 @@ class Layout:
         return to_record(self.split(vector))
 
     def from_record(self, record: ArrayRecord) -> NDArray[np.float32]:
-        """The vector [P] as float32; some of Flower's strategies return float64."""
-        parts = [contents(record[name]).ravel() for name in self.shapes] or [np.empty(0)]  # all may stay at the clients
+        """The vector [P] as float32; some of Flower's strategies return float64. What is served may be left out."""
+        absent = {name: np.zeros(prod(self.shapes[name]), np.float32) for name in self.served - record.keys()}
+        parts = [absent[name] if name in absent else contents(record[name]).ravel() for name in self.shapes]
+        parts = parts or [np.empty(0)]  # all may stay at the clients
         return np.concatenate(parts, dtype=np.float32, casting="same_kind")
 
 
@@ -113,7 +116,9 @@ class Bytes(Layout):
 class FlatModel:
     """A model whose shared tensors are views of one vector [P], so that writing the vector writes the model."""
 
-    def __init__(self, model: nn.Module, shared: list[str], device: torch.device | str) -> None:
+    def __init__(
+        self, model: nn.Module, shared: list[str], device: torch.device | str, served: Set[str] = frozenset()
+    ) -> None:
         self.model = model.to(device)
         tensors: dict[str, Tensor] = {}
         for name in shared:
@@ -123,7 +128,7 @@ class FlatModel:
                 raise ConfigError(f"task: {name} is {tensor.dtype}; what clients share must be float32")
             if not any(tensor is other for other in tensors.values()):  # tied weights travel once
                 tensors[name] = tensor
-        self.layout = Layout({name: tuple(tensor.shape) for name, tensor in tensors.items()})
+        self.layout = Layout({name: tuple(t.shape) for name, t in tensors.items()}, served & tensors.keys())
         self.vector = torch.empty(self.layout.size, device=device)
         for name, view in self.layout.split(self.vector).items():
             view.copy_(tensors[name].detach())
@@ -170,6 +175,8 @@ class OpaqueModel:
         self.put_back([vector.clone()])
 
 
-def flat(model: nn.Module, shared: list[str], device: torch.device | str) -> FlatModel | OpaqueModel:
-    """A model and what travels of it: these tensors, or its content."""
-    return OpaqueModel(model) if isinstance(model, Opaque) else FlatModel(model, shared, device)
+def flat(
+    model: nn.Module, shared: list[str], device: torch.device | str, served: Set[str] = frozenset()
+) -> FlatModel | OpaqueModel:
+    """A model and what travels of it: these tensors but for those that are `served`, or its content."""
+    return OpaqueModel(model) if isinstance(model, Opaque) else FlatModel(model, shared, device, served)

@@ -88,7 +88,8 @@ class Parts:
         self.personal = self.algorithm.private(model) & set(shared)  # what the strategy keeps at the clients
         private = self.personal | self.task.private(model)
         self.untaken = begin(model, folder / INIT, cfg.model, private)
-        self.flat = flat(model, [name for name in shared if name not in private], self.device)
+        sent = [name for name in shared if name not in private]
+        self.flat = flat(model, sent, self.device, self.algorithm.served(model))
         self.layout = self.flat.layout.with_extras(self.algorithm.extras)
         up, down = build(cfg.compression.up, Codec), build(cfg.compression.down, Codec)
         self.channel = Channel(self.seed, up, down, self.flat.layout, self.algorithm.extras)

@@ -16,6 +16,7 @@ from fl_bench.metrics import WRITTEN
 from fl_bench.results.topology import graph
 
 DPI = 120  # of the PNGs
+FLOAT_BYTES = 4
 MANY_CLIENTS = 50  # above this, a line or bar for each would be a blur
 
 
@@ -32,6 +33,8 @@ def draw(folder: Path, num_clients: int, classes: Sequence[str]) -> None:
     _curves(metrics, figures)
     _participation(metrics, figures)
     _consensus(metrics, figures)
+    if (parts := folder / "parts.csv").exists():
+        _parts(pd.read_csv(parts), metrics, figures)
     if "train_loss" in metrics:  # somebody has trained
         clients = pd.read_csv(folder / "clients.csv")
         if "train_loss" in clients:  # and no masks hide how
@@ -182,6 +185,29 @@ def _columns(held: pd.DataFrame, folder: Path) -> None:
     axes.invert_yaxis()
     finish(axes, "column", "client")
     save(figure, folder, "partition")
+
+
+def _parts(parts: pd.DataFrame, metrics: pd.DataFrame, folder: Path) -> None:
+    """Who trains which part of the model, and what a round sends beside what whole models would take."""
+    figure = Figure(figsize=(11, 1.5 + 0.35 * max(7, len(parts))), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    names = parts["module"].astype(str) + " " + parts["kind"]
+    for place, colour in (("client", "C0"), ("server", "C1")):
+        there = parts["at"] == place
+        left.barh(np.flatnonzero(there), parts["numbers"][there], color=colour, label=f"at the {place}")
+    left.set_yticks(np.arange(len(names)), names)
+    left.invert_yaxis()
+    left.set_xscale("symlog")
+    left.xaxis.set_major_formatter("{x:,.0f}")
+    finish(left, "numbers", "module")
+    left.legend()
+    if "bytes_up" in metrics:  # somebody was asked
+        sent = metrics[["bytes_up", "bytes_down"]].rename(columns=lambda name: name.replace("_", " "))
+        sent["whole models, each way"] = metrics["clients_ok"] * parts["numbers"].sum() * FLOAT_BYTES
+        (sent.dropna() / 1e6).plot(ax=right, style=["-", "--", ":"])
+        right.set_ylim(bottom=0)
+    finish(right, "round", "MB")
+    save(figure, folder, "parts")
 
 
 def finish(axes: Axes, x: str, y: str) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from fl_bench import rng
-from fl_bench.audit import figures, inversion, labels
+from fl_bench.audit import figures, inversion, labels, leakage
 from fl_bench.audit.inversion import Images
 from fl_bench.audit.membership import Floats, membership, ratios
 from fl_bench.build import nearest
@@ -25,15 +25,18 @@ from fl_bench.data.arrays import Columns
 from fl_bench.data.split import NAME as SPLIT
 from fl_bench.errors import ConfigError, no_exit, note, plain
 from fl_bench.federation.exchange import Status
-from fl_bench.federation.local import Trainer
+from fl_bench.federation.local import Trainer, Vector
+from fl_bench.federation.rounds import Rounds
 from fl_bench.models.opaque import Opaque
 from fl_bench.runs import canaries
 from fl_bench.runs.evaluate import model_after
-from fl_bench.runs.evidence import Evidence, by_client, by_server, scores
+from fl_bench.runs.evidence import Evidence, Seen, by_client, by_server, scores
+from fl_bench.runs.received import Received, received
 from fl_bench.runs.replay import rounds_after
 from fl_bench.storage import files, run_json
 from fl_bench.storage.tables import rows_of
 from fl_bench.strategies.layers import layers
+from fl_bench.strategies.server import Exchanges, own_part
 from fl_bench.tasks.base import Classifier, ImageClassifier
 
 
@@ -81,22 +84,22 @@ def audit(wanted: Wanted) -> int:
             raise ConfigError(f"task: {name} is no classifier, and only the runs of those can be audited")
         if isinstance(trainer.flat.model, Opaque):
             raise ConfigError("model=trees: an audit looks at updates of numbers, and trees are none")
-        if trainer.private:
-            raise ConfigError(f"strategy: {min(trainer.private)} stays with each client, and nobody sees a whole model")
-        if wanted.by == "client":
-            seen = by_client(rounds, vector, wanted.round)
-        else:
-            seen = by_server(rounds, vector, wanted.round, wanted.client)
+        seen = _seen(rounds, vector, wanted)
         print(plain(f"round {wanted.round}: {seen.words}"))
         wanted.out.mkdir(exist_ok=True)
         for file in wanted.out.iterdir():  # of an earlier audit, whose numbers would stand beside ours
             if file.stem in ("audit", *ANALYSES):
                 file.unlink()
-        evidence = Evidence(trainer, wanted.round, seen)
+        of_updates = isinstance(seen, Seen)
+        evidence: Any = Evidence(trainer, wanted.round, seen) if of_updates else seen  # type: ignore[arg-type]
+        analyses = OF_UPDATES if of_updates else OF_GRADIENTS
         found: list[Finding] = []
-        for what in wanted.what or [name for name in ANALYSES if name != "canaries" or wanted.canaries]:
+        usual = [name for name in analyses if name != "canaries"]
+        for what in dict.fromkeys([*(wanted.what or usual), *asked]):
             try:
-                found += ANALYSES[what](evidence, wanted)
+                if what not in analyses:
+                    raise ConfigError(f"{what}: is not of this run; what is: {', '.join(analyses)}")
+                found += analyses[what](evidence, wanted)
             except ConfigError as error:
                 if what in asked:
                     raise
@@ -111,6 +114,20 @@ def audit(wanted: Wanted) -> int:
         print(f"{what:<11} {number:<{width}} {value:.4g}{'' if low is None else f'  [{low:.4g}, {high:.4g}]'}")
     print(plain(wanted.out))
     return 0
+
+
+def _seen(rounds: Rounds, vector: Vector, wanted: Wanted) -> Seen | Received:
+    """What somebody sees of the round. Raises ConfigError where that is nothing that can be audited."""
+    private = rounds.trainer.private
+    if own_part(rounds.strategy).vertical:
+        return received(rounds, vector, wanted.round, wanted.client)
+    if isinstance(rounds.strategy, Exchanges):
+        raise ConfigError("strategy: clients send arrays beside a model, the labels too, and only models are audited")
+    if private:
+        raise ConfigError(f"strategy: {min(private)} stays with each client, and nobody sees a whole model")
+    if wanted.by == "client":
+        return by_client(rounds, vector, wanted.round)
+    return by_server(rounds, vector, wanted.round, wanted.client)
 
 
 def _inversion(evidence: Evidence, wanted: Wanted) -> list[Finding]:
@@ -257,9 +274,26 @@ def _canaries(evidence: Evidence, wanted: Wanted) -> list[Finding]:
     ]
 
 
-ANALYSES: Mapping[str, Callable[[Evidence, Wanted], list[Finding]]] = {
+def _leakage(seen: Received, wanted: Wanted) -> list[Finding]:
+    """What the gradients that a client is sent tell of the labels."""
+    try:
+        found = leakage.leakage(seen.gradients, seen.labels)
+    except ValueError as error:
+        raise ConfigError(f"leakage: {error} among the {len(seen.labels)} of the round") from error
+    figures.leakage(wanted.out, found, seen.classes)
+    return [
+        Finding("leakage", "norm_auc", *found.norm),
+        Finding("leakage", "cosine_auc", *found.cosine),
+        Finding("leakage", "cosine_found", *found.found),
+        Finding("leakage", "guess_found", found.guess),
+    ]
+
+
+OF_UPDATES: Mapping[str, Callable[[Evidence, Wanted], list[Finding]]] = {
     "inversion": _inversion,
     "labels": _labels,
     "membership": _membership,
     "canaries": _canaries,
 }
+OF_GRADIENTS: Mapping[str, Callable[[Received, Wanted], list[Finding]]] = {"leakage": _leakage}
+ANALYSES = (*OF_UPDATES, *OF_GRADIENTS)

@@ -44,7 +44,7 @@ from fl_bench.runs import experiment, published
 from fl_bench.runs.begin import Start, resume_command, write_snapshot
 from fl_bench.runs.prepare import data_digests, prepare
 from fl_bench.runs.process import Arm
-from fl_bench.runs.size import size_of
+from fl_bench.runs.size import size_of, write_parts
 from fl_bench.runs.vertical import check_setting
 from fl_bench.storage import files, run_json
 from fl_bench.storage.checkpoint import Checkpoint, Store
@@ -179,6 +179,7 @@ def _observers(
     if not trainer.weighting.hidden:
         split.write(trainer.data, trainer.partition, trainer.unseen, made.folder)
     made.topology.write(made.folder)
+    write_parts(trainer, made.folder)
     journal.record["classes"] = list(trainer.data.classes)
     journal.record["num_clients"] = trainer.num_clients
     journal.record["model"] = size_of(trainer, cfg.local.batch_size)

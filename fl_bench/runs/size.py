@@ -1,12 +1,17 @@
 """How large a model is, and how much a step computes."""
 
 import copy
+from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
 from fl_bench.federation.local import Trainer
+from fl_bench.storage import files
+
+PARTS = "parts.csv"
 
 
 def size_of(trainer: Trainer, batch_size: int) -> dict[str, int]:
@@ -19,6 +24,19 @@ def size_of(trainer: Trainer, batch_size: int) -> dict[str, int]:
     sizes = {"parameters": sum(parameter.numel() for parameter in model.parameters())}
     flops = _flops(trainer, model, batch_size) if trainer.task.one_loss else None
     return sizes if flops is None else sizes | {"flops_per_step": flops}
+
+
+def write_parts(trainer: Trainer, folder: Path) -> None:
+    """parts.csv, where the server trains a part of the model: the model's modules, their numbers, and who has them."""
+    if not (layout := trainer.flat.layout).served:
+        return
+    rows: list[tuple[Any, ...]] = []
+    for name, module in trainer.flat.model.named_children():
+        inside = [key for key in layout.shapes if key.startswith(f"{name}.")]
+        before = rows[-1][-1] if rows else "client"  # one without numbers is where its neighbour is
+        where = before if not inside else "server" if inside[0] in layout.served else "client"
+        rows.append((name, type(module).__name__, sum(prod(layout.shapes[key]) for key in inside), where))
+    files.write(folder / PARTS, files.csv_of([("module", "kind", "numbers", "at"), *rows]))
 
 
 def _flops(trainer: Trainer, model: nn.Module, batch_size: int) -> int | None:

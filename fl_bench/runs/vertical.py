@@ -1,15 +1,15 @@
 """Clients that hold columns: what they cannot do, said before a run."""
 
-import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from flwr.serverapp.strategy import Strategy
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from fl_bench.compression.base import Codec
 from fl_bench.config.rules import at_sites, require
 from fl_bench.errors import ConfigError
+from fl_bench.runs.refusals import Only, require_forgetful, require_only
+from fl_bench.runs.split import check_split
 from fl_bench.strategies.server import own_part
 from fl_bench.tasks.base import ByName, Task
 
@@ -17,7 +17,7 @@ from fl_bench.tasks.base import ByName, Task
 NO_UPDATES = "clients send embeddings, and no updates"
 SAME_ROWS = "clients have the same rows, of which they hold other columns, and none holds any out"
 NO_LABELS = "clients have no labels"
-ONLY: Mapping[str, tuple[Any, str]] = {
+ONLY: Only = {
     "attack._target_": ("fl_bench.attacks.base.Attack", NO_UPDATES),
     "robust._target_": ("fl_bench.robust.base.Rule", NO_UPDATES),
     "privacy._target_": ("fl_bench.privacy.base.Protection", f"{NO_UPDATES}; strategy.noise is added to these"),
@@ -43,12 +43,14 @@ def check_setting(cfg: DictConfig, task: Task, strategy: Strategy, codecs: Seque
 
     `codecs` are those of the ways up and down.
     """
-    name, vertical = type(strategy).__name__, own_part(strategy).vertical
+    name, own = type(strategy).__name__, own_part(strategy)
     if not cfg.setting:
-        if vertical:
+        if own.vertical:
             raise ConfigError(f"strategy: {name} is for clients that hold columns; add setting=vertical")
+        if own.splits:
+            check_split(cfg, codecs)
         return
-    if not vertical:
+    if not own.vertical:
         wish = "averages models, and clients with other columns have none in common; leave strategy=... out"
         raise ConfigError(f"setting=vertical: {name} {wish}")
     if not isinstance(task, ByName):
@@ -58,17 +60,5 @@ def check_setting(cfg: DictConfig, task: Task, strategy: Strategy, codecs: Seque
         raise ConfigError("setting=vertical: cannot be had with engine=deployment so far; use simulation or inline")
     overlap = cfg.setting.overlap
     require("setting.overlap", overlap, 0 < overlap <= 1, "must be above 0 and at most 1")
-    for key, (value, why) in ONLY.items():
-        if (has := OmegaConf.select(cfg, key)) != value:
-            group, _, target = key.rpartition(".")
-            given = f"{group}: cannot be had" if target == "_target_" else f"{key}={_word(has)}: must be {_word(value)}"
-            raise ConfigError(f"{given} with setting=vertical: {why}")
-    for key, codec in zip(("compression", "compression/down"), codecs, strict=True):
-        if codec.feedback or type(codec).matters is not Codec.matters:
-            wish = "follows a client's update over the rounds, and here are none; use fp16, quantize or feedback=false"
-            raise ConfigError(f"{key}: {type(codec).__name__} {wish}")
-
-
-def _word(value: Any) -> str:
-    """As on the command line."""
-    return json.dumps(value).strip('"')
+    require_only(cfg, ONLY, "setting=vertical")
+    require_forgetful(codecs)

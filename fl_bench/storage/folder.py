@@ -9,13 +9,13 @@ from fl_bench.errors import ConfigError
 
 FOLDERS = ("checkpoint", "state", "figures", "audit", "ledger", ".hydra")
 NUMBER = r"(?:0|[1-9][0-9]*)"
-FIGURES = "ledger|curves|participation|client_losses|partition|topology|consensus|predictions|confusion|sentences"
+FIGURES = "ledger|curves|participation|client_losses|partition|topology|consensus|parts|predictions|confusion|sentences"
 OURS = re.compile(
     r"(?:(?:run|told)\.json|split\.csv\.gz|(?:model|init)\.safetensors"
-    r"|(?:metrics|clients|partition|sources|topology|timing|evaluate|contribution|per_class|confusion)\.csv"
+    r"|(?:metrics|clients|partition|sources|topology|parts|timing|evaluate|contribution|per_class|confusion)\.csv"
     rf"|ledger/{NUMBER}\.(?:json|f32)|checkpoint/{NUMBER}\.safetensors|state/{NUMBER}/{NUMBER}\.safetensors"
     rf"|figures/(?:(?:{FIGURES})\.(?:png|pdf)|round_(?:[0-9]{{4}}|[1-9][0-9]{{4,}})\.png|rounds\.gif)"
-    r"|audit/(?:(?:audit|labels|canaries)\.csv|(?:inversion|labels|membership)\.(?:png|pdf))"
+    r"|audit/(?:(?:audit|labels|canaries)\.csv|(?:inversion|labels|membership|leakage)\.(?:png|pdf))"
     r"|\.hydra/(?:config|hydra|overrides)\.yaml)(?:\.tmp)?"
 )
 OUR_FOLDERS = re.compile(rf"checkpoint|state(?:/{NUMBER})?|figures|audit|ledger|\.hydra")

@@ -24,9 +24,9 @@ class LocalAlgorithm:
         Nothing.
 
     May override:
-        Before the run `suit`, `model`, `private` and `steps`. In a turn, in this order: `rows`, `begin`, `train` (or
-        only `training_step`, or only `correct`), `go_on`, `finish`. Before a client is evaluated: `personalize`; where
-        the server half has the labels, `test`. And the class attributes below.
+        Before the run `suit`, `model`, `private`, `served` and `steps`. In a turn, in this order: `rows`, `begin`,
+        `train` (or only `training_step`, or only `correct`), `go_on`, `finish`. Before a client is evaluated:
+        `personalize`; where the server half has the labels, `test`. And the class attributes below.
 
     With `engine.vectorize` a turn may be that of K clients: vectors [P] are then [K, P]. A class that sets
     `stacks = True` in its own body is written for both; all others train one client at a time.
@@ -53,7 +53,8 @@ class LocalAlgorithm:
     protected_by: Sequence[str] = ("example", "local")  # what of privacy= covers all it sends; each says so for itself
     stacks = True  # whether its moments can be those of many clients at once; each class says so for itself
     passes: int = 1  # steps for each step of plain training
-    measures = True  # whether its steps have metrics: a client without labels has none
+    measures = True  # whether its steps have metrics: a client that does not see the loss has none
+    has_test = False  # whether the server half has the labels of the test rows, and the client a `test` for it
     bounded = False  # whether what is sent keeps a bound that a lossy compression would break
     opaque = False  # whether it trains models that are no vectors (models/opaque.py), and no others
     uniform = False  # whether all clients weigh the same, whatever `weighting` says
@@ -71,6 +72,13 @@ class LocalAlgorithm:
 
         They are neither sent nor averaged, so there is no whole global model, and no `test_*`. See
         `fl_bench.strategies.layers.last_layers`.
+        """
+        return set()
+
+    def served(self, model: nn.Module) -> set[str]:
+        """The names of the tensors of `model` that the server half trains by itself (`OwnPart`).
+
+        They are a part of the global model that never travels: at clients these tensors are 0, and stay so.
         """
         return set()
 

@@ -69,6 +69,7 @@ class OwnPart:
     """
 
     vertical = False  # whether it is for clients that hold columns, and for no others
+    splits = False  # whether clients with whole rows have the other part; see `LocalAlgorithm.served`
 
     def use(self, given: Given) -> None:
         """Before the run: what there is."""

@@ -214,10 +214,13 @@ class Classifier(Task):
         """The model's scores [B, classes]."""
 
     def objective(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Metrics]:
-        logits = self.logits(model, batch)
+        return self.loss(self.logits(model, batch), batch["y"])
+
+    def loss(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Metrics]:
+        """What `objective` gives, of scores [B, classes] and labels [B]."""
         weights = None if self.class_weights is None else logits.new_tensor(self.class_weights)
-        loss = functional.cross_entropy(logits, batch["y"], weights, label_smoothing=self.label_smoothing)
-        return loss, self._measured(logits, batch["y"], loss)
+        loss = functional.cross_entropy(logits, labels, weights, label_smoothing=self.label_smoothing)
+        return loss, self._measured(logits, labels, loss)
 
     def measure_also(self, names: Sequence[str]) -> None:
         if unknown := [name for name in names if name not in KINDS]:

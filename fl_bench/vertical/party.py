@@ -30,6 +30,7 @@ class Party(LocalAlgorithm):
     protected_by = ()
     stacks = False
     measures = False
+    has_test = True
 
     def __init__(
         self, num_clients: int, columns: str, width: int, hidden: Sequence[int], local_updates: int, noise: float

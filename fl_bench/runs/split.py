@@ -1,0 +1,31 @@
+"""A model of which the server half trains a part: what does not go with it, said before a run."""
+
+from collections.abc import Sequence
+
+from omegaconf import DictConfig
+
+from fl_bench.compression.base import Codec
+from fl_bench.config.rules import at_sites
+from fl_bench.errors import ConfigError
+from fl_bench.runs.refusals import Only, require_forgetful, require_only
+
+HALF = "a client's update is of its own half only"
+TWO_STEPS = "each half takes a step of its own"
+ONLY: Only = {
+    "attack._target_": ("fl_bench.attacks.base.Attack", HALF),
+    "robust._target_": ("fl_bench.robust.base.Rule", HALF),
+    "privacy._target_": ("fl_bench.privacy.base.Protection", "what clients send at the cut has no noise"),
+    "secure_aggregation": ("none", "the server sees what each client sends at the cut"),
+    "local.clip_norm": (None, TWO_STEPS),
+    "local.accumulate": (1, TWO_STEPS),
+    "local.precision": ("float32", "what is sent at the cut is float32"),
+    "evaluate.adapt_steps": (0, "a client alone cannot train the model"),
+}
+
+
+def check_split(cfg: DictConfig, codecs: Sequence[Codec]) -> None:
+    """Raise ConfigError where a part is for whole models only; `codecs` are those of the ways up and down."""
+    if at_sites(cfg):
+        raise ConfigError("strategy=splitfed: cannot be had with engine=deployment so far; use simulation or inline")
+    require_only(cfg, ONLY, "strategy=splitfed")
+    require_forgetful(codecs)
