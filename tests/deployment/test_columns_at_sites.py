@@ -7,6 +7,7 @@ import pytest
 from conftest import compose, digests
 from test_deployment import NAMES, Deployment
 
+from fl_bench.data.arrays import FederatedData
 from fl_bench.deployment import keys
 from fl_bench.runs.share import share_out
 
@@ -20,22 +21,17 @@ WORDS = (
 def test_a_site_has_its_columns_and_no_labels(tmp_path: Path) -> None:
     """64 columns are those of five parties: 13 of each, and 12 of the label holder."""
     share_out(compose(*WORDS), tmp_path, dict.fromkeys(NAMES, ()))
-    held = {name: {part: np.load(tmp_path / name / f"{part}.npy") for part in PARTS} for name in NAMES}
+    held = {name: FederatedData.open(tmp_path / name) for name in NAMES}
     for name, columns in zip(NAMES, (slice(0, 26), slice(26, 39), slice(39, 52)), strict=True):
-        for part in ("train.x", "test.x"):
-            seen = np.flatnonzero(held[name][part].any(axis=0))
+        for part in (held[name].train, held[name].test):
+            seen = np.flatnonzero(np.asarray(part["x"]).any(axis=0))
             assert seen.min() >= columns.start
             assert seen.max() < columns.stop
-        assert not held[name]["train.y"].any()
-        assert not held[name]["test.y"].any()
-    count = len(held["site2"]["train.x"])
-    first, second = np.split(held["site1"]["train.x"], 2)  # of clients 0 and 1
-    assert len(first) == count
+            assert not np.asarray(part["y"]).any()
+    first, second = np.split(np.asarray(held["site1"].train["x"]), 2)  # of clients 0 and 1
+    assert len(first) == held["site2"].num_samples
     assert not first[:, 13:].any()
     assert not second[:, :13].any()
-
-
-PARTS = ("train.x", "train.y", "test.x", "test.y")
 
 
 @pytest.mark.alone
