@@ -36,10 +36,11 @@ coverage: $(READY) ## which lines the tests run, in processes that they start to
 docs: $(VENV)/.docs-ready ## build the site in site/, which is read without a network: open site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-bench: $(READY) ## measure speed and memory beside a bare loop and plain Flower, a sweep and a deployment beside others: benchmarks/*.md (an hour)
+bench: $(READY) ## measure speed and memory beside a bare loop and plain Flower, a sweep, a deployment and split learning beside others: benchmarks/*.md (an hour)
 	$(BIN)/python benchmarks/bench.py
 	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/deployment.py
+	$(BIN)/python benchmarks/vertical.py
 
 results: $(READY) ## make the pages of scripts/pages anew, from the studies in conf/study (some hours)
 	$(BIN)/python scripts/make_pages.py

@@ -121,7 +121,7 @@ def table(folder: Path, name: str) -> list[dict[str, str]]:
 TRACE_COLUMNS = "client,seconds_per_step,bytes_per_second_up,bytes_per_second_down,available_from,available_to\n"
 
 
-def make_network(tmp_path: Path, rows: str, steps: Sequence[int], num_bytes: tuple[int, int], **given: Any) -> Network:
+def make_network(tmp_path: Path, rows: str, steps: Any, num_bytes: tuple[Any, Any], **given: Any) -> Network:
     """Clients on the devices of these rows of traces; `num_bytes` go down and up."""
     file = tmp_path / "traces.csv"
     file.write_text(TRACE_COLUMNS + rows)

@@ -4,6 +4,7 @@ A site's folder is like the prepared folder of a run, but without test rows and 
 has all clients, whose ids it keeps; those who are elsewhere hold nothing. Row numbers are the site's own.
 """
 
+import csv
 import hashlib
 import json
 import shutil
@@ -19,6 +20,7 @@ from fl_bench.config.paths import INIT
 from fl_bench.config.rules import MOST_CLIENTS, is_count
 from fl_bench.data.arrays import CLASSES, SOURCES, Columns, FederatedData, Lookup, Ragged
 from fl_bench.data.partition import UNSEEN, Partition
+from fl_bench.data.split import HELD
 from fl_bench.federation.parts import CONFIG
 from fl_bench.storage.files import digest, digest_of
 
@@ -45,11 +47,12 @@ class Held(NamedTuple):
 
     data: FederatedData
     parts: Sequence[Partition]  # of those who train, and where there are some, of those who never do
+    blocks: Mapping[int, slice] | None  # of columns, by client, where these hold columns; None: they hold rows
 
     @classmethod
     def open(cls, folder: Path) -> "Held":
         names = [name for name in ("partition", UNSEEN) if (folder / f"{name}.rows.npy").exists()]
-        return cls(FederatedData.open(folder), [Partition.open(folder, name) for name in names])
+        return cls(FederatedData.open(folder), [Partition.open(folder, name) for name in names], _blocks(folder))
 
     @property
     def num_clients(self) -> int:
@@ -62,9 +65,28 @@ class Held(NamedTuple):
             for place in np.flatnonzero(np.diff(part.starts)).tolist():
                 rows = part.rows[part.starts[place] : part.starts[place + 1]]
                 sizes = int(part.train_sizes[place]), int(part.heldout_sizes[place])
-                found[first + place] = Holding(*sizes, _digest(self.data.train, rows))
+                found[first + place] = Holding(*sizes, _digest(self.of([first + place], [rows])))
             first += len(part.ends)
         return found
+
+    def of(self, clients: Sequence[int], rows: Sequence[Ints]) -> Columns:
+        """The training rows of each of these clients, one after another, as they have them."""
+        taken = np.concatenate([np.empty(0, np.int64), *rows])
+        train = {name: take(column, taken) for name, column in self.data.train.items()}
+        return train if self.blocks is None else _only(train, np.repeat(self._columns(clients), [*map(len, rows)], 0))
+
+    def tests(self, clients: Sequence[int]) -> Columns:
+        """What these clients have of the test rows: nothing, unless they hold columns."""
+        if self.blocks is None:
+            return {}
+        return _only(self.data.test, self._columns(clients).any(axis=0, keepdims=True))
+
+    def _columns(self, clients: Sequence[int]) -> NDArray[np.bool_]:
+        """Which columns each of these clients holds [clients, columns]."""
+        held = np.zeros((len(clients), self.data.train["x"].shape[-1]), bool)
+        for mine, client in zip(held, clients, strict=True):
+            mine[(self.blocks or {}).get(client, slice(0))] = True
+        return held
 
 
 class Form(NamedTuple):
@@ -78,7 +100,7 @@ class Form(NamedTuple):
 
     @classmethod
     def of(cls, folder: Path) -> "Form":
-        data, parts = Held.open(folder)
+        data, parts, _ = Held.open(folder)
         counts = [len(part.ends) for part in parts]
         return cls(form_of(data.train), list(data.classes), counts[0], sum(counts[1:]), beside(folder))
 
@@ -132,7 +154,8 @@ def share(source: Path, folder: Path, clients: Sequence[int]) -> None:
             copy: Any = shutil.copytree if path.is_dir() else shutil.copyfile
             copy(path, folder / path.name)
     parts: list[Partition] = []
-    rows: list[Ints] = [np.empty(0, np.int64)]
+    rows: list[Ints] = []
+    holders: list[int] = []
     first = 0
     for part in held.parts:
         mine = np.isin(np.arange(first, first + len(part.ends)), clients)
@@ -140,13 +163,13 @@ def share(source: Path, folder: Path, clients: Sequence[int]) -> None:
         starts = np.concatenate(([0], np.cumsum(sizes)))
         before = sum(map(len, rows))
         rows += [part.rows[part.starts[place] : part.starts[place + 1]] for place in np.flatnonzero(mine)]
+        holders += (first + np.flatnonzero(mine)).tolist()
         parts.append(Partition(before + np.arange(starts[-1]), starts, starts[:-1] + trained))
         first += len(part.ends)
     for name, part in zip(("partition", UNSEEN), parts, strict=False):
         part.save(folder, name)
-    taken = np.concatenate(rows)
-    train = {name: take(column, taken) for name, column in held.data.train.items()}
-    FederatedData(train, {}, held.data.classes, sources=held.data.sources).save(folder)
+    train = held.of(holders, rows)
+    FederatedData(train, held.tests(holders), held.data.classes, sources=held.data.sources).save(folder)
 
 
 def take(column: Any, rows: Ints) -> Any:
@@ -162,11 +185,27 @@ def take(column: Any, rows: Ints) -> Any:
     return np.array(column[rows])
 
 
-def _digest(columns: Mapping[str, Any], rows: Ints) -> str:
+def _blocks(folder: Path) -> dict[int, slice] | None:
+    """What a prepared folder says of who holds which columns."""
+    if not (file := folder / HELD).exists():
+        return None
+    with file.open(newline="") as stream:
+        lines = [line for line in csv.DictReader(stream) if line["client"].isdigit()]
+    return {int(line["client"]): slice(int(line["first_column"]), int(line["last_column"]) + 1) for line in lines}
+
+
+def _only(rows: Columns, held: NDArray[np.bool_]) -> Columns:
+    """Rows with 0 in place of labels, and of what is not `held` [N or 1, columns] of them."""
+    x = _values(rows["x"])
+    mask = held.reshape(len(held), *(1 for _ in x.shape[2:]), held.shape[1])
+    return {name: np.where(mask, x, 0) if name == "x" else np.zeros_like(_values(rows[name])) for name in rows}
+
+
+def _digest(columns: Columns) -> str:
     """Of what these rows are, however their columns are stored."""
     parts: list[Any] = []
     for name in sorted(columns):
-        column = take(columns[name], rows)
+        column = columns[name]
         arrays = [column.flat, column.offsets] if isinstance(column, Ragged) else [_values(column)]
         parts += [part for a in arrays for part in (f"{name} {a.dtype} {a.shape}".encode(), np.ascontiguousarray(a))]
     return digest(*parts)

@@ -221,11 +221,14 @@ def _wrong(answer: Message, job: Job, size: int) -> str:
 def _of_models(report: Report, job: Job, size: int) -> list[tuple[str, bool]]:
     models, known = report.models.values(), {TOTAL, *map(str, job.clients)}
     numbers = [report.weight, *(a.weight for a in report.answers)]
+    beside = [array for arrays in report.beside.values() for array in arrays.values()]
     return [
         ("it has a model of a client that was not asked", not report.models.keys() <= known),
         ("a model has another shape", any(model.shape != (size,) for model in models)),
         ("a model is of other numbers", any(model.dtype not in (np.int64, np.float32) for model in models)),
         ("a model is not of finite numbers", any(not np.isfinite(model).all() for model in models)),
+        ("it has arrays of a client that was not asked", not report.beside.keys() <= set(job.clients)),
+        ("an array beside a model is not of finite numbers", any(not np.isfinite(array).all() for array in beside)),
         ("a weight is more than all", any(not 0 <= number <= job.weight_bound for number in numbers)),
     ]
 

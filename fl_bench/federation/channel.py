@@ -97,13 +97,20 @@ class Channel:
             return Arrived(arrays, num_bytes)
         arrived = dict(arrays)
         for name, array in arrays.items():
-            if array.dtype == np.float32 and array.size:
+            if _coded(codec, array):
                 way = "up" if codec is self.up else "down"
                 link = self._link(way, f"beside {exchange} {name}", round, client, {name: array.shape})
                 data = codec.encode(array.ravel(), link)
                 arrived[name] = codec.decode(data, link).reshape(array.shape)
                 num_bytes += len(data) - array.nbytes
         return Arrived(arrived, num_bytes)
+
+    def planned(self, codec: Codec, arrays: Mapping[str, NDArray]) -> int:
+        """The bytes of arrays like these, beside the model."""
+        return sum(
+            codec.num_bytes(self._link("", "", 0, shapes={name: array.shape})) if _coded(codec, array) else array.nbytes
+            for name, array in arrays.items()
+        )
 
     def _sent(self, codec: Codec, vector: Vector, link: Link) -> Vector:
         """A vector as it arrives at the other end."""
@@ -129,6 +136,11 @@ class Channel:
             return rng.generator(self.seed, f"{way} {vector} {purpose}", round, client)
 
         return Link(self.shapes if shapes is None else shapes, draw)
+
+
+def _coded(codec: Codec, array: NDArray) -> bool:
+    """Whether a codec compresses an array beside the model."""
+    return not codec.lossless and array.dtype == np.float32 and array.size > 0
 
 
 def memory_of(state: Mapping[str, torch.Tensor]) -> State:

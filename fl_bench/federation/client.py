@@ -27,7 +27,7 @@ from fl_bench.federation.exchange import (
     Report,
     Status,
     Trouble,
-    beside_in,
+    of_clients,
     settings_in,
 )
 from fl_bench.federation.local import Trainer, trainer_in
@@ -103,7 +103,7 @@ class _Training:
         self.received = trainer.channel.arrives_down(start, job.round)
         self.exact = ExactMean(start, job.weight_bound)
         self.models: dict[str, NDArray] = {}
-        self.told = beside_in(content)
+        self.told = of_clients(content)
         self.beside: dict[int, Mapping[str, NDArray]] = {}  # what clients send beside a model
         self.total: Update | None = None
         self.masked = MaskedSums(job.masks, self.exact, trainer.seed, job.round) if job.masks else None
@@ -133,7 +133,7 @@ class _Training:
             return Answer(client, Status.EMPTY)
         now = self.job.last or not self.job.exchange  # in between its turn has it
         before = self.states.read(client, before=round) if now else {}
-        told = channel.beside(channel.down, client, round, self.told, self.job.exchange)
+        told = channel.beside(channel.down, client, round, self.told.get(client, {}), self.job.exchange)
         with time_limit(trainer.timeout):  # not of the sum, of which a half could not be taken back
             if client in stacked:
                 trained = stacked.pop(client).checked()

@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 
 from fl_bench.masking.words import Numbers
@@ -65,12 +65,12 @@ class Job:
 
     def beside(self, content: RecordDict, **work: Any) -> RecordDict:
         """The content of a message that asks for this `work`."""
-        job = json.dumps(asdict(replace(self, **work)))
+        job = json.dumps(vars(self) | work)
         return RecordDict({**content, RECORD: ConfigRecord({"job": job})})
 
     @classmethod
     def of(cls, message: Message) -> "Job":
-        fields = json.loads(str(message.content.config_records[RECORD]["job"]))
+        fields = json.loads(str(message.content[RECORD]["job"]))
         return cls(**fields | {name: tuple(fields[name]) for name in ("clients", "batches")})
 
 
@@ -136,20 +136,15 @@ class Report:
         report = json.dumps(numbers | {"answers": [answer.to_json() for answer in self.answers]})
         content = RecordDict({MODELS: to_record(self.models), RECORD: ConfigRecord({"report": report})})
         if self.beside:
-            named = {f"{k}/{name}": array for k, arrays in self.beside.items() for name, array in arrays.items()}
-            content[BESIDE] = to_record(named)
+            content[BESIDE] = by_client(self.beside)
         return Message(content, reply_to=message)
 
     @classmethod
     def of(cls, message: Message) -> "Report":
-        fields = json.loads(str(message.content.config_records[RECORD]["report"]))
-        models = {name: contents(array) for name, array in message.content.array_records[MODELS].items()}
-        beside: dict[int, dict[str, NDArray]] = {}
-        for key, array in beside_in(message.content).items():
-            client, _, name = key.partition("/")
-            beside.setdefault(int(client), {})[name] = array
+        fields = json.loads(str(message.content[RECORD]["report"]))
+        models = {name: contents(array) for name, array in cast(ArrayRecord, message.content[MODELS]).items()}
         answers = [Answer.from_json(answer) for answer in fields.pop("answers")]
-        return cls(**fields, answers=answers, models=models, beside=beside)
+        return cls(**fields, answers=answers, models=models, beside=of_clients(message.content))
 
     def keeping(self, start: NDArray) -> "Report":
         """The same, with what each client was sent, `start` [P], and has sent."""
@@ -162,7 +157,22 @@ class Report:
 
 def beside_in(content: RecordDict) -> dict[str, NDArray]:
     """The arrays of any shape that a message has beside the model, by name."""
-    return {name: contents(array) for name, array in content.array_records[BESIDE].items()} if BESIDE in content else {}
+    record = cast(ArrayRecord, content.get(BESIDE, ArrayRecord()))
+    return {name: contents(array) for name, array in record.items()}
+
+
+def by_client(arrays: Mapping[int, Mapping[str, NDArray]]) -> ArrayRecord:
+    """The arrays beside the model of several clients, as one record."""
+    return to_record({f"{client}/{name}": array for client, its in arrays.items() for name, array in its.items()})
+
+
+def of_clients(content: RecordDict) -> dict[int, dict[str, NDArray]]:
+    """What `by_client` has put into a message."""
+    found: dict[int, dict[str, NDArray]] = {}
+    for key, array in beside_in(content).items():
+        client, _, name = key.partition("/")
+        found.setdefault(int(client), {})[name] = array
+    return found
 
 
 def joined(former: Answer, later: Answer) -> Answer:

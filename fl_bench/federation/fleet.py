@@ -21,7 +21,7 @@ from fl_bench.errors import RunError, StorageError, WorkerDied, note
 from fl_bench.federation import attacked, replies
 from fl_bench.federation.collect import collect
 from fl_bench.federation.exchange import TOTAL, Answer, Job, Report, Status, Trouble, with_status, without_room
-from fl_bench.federation.loads import Homes, Loads, Pack
+from fl_bench.federation.loads import Homes, Loads, Pack, Shared, shared
 from fl_bench.federation.masked import TRAIN, MaskedRound, Said
 from fl_bench.federation.parameters import Layout
 from fl_bench.federation.update import ExactMean, Update
@@ -130,7 +130,7 @@ class Fleet:
             clients = tuple(message.metadata.dst_node_id for message in pack.messages)
             masks = {**job.masks, "parties": self._parties(clients)} if job.masks is not None else None
             message = Message(
-                job.beside(first.content, clients=clients, together=self._job.together, masks=masks),
+                job.beside(pack.content, clients=clients, together=self._job.together, masks=masks),
                 self._nodes[pack.worker],
                 first.metadata.message_type,
             )
@@ -158,26 +158,23 @@ class Fleet:
         """Split the messages over the workers: the heaviest client goes first, to the worker with the least to do.
         A client that has a home goes there.
 
-        Only messages with the very same content object can share one of ours.
+        Only messages with the very same records can share one of ours; what is beside the model may differ.
         """
-        means: dict[int, ExactMean] = {}  # by content: usually all messages share one
-        for message in messages:
-            if id(message.content) not in means:
-                arrays = arrays_in(message.content)
-                means[id(message.content)] = ExactMean(self.layout.from_record(arrays), weight_bound)
+        means: dict[Shared, ExactMean] = {}  # usually all messages share one
+        keys = [shared(message.content) for message in messages]
+        for key, message in zip(keys, messages, strict=True):
+            if key not in means:
+                means[key] = ExactMean(self.layout.from_record(arrays_in(message.content)), weight_bound)
         clients = [message.metadata.dst_node_id for message in messages]
         if not self._placed.keys() >= set(clients):
             self._placed |= zip(clients, self._workers(clients), strict=True)
         workers = [self._placed[client] for client in clients]
         if not self.packing:
-            return [
-                Pack(w, [message], means[id(message.content)]) for message, w in zip(messages, workers, strict=True)
-            ]
-        packs: dict[tuple[int, int], Pack] = {}
-        placed = zip(messages, workers, strict=True)
-        for message, worker in sorted(placed, key=lambda pair: -self.loads.steps[pair[0].metadata.dst_node_id]):
-            key = id(message.content), worker
-            packs.setdefault(key, Pack(worker, [], means[key[0]])).messages.append(message)
+            return [Pack(w, [message], means[key]) for message, w, key in zip(messages, workers, keys, strict=True)]
+        packs: dict[tuple[Shared, int], Pack] = {}
+        placed = zip(messages, workers, keys, strict=True)
+        for message, worker, key in sorted(placed, key=lambda one: -self.loads.steps[one[0].metadata.dst_node_id]):
+            packs.setdefault((key, worker), Pack(worker, [], means[key])).messages.append(message)
         return list(packs.values())
 
     def _workers(self, clients: Sequence[int]) -> list[int]:
@@ -226,15 +223,15 @@ class Fleet:
         answers: dict[int, Answer] = {}  # of a client that has been repeated, the later one
         models: dict[int, Vector] = {}
         beside: dict[int, Mapping[str, NDArray]] = {}
-        totals: dict[int, tuple[ExactMean, Update]] = {}  # by the content that was sent; masks have one sum
+        totals: dict[Shared, tuple[ExactMean, Update]] = {}  # by what was sent; masks have one sum
         for pack, report in found:
             answers |= {answer.client: answer for answer in report.answers}
             beside |= report.beside
             for name, values in report.models.items():
                 if name == TOTAL:
-                    content = id(pack.messages[0].content) if masked is None else 0
-                    _, before = totals.get(content, (pack.mean, None))
-                    totals[content] = pack.mean, pack.mean.add(before, Update(values, report.weight))
+                    key = shared(pack.messages[0].content) if masked is None else ()
+                    _, before = totals.get(key, (pack.mean, None))
+                    totals[key] = pack.mean, pack.mean.add(before, Update(values, report.weight))
                 else:
                     models[int(name)] = values
         for client, answer in answers.items():
@@ -251,15 +248,15 @@ class Fleet:
         told: dict[int, Answer] = {}
         if masked is not None:
             said = [report.said for _, report in found]
-            opened = masked.open(totals[0][1].values, said, self.layout.size) if totals else None
+            opened = masked.open(totals[()][1].values, said, self.layout.size) if totals else None
             answers = masked.costs(answers)
             if opened is not None:
                 first, (update, numbers) = answered[0].client, opened
-                models[first], told[first] = totals[0][0].mean(update), replies.of_all(first, numbers)
+                models[first], told[first] = totals[()][0].mean(update), replies.of_all(first, numbers)
                 answers[first] = replace(answers[first], of_all=numbers)
         elif totals:
-            for content, group in replies.by_content(answered, originals).items():
-                first, (mean, total) = group[0].client, totals[content]
+            for key, group in replies.by_content(answered, originals).items():
+                first, (mean, total) = group[0].client, totals[key]
                 models[first], told[first] = mean.mean(total), replies.together(group, total.weight)
         else:
             told = {answer.client: answer for answer in answered}

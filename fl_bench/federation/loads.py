@@ -5,10 +5,21 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from numpy.typing import NDArray
 
+from fl_bench.federation.exchange import beside_in, by_client
 from fl_bench.federation.update import ExactMean
+from fl_bench.storage.buffers import BESIDE
+
+Shared = tuple[int, ...]
+
+
+def shared(content: RecordDict) -> Shared:
+    """What one message to a worker has of this content for all of its clients: the very records, but what is beside
+    the model.
+    """
+    return tuple(id(record) for name, record in content.items() if name != BESIDE)
 
 
 class Pack(NamedTuple):
@@ -17,6 +28,15 @@ class Pack(NamedTuple):
     worker: int
     messages: list[Message]
     mean: ExactMean  # of models that started from the one they carry
+
+    @property
+    def content(self) -> RecordDict:
+        """What the worker is sent for all of them."""
+        first = self.messages[0].content
+        if BESIDE not in first:
+            return first
+        its = {message.metadata.dst_node_id: beside_in(message.content) for message in self.messages}
+        return RecordDict({**first, BESIDE: by_client(its)})
 
 
 @dataclass(frozen=True)

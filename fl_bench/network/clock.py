@@ -1,5 +1,6 @@
 """When clients answer: the arithmetic of the virtual clock."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,8 +23,9 @@ class Arrival(NamedTuple):
 class Network:
     """The clients' devices and connections, which fail by chance, from the seed.
 
-    A turn takes bytes_down / bytes_per_second_down + steps * seconds_per_step + bytes_up / bytes_per_second_up. Who
-    drops is noticed when it would have answered, or with a deadline, at the deadline.
+    An exchange with the server takes bytes_down / bytes_per_second_down + steps * seconds_per_step + bytes_up /
+    bytes_per_second_up, and a turn all of its exchanges. Who drops is noticed when it would have answered, or with a
+    deadline, at the deadline.
     """
 
     def __init__(
@@ -38,8 +40,8 @@ class Network:
         traces: str | None,
         repeat: bool,
         seed: int,
-        steps: NDArray[np.int64],  # [num_clients]: of each client's turn
-        bytes_down: int | NDArray[np.int64],  # in each turn, or of each client [num_clients]
+        steps: NDArray[np.int64],  # of each client's turn [num_clients], or of its exchanges [E, num_clients]
+        bytes_down: int | NDArray[np.int64],  # likewise, or the same of all
         bytes_up: int | NDArray[np.int64],
     ) -> None:
         limits = [
@@ -55,27 +57,39 @@ class Network:
         for name, value, holds, wish in limits:
             if not holds:
                 raise ValueError(f"{name}={value}: {wish}")
-        self.dropout, self.over_select, self.seed, self.steps = dropout, over_select, seed, steps
+        each = np.atleast_2d(steps)
+        self.dropout, self.over_select, self.seed = dropout, over_select, seed
+        self.steps: NDArray[np.int64] = each.sum(axis=0)
         self.deadline = np.inf if deadline_s is None else deadline_s
         self.traces = traces
         if traces is not None:
-            self.devices = devices.read(Path(traces).expanduser(), len(steps), repeat)
+            self.devices = devices.read(Path(traces).expanduser(), len(self.steps), repeat)
         else:
             speeds = (seconds_per_step, bytes_per_second_up, bytes_per_second_down)
-            self.devices = devices.drawn(rng.generator(seed, "devices"), len(steps), speeds, spread)
+            self.devices = devices.drawn(rng.generator(seed, "devices"), len(self.steps), speeds, spread)
         table = self.devices
-        down, up = (np.broadcast_to(count, len(steps))[table.client] for count in (bytes_down, bytes_up))
-        self._useful = steps[table.client] > 0  # [R]: the rows of clients with samples
-        self._seconds = (  # of each row of the devices' table
+        down, up = (np.broadcast_to(count, each.shape)[:, table.client] for count in (bytes_down, bytes_up))
+        self._useful = self.steps[table.client] > 0  # [R]: the rows of clients with samples
+        self._exchanges = (  # [E, R]: of each row of the devices' table
             down / table.bytes_per_second_down
-            + steps[table.client] * table.seconds_per_step
+            + each[:, table.client] * table.seconds_per_step
             + up / table.bytes_per_second_up
         )
+        self._seconds: NDArray[np.float64] = self._exchanges.sum(axis=0)
 
     @property
     def expected_seconds(self) -> NDArray[np.float64]:
         """How long a turn of each client takes [num_clients], in its first row of a trace."""
         return self._seconds[np.searchsorted(self.devices.client, np.arange(len(self.steps)))]
+
+    def in_step(self, clients: Sequence[int], at: float) -> float:
+        """How long the exchanges of a round take where each waits for the slowest of these available clients; 0 where
+        there is one, which is as long as the longest turn.
+        """
+        if len(self._exchanges) == 1:
+            return 0.0
+        rows = [row for client in clients if (row := self.devices.row(client, at)) is not None]
+        return float(self._exchanges[:, rows].max(axis=1, initial=0).sum())
 
     def reachable(self, round: int, at: float) -> float:
         """When a client with samples can be reached, from `at` on; raises RunError where none ever can."""

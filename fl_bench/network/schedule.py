@@ -64,7 +64,7 @@ class Schedule:
 
         Raises RunError where nobody ever can be again.
         """
-        self.now = self.network.reachable(round, self.now)
+        begun = self.now = self.network.reachable(round, self.now)
         available = self.network.devices.available(self.now)
         count = min(ceil(self.network.over_select * self.wanted - 1e-9), len(available))
         asked = sorted(self.choose(round, available, count).tolist()) if count else []
@@ -76,6 +76,7 @@ class Schedule:
             self.now = in_time[-1][0]
         else:
             self.now = max((answer.at for answer in answers.values()), default=self.now)
+        self.now = max(self.now, begun + self.network.in_step([client for _, _, client in in_time], begun))
         late = set(useful) - {client for _, _, client in in_time}
         dropping = {client for client in asked if not answers[client].comes} | late
         return Plan(round, asked, dropping, {client: a.seconds for client, a in answers.items()}, self.now)

@@ -93,11 +93,17 @@ def _steps(trainer: Trainer) -> NDArray[np.int64]:
 def make_schedule(cfg: DictConfig, trainer: Trainer, topology: Topology) -> Schedule:
     seen = len(trainer.partition.ends)
     per_round = seen if cfg.clients_per_round == cfg.num_clients else cfg.clients_per_round
-    down, up = trainer.channel.bytes_down, trainer.channel.bytes_up
+    channel, exchanges = trainer.channel, trainer.algorithm.exchanges(trainer.partition.train_sizes, trainer.local)
+    down = np.array([[channel.planned(channel.down, exchange.down)] for exchange in exchanges])
+    up = np.array([[channel.planned(channel.up, exchange.up)] for exchange in exchanges])
+    down[0] += channel.bytes_down
+    up[-1] += channel.bytes_up
     if cfg.secure_aggregation == MASKS:
-        down, up = down + masked.bytes_down(per_round), masked.bytes_up(per_round, trainer.layout.size)
+        down[0] += masked.bytes_down(per_round)
+        up[-1] = masked.bytes_up(per_round, trainer.layout.size)
     costs = {"bytes_down": down * topology.copies, "bytes_up": up * topology.copies}
-    network = build(cfg.network, Network, seed=cfg.seed, steps=_steps(trainer), **costs)
+    steps = np.stack([exchange.steps for exchange in exchanges])
+    network = build(cfg.network, Network, seed=cfg.seed, steps=steps, **costs)
     wish = f"must not be more than the {seen} clients that train, as partition.unseen={cfg.partition.get('unseen')}"
     require("clients_per_round", per_round, per_round <= seen, wish)
     schedule = build(cfg.strategy.schedule, Schedule, network=network, clients_per_round=per_round)

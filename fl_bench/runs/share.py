@@ -91,6 +91,8 @@ def _refuse_what_needs_all(cfg: DictConfig, client: int) -> None:
         raise ConfigError("num_clients=auto: must be a number with --as-client, which does not see the others")
     if not 0 <= client < cfg.num_clients:
         raise ConfigError(f"--as-client {client}: must be from 0 to {cfg.num_clients - 1}, as num_clients says")
+    if cfg.setting:
+        raise ConfigError("setting=vertical: cannot be had with --as-client so far; leave --as-client out")
     for key, usual in OF_ALL.items():
         if cfg[key]._target_ != usual:
             raise ConfigError(f"{key}: has no effect with --as-client, whose rows are as they are; leave it out")

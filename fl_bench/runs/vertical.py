@@ -6,7 +6,7 @@ from flwr.serverapp.strategy import Strategy
 from omegaconf import DictConfig
 
 from fl_bench.compression.base import Codec
-from fl_bench.config.rules import at_sites, require
+from fl_bench.config.rules import require
 from fl_bench.errors import ConfigError
 from fl_bench.runs.refusals import Only, require_forgetful, require_only
 from fl_bench.runs.split import check_split
@@ -56,8 +56,6 @@ def check_setting(cfg: DictConfig, task: Task, strategy: Strategy, codecs: Seque
     if not isinstance(task, ByName):
         wish = "has no examples of which a party could have some columns; use mnist, tabular, images or series"
         raise ConfigError(f"setting=vertical: task {type(task).__name__} {wish}")
-    if at_sites(cfg):
-        raise ConfigError("setting=vertical: cannot be had with engine=deployment so far; use simulation or inline")
     overlap = cfg.setting.overlap
     require("setting.overlap", overlap, 0 < overlap <= 1, "must be above 0 and at most 1")
     require_only(cfg, ONLY, "setting=vertical")

@@ -49,7 +49,7 @@ def to_record(arrays: Mapping[str, NDArray]) -> ArrayRecord:
 
 def arrays_in(content: RecordDict) -> ArrayRecord:
     """A message's record of a model: the strategy's, whatever it calls it. What we put beside it comes behind it."""
-    return next(iter(content.array_records.values()))
+    return next(record for record in content.values() if isinstance(record, ArrayRecord))
 
 
 def contents(array: Array) -> NDArray:

@@ -1,7 +1,7 @@
 """What client halves are made of: by itself plain local training."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,14 @@ from fl_bench.strategies.turn import Turn
 from fl_bench.tasks.base import Batch, Metrics, Task
 
 
+class Planned(NamedTuple):
+    """One exchange of a round, as it is planned."""
+
+    steps: NDArray[np.int64]  # of each client [num_clients]
+    down: Mapping[str, NDArray] = {}  # beside the model to each client: only the type and the shape of these count
+    up: Mapping[str, NDArray] = {}
+
+
 class LocalAlgorithm:
     """Local training by the task's own optimiser: FedAvg's client. A subclass overrides the moments where it differs.
 
@@ -24,8 +32,8 @@ class LocalAlgorithm:
         Nothing.
 
     May override:
-        Before the run `suit`, `model`, `private`, `served` and `steps`. In a turn, in this order: `rows`, `begin`,
-        `train` (or only `training_step`, or only `correct`), `go_on`, `finish`. Before a client is evaluated:
+        Before the run `suit`, `model`, `private`, `served`, `steps` and `exchanges`. In a turn, in this order: `rows`,
+        `begin`, `train` (or only `training_step`, or only `correct`), `go_on`, `finish`. Before a client is evaluated:
         `personalize`; where the server half has the labels, `test`. And the class attributes below.
 
     With `engine.vectorize` a turn may be that of K clients: vectors [P] are then [K, P]. A class that sets
@@ -90,6 +98,10 @@ class LocalAlgorithm:
         plain = local["steps"] or local["epochs"] * -(-sizes // local["batch_size"])
         steps: NDArray[np.int64] = self.passes * (sizes > 0) * plain
         return steps
+
+    def exchanges(self, sizes: NDArray[np.int64], local: Mapping[str, Any]) -> "Sequence[Planned]":
+        """Before a run: what the clock plans for each exchange of a round, where there are several."""
+        return [Planned(self.steps(sizes, local))]
 
     def rows(self, partition: Partition, client: int) -> NDArray:
         """The training rows that a client's turn works on, int64 [N]; with `weighting=examples`, N is its weight."""

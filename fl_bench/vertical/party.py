@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fl_bench.data.arrays import FederatedData
-from fl_bench.strategies.base import LocalAlgorithm
+from fl_bench.data.arrays import FederatedData, pieces
+from fl_bench.strategies.base import LocalAlgorithm, Planned
 from fl_bench.strategies.turn import Turn
 from fl_bench.tasks.base import Metrics, Task
 from fl_bench.vertical.nets import joined
@@ -39,7 +40,7 @@ class Party(LocalAlgorithm):
             if not value >= least:
                 raise ValueError(f"{name}={value}: must be {least} or more")
         self.shape = {"num_clients": num_clients, "columns": columns, "width": width, "hidden": hidden}
-        self.local_updates, self.noise = local_updates, noise
+        self.width, self.local_updates, self.noise = width, local_updates, noise
 
     def model(self, task: Task, data: FederatedData) -> nn.Module:
         return joined(task, data, **self.shape).requires_grad_(False)  # type: ignore[arg-type]
@@ -49,6 +50,19 @@ class Party(LocalAlgorithm):
 
     def steps(self, sizes: NDArray[np.int64], local: Mapping[str, Any]) -> NDArray[np.int64]:
         return super().steps(sizes, local) * self.local_updates
+
+    def exchanges(self, sizes: NDArray[np.int64], local: Mapping[str, Any]) -> Sequence[Planned]:
+        epoch = [len(part) for part in pieces(np.arange(sizes.max(initial=0)), local["batch_size"])]
+        counts = list(islice(cycle(epoch), local["steps"] or local["epochs"] * len(epoch)))
+        rows = [{ROWS: np.empty(count, np.int32)} for count in counts]
+        numbers = [np.empty((count, self.width), np.float32) for count in counts]
+        steps = (sizes > 0) * self.local_updates
+        first = Planned(0 * steps, rows[0], {EMBEDDING: numbers[0]})
+        between = [
+            Planned(steps, {GRADIENT: numbers[k - 1], **rows[k]}, {EMBEDDING: numbers[k]})
+            for k in range(1, len(counts))
+        ]
+        return [first, *between, Planned(steps, {GRADIENT: numbers[-1]})]
 
     def begin(self, turn: Turn) -> None:
         turn.work.net = self._net(turn).requires_grad_(True)

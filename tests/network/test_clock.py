@@ -35,6 +35,21 @@ def test_four_clients_by_hand(tmp_path: Path) -> None:
     assert schedule.network.expected_seconds.tolist() == [8, 12, 26, 21]
 
 
+def test_each_exchange_of_a_round_waits_for_the_slowest_by_hand(tmp_path: Path) -> None:
+    """Seconds of the first: 10 + 0 + 20, and 1 + 0 + 2; of the second: 5 + 4 x 1 + 0, and 0.5 + 4 x 5 + 0."""
+    devices = "0,1,10,10,,\n1,5,100,100,,\n"
+    costs = np.array([[100], [50]]), np.array([[200], [0]])
+    made = make_network(tmp_path, devices, [[0, 0], [4, 4]], costs, repeat=False)
+    assert made.steps.tolist() == [4, 4]
+    plan = Schedule(made, 2).plan(1)
+    assert plan == Plan(1, [0, 1], set(), {0: 39.0, 1: 23.5}, 30 + 20.5)
+    assert Schedule(made, 1).plan(1).ends in (39.0, 23.5)  # nobody waits for another
+    lots = [rng.generator(0, "dropout", 1, client).random() for client in (0, 1)]
+    assert lots[0] < 0.5 < lots[1]  # so that the first drops, and the other waits for nobody
+    flaky = make_network(tmp_path, devices, [[0, 0], [4, 4]], costs, repeat=False, dropout=0.5, deadline_s=25)
+    assert Schedule(flaky, 2).plan(1) == Plan(1, [0, 1], {0}, {0: np.inf, 1: 23.5}, 25.0)
+
+
 def test_a_deadline_drops_the_late_and_ends_the_round(tmp_path: Path) -> None:
     plan = Schedule(network(tmp_path, deadline_s=15), 4).plan(1)
     assert plan == Plan(1, [0, 1, 2, 3], {2, 3}, SECONDS, 15.0)

@@ -133,6 +133,16 @@ def test_every_byte_is_counted(launch: Launch, words: tuple[str, ...], up: int |
         assert int(row["bytes_down"]) == down * 3 * rows + 4 * rows  # and the number of each row
 
 
+def test_the_clock_counts_embeddings_and_gradients(launch: Launch) -> None:
+    """Equal devices: 4 bytes a row and 12 a gradient go down, 12 an embedding up; then three batches' steps."""
+    speeds = "network.seconds_per_step=0.5", "network.bytes_per_second_up=1000", "network.bytes_per_second_down=2000"
+    folder = launch(*WORDS, "network=heterogeneous", "network.spread=0", *speeds)
+    count = len(Loop().rows)
+    seconds = 16 * count / 2000 + 12 * count / 1000 + 3 * 0.5
+    ends = [float(row["virtual_seconds"]) for row in table(folder, "metrics")[1:]]
+    assert ends == pytest.approx([seconds, 2 * seconds])
+
+
 def test_what_each_side_sees(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
     """No label and no column goes anywhere, nor any net: rows and gradients come, embeddings go."""
     seen: list[tuple[str, Message]] = []
