@@ -100,7 +100,7 @@ class Windows:
         return len(self.starts)
 
     def __getitem__(self, rows: NDArray) -> NDArray:
-        found: NDArray = self.flat[self.starts[rows][:, None] + np.arange(self.length)]
+        found: NDArray = self.flat[self.starts[rows][:, None] + np.arange(int(self.length))]
         return found
 
 
@@ -119,7 +119,7 @@ Columns = Mapping[str, Any]  # of Column; a row is an example: images uint8 [N, 
 class FederatedData:
     """Training rows, which the partition shares out over the clients, and the server's own test rows.
 
-    Columns are arrays [N, ...], `Ragged`, `Lookup` or `Windows`, of equal length within a split. Both splits have the same names.
+    Columns are arrays [N, ...], or one of KINDS, of equal length within a split. Both splits have the same names.
 
     Examples:
         >>> columns = {"x": np.zeros((4, 2), np.float32), "y": np.array([0, 1, 1, 0])}

@@ -1,7 +1,7 @@
 """Texts as samples of the next character: windows of characters, each with the one that follows."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,14 +44,20 @@ def next_characters(texts: Mapping[str, str], how: Sampling) -> FederatedData:
         note(f"data: characters that are not in task.alphabet become {how.alphabet[0]!r}: {strange}")
     first = np.cumsum([0, *(len(texts[name]) for name in kept)])
 
-    def columns(half: int, stride: int) -> dict[str, NDArray | Windows]:
-        starts = [begin + np.array(places[name][half][::stride]) for begin, name in zip(first, kept, strict=False)]
-        text = Windows(flat, np.concatenate(starts), np.array(how.length + 1))
-        found = {"text": text, "y": flat[text.starts + how.length].astype(np.int64)}
-        return found if half else found | {"source": np.repeat(np.arange(len(kept)), [len(part) for part in starts])}
+    def starts(half: int, stride: int) -> list[NDArray]:
+        """Where samples begin, to train (0) or to test (1), by source."""
+        return [begin + np.array(places[name][half][::stride]) for begin, name in zip(first, kept, strict=False)]
 
-    classes = classes_of(how.alphabet)
-    return FederatedData(columns(0, how.stride), columns(1, how.test_stride), classes, sources=tuple(kept))
+    def columns(starts: NDArray) -> dict[str, Any]:
+        text = Windows(flat, starts, np.array(how.length + 1))
+        return {"text": text, "y": flat[starts + how.length].astype(np.int64)}
+
+    train = starts(0, how.stride)
+    source = np.repeat(np.arange(len(kept)), [len(part) for part in train])
+    test = columns(np.concatenate(starts(1, how.test_stride)))
+    return FederatedData(
+        columns(np.concatenate(train)) | {"source": source}, test, classes_of(how.alphabet), sources=tuple(kept)
+    )
 
 
 def numbers_of(text: str, alphabet: str) -> tuple[NDArray[np.uint8], str]:

@@ -53,7 +53,8 @@ def leaf_characters(folder: Path, root: str, how: Sampling) -> FederatedData:
     """
 
     def read(x: Any, y: Any) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        if {len(text) for text in x} != {how.length} or {len(character) for character in y} != {1}:
+        sizes = [{len(value) if isinstance(value, str) else None for value in column} for column in (x, y)]
+        if sizes != [{how.length}, {1}]:
             raise ValueError(f"must have texts of task.length={how.length} characters in x, and one character in y")
         flat, strange = numbers_of(
             "".join(text + character for text, character in zip(x, y, strict=True)), how.alphabet

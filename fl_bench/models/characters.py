@@ -3,12 +3,11 @@
 What is said of a place depends on the characters up to it only.
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fl_bench.build import positive
-
-LONGEST = 1024  # characters that a transformer can see
 
 
 class CharLstm(nn.Module):
@@ -63,25 +62,32 @@ class CharTransformer(nn.Module):
 
     def __init__(self, alphabet: int, num_classes: int, width: int, heads: int, layers: int) -> None:
         super().__init__()
-        self.characters, self.places = nn.Embedding(alphabet, width), nn.Embedding(LONGEST, width)
+        self.characters = nn.Embedding(alphabet, width)
         self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(layers)))
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, num_classes)
-        for vectors in (self.characters, self.places):
-            nn.init.normal_(vectors.weight, std=0.02)
 
     def forward(self, text: Tensor) -> Tensor:
-        x = self.characters(text) + self.places.weight[: text.shape[1]]
+        x = self.characters(text)
+        x = x + _places(x.shape[1], x.shape[2]).to(x)
         scores: Tensor = self.head(self.norm(self.blocks(x)))
         return scores
+
+
+def _places(length: int, width: int) -> Tensor:
+    """A vector for each place [length, width]: waves of different lengths, Vaswani et al. 2017, section 3.5."""
+    angles = torch.arange(length)[:, None] / 10_000 ** (torch.arange(0, width, 2) / width)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
 def char_transformer(alphabet: int, num_classes: int, width: int, heads: int, layers: int) -> nn.Module:
     """A small decoder (Vaswani et al. 2017, arXiv:1706.03762) with its norms in front, as GPT-2 has them.
 
+    417,360 parameters for 80 characters, two layers and vectors of 128 numbers.
+
     Raises:
-        ValueError: where a key is not positive, or `heads` does not divide `width`.
+        ValueError: where a key is not positive, `width` is odd, or `heads` does not divide it.
     """
     positive(width=width, heads=heads, layers=layers)
-    if width % heads:
-        raise ValueError(f"heads={heads}: must divide width={width}")
+    if width % 2 or width % heads:
+        raise ValueError(f"width={width}: must be even, and a multiple of heads={heads}")
     return CharTransformer(alphabet, num_classes, width, heads, layers)
