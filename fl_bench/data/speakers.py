@@ -35,6 +35,6 @@ def _speech(greeting: str, ends: Sequence[str], rng: np.random.Generator) -> str
         if rng.random() < habits[1]:
             sentence += f" at the {rng.choice(places)}"
         begun = f"{greeting}, {sentence}" if rng.random() < habits[0] else sentence.capitalize()
-        sentences.append(begun + ends[rng.integers(2)])
+        sentences.append(begun + rng.choice(ends[:2]))
         size += len(sentences[-1]) + 1
     return " ".join(sentences)
