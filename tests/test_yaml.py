@@ -52,6 +52,7 @@ FIGURES = {
     "dcgan": {"round_0000.png", "round_0002.png", "rounds.gif"},
     "tabular": {"confusion.png"},
     "series": {"confusion.png"},
+    "characters": {"sentences.png"},
 }
 
 

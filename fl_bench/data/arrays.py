@@ -72,14 +72,46 @@ class Lookup:
         return found
 
 
+@dataclass(frozen=True)
+class Windows:
+    """Rows of equal length that overlap in one flat array: row i is flat[starts[i]:starts[i] + length].
+
+    Examples:
+        >>> windows = Windows(np.array([1, 2, 3, 4]), starts=np.array([0, 2, 1]), length=np.array(2))
+        >>> len(windows), windows[np.array([1, 2])].tolist()
+        (3, [[3, 4], [2, 3]])
+    """
+
+    flat: NDArray
+    starts: NDArray[np.int64]
+    length: NDArray[np.int64]  # []
+
+    @property
+    def dtype(self) -> np.dtype:
+        """That of a row."""
+        return self.flat.dtype
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """As of an array that has all rows."""
+        return len(self.starts), int(self.length)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, rows: NDArray) -> NDArray:
+        found: NDArray = self.flat[self.starts[rows][:, None] + np.arange(int(self.length))]
+        return found
+
+
 def rows_of(columns: "Columns", rows: NDArray) -> "Columns":
     """These rows of columns, without a copy of what is large."""
     flat = {name for name, column in columns.items() if isinstance(column, np.ndarray) and column.ndim == 1}
     return {name: column[rows] if name in flat else Lookup(column, rows) for name, column in columns.items()}
 
 
-KINDS: tuple[type[Ragged] | type[Lookup], ...] = (Ragged, Lookup)
-Column = NDArray | Ragged | Lookup
+KINDS: tuple[type[Ragged] | type[Lookup] | type[Windows], ...] = (Ragged, Lookup, Windows)
+Column = NDArray | Ragged | Lookup | Windows
 Columns = Mapping[str, Any]  # of Column; a row is an example: images uint8 [N, ...], labels int64 [N], ...
 
 
@@ -87,7 +119,7 @@ Columns = Mapping[str, Any]  # of Column; a row is an example: images uint8 [N, 
 class FederatedData:
     """Training rows, which the partition shares out over the clients, and the server's own test rows.
 
-    Columns are arrays [N, ...], `Ragged` or `Lookup`, of equal length within a split. Both splits have the same names.
+    Columns are arrays [N, ...], or one of KINDS, of equal length within a split. Both splits have the same names.
 
     Examples:
         >>> columns = {"x": np.zeros((4, 2), np.float32), "y": np.array([0, 1, 1, 0])}
@@ -153,8 +185,8 @@ def new_column(
 ) -> NDArray:
     """An empty column, or part of one, on disk: filled piece by piece where the whole would not fit in memory.
 
-    `folder` is that given to a task's `load_<source>`; `split` is "train" or "test"; `part` is the field of a `Ragged`
-    or `Lookup` that the array becomes.
+    `folder` is that given to a task's `load_<source>`; `split` is "train" or "test"; `part` is the field of one of
+    KINDS that the array becomes.
     """
     return new_array(folder / f"{split}.{name}.{part}.npy", shape, dtype)
 

@@ -111,16 +111,21 @@ def texts_of_rows(
         ConfigError: as for `table_of_rows`, or where a text is missing, empty or none.
     """
     y, classes, is_test, source, sources = labelled(where, table, is_test, label, client, {"data.text": [text]}, facts)
-    texts = table[text].tolist()
     if text in (label, client):
         raise ConfigError(f"data.text={text}: must name another column than data.label and data.client")
+    return Texts(texts_in(table, text), y, classes, is_test, source, sources)
+
+
+def texts_in(table: pd.DataFrame, text: str) -> list[str]:
+    """The texts in this column. Raises ConfigError where one is missing, empty or none."""
+    texts = table[text].tolist()
     if lacking := int(table[text].isna().sum()):
         raise ConfigError(f"data.text={text}: {lacking} {LACKING}")
     if not all(isinstance(value, str) for value in texts):
         raise ConfigError(f"data.text={text}: must be a column of texts, and has {table[text].dtype}")
     if empty := sum(not value.strip() for value in texts):
         raise ConfigError(f"data.text={text}: {empty} rows have an empty text; remove them")
-    return Texts(texts, y, classes, is_test, source, sources)
+    return texts
 
 
 def labelled(

@@ -15,7 +15,7 @@ from fl_bench.build import nearest
 from fl_bench.config.rules import require
 from fl_bench.data.arrays import FederatedData
 from fl_bench.data.fetch import use_cache_when_offline
-from fl_bench.data.files import groups, table_of_rows, texts_of_rows
+from fl_bench.data.files import groups, table_of_rows, texts_in, texts_of_rows
 from fl_bench.data.labelled import labelled_images
 from fl_bench.data.texts import Texts
 from fl_bench.errors import ConfigError, StorageError, disk_trouble, note
@@ -133,6 +133,22 @@ def texts_of(splits: Splits, text: str | None, label: str, client: str | None) -
     if text is None:
         raise ConfigError("data.text=null: must name the column with the texts")
     return texts_of_rows(*_rows(splits, [text, label, *([client] if client is not None else [])]), text, label, client)
+
+
+def said_by(splits: Splits, text: str | None, client: str | None) -> tuple[list[str], NDArray, list[str]]:
+    """The texts in column `text`, in their order, and who says each: its number [N], and the names in column `client`.
+
+    Raises:
+        ConfigError: where a column is not named or not there, or a text is missing, empty or none.
+    """
+    for key, name in {"data.text": text, "data.client": client}.items():
+        if name is None:
+            raise ConfigError(f"{key}=null: must name a column: of texts, and of who says each")
+        splits.require(key, name)
+    if splits.is_test() is not None:
+        note(f"{splits.where}: texts of both splits are taken, and a part of each client's is the test set")
+    _, table, _ = _rows(splits, [str(text), str(client)])
+    return texts_in(table, str(text)), *groups(f"data.client={client}", table[client])
 
 
 def _rows(splits: Splits, wanted: Sequence[str] | None) -> tuple[str, pd.DataFrame, NDArray[np.bool_] | None]:

@@ -11,7 +11,9 @@ from fl_bench.errors import ConfigError
 from fl_bench.models.norms import LAYERS, replace_norms
 
 # What a task says of its examples, by the argument of the model's function, and what such examples are.
-EXAMPLES = {"shape": "images, series or rows of tables", "vocabulary": "texts", "folder": "texts"}
+EXAMPLES = {
+    "shape": "images, series or rows of tables", "vocabulary": "texts", "folder": "texts", "alphabet": "characters",
+}  # fmt: skip
 NOT_ARGUMENTS = ("_target_", "norm", "lr_of", "init", "init_skip")  # for a task's yaml, or of what is made here
 
 
@@ -19,7 +21,7 @@ def model_of(node: DictConfig, num_classes: int, **example: Any) -> nn.Module:
     """The model that `node` names, for examples such as these, with other norms where it says so.
 
     `example` is `shape`, of one without the batch; or `vocabulary`, how many words a text may have; or `folder`, where
-    what `text_model_into` has made of a pretrained model lies.
+    what `text_model_into` has made of a pretrained model lies; or `alphabet`, how many characters there are.
 
     Raises:
         ConfigError: where a key is wrong, or the model cannot take such examples.

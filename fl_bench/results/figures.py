@@ -18,6 +18,7 @@ from fl_bench.results.topology import graph
 DPI = 120  # of the PNGs
 FLOAT_BYTES = 4
 MANY_CLIENTS = 50  # above this, a line or bar for each would be a blur
+MANY_LABELS = 30  # above this, a legend has no room for them
 
 
 def draw(folder: Path, num_clients: int, classes: Sequence[str]) -> None:
@@ -161,8 +162,9 @@ def _partition(table: pd.DataFrame, folder: Path) -> None:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     if len(table) <= MANY_CLIENTS:
-        table.plot.bar(ax=axes, stacked=True, width=0.85, colormap="tab20")
-        axes.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1), title="label")
+        table.plot.bar(ax=axes, stacked=True, width=0.85, colormap="tab20", legend=False)
+        if len(table.columns) <= MANY_LABELS:
+            axes.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1), title="label")
         finish(axes, "client", "samples")
     else:
         sizes = table.sum(axis=1)

