@@ -52,10 +52,11 @@ FIGURES = {
     "dcgan": {"round_0000.png", "round_0002.png", "rounds.gif"},
     "tabular": {"confusion.png"},
     "series": {"confusion.png"},
+    "instruct": {"answers.png"},
 }
 
 
-RARELY = ("sam", "cifar", "dcgan", "images", "imdb")  # their figures take long
+RARELY = ("sam", "cifar", "dcgan", "images", "imdb", "instruct")  # their figures take long
 
 
 @pytest.mark.parametrize("task", [pytest.param(task, marks=long if task in RARELY else []) for task in options("task")])

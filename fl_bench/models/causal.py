@@ -9,6 +9,7 @@ from torch import nn
 
 from fl_bench.data.fetch import use_cache_when_offline
 from fl_bench.errors import ConfigError
+from fl_bench.models import smollm2
 from fl_bench.models.pretrained import loading, pretrained_model, transformers_quietly
 
 TINY = Path(__file__).parent / "llama_tiny"  # made by scripts/make_llama_checkpoint.py
@@ -16,11 +17,13 @@ Lora = Literal["both", "b_only", "off"]
 
 
 def folder_of(path: str) -> Path:
-    """Where the model `path` lies, a folder or an id of the hub, of which it brings the files.
+    """Where the model `path` lies, a folder or an id of the hub, of which it brings the files, or smollm2.
 
     Raises:
         ConfigError: where there is no such model.
     """
+    if path == smollm2.NAME:
+        return smollm2.folder()
     if Path(path).is_dir():
         return Path(path)
     use_cache_when_offline()

@@ -1,8 +1,8 @@
-"""Instructions answered by a language model, tuned by low-rank adapters (FedIT: Zhang et al. 2023, arXiv:2305.05644)."""
+"""Instructions answered by a language model, by low-rank adapters (FedIT: Zhang et al. 2023, arXiv:2305.05644)."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -80,6 +80,43 @@ class Instruct(Task):
         """Generated questions with their answers, of six categories."""
         return self._tokenized(folder, instructions.generated())
 
+    def load_instructions(
+        self,
+        folder: Path,
+        format: Literal["jsonl", "parquet"],
+        root: str,
+        instruction: str,
+        context: str | None,
+        answer: str | None,
+        choices: str | None,
+        client: str | None,
+    ) -> FederatedData:
+        """Instructions in files of one's own."""
+        return self._tokenized(
+            folder, instructions.of_files(format, root, instruction, context, answer, choices, client)
+        )
+
+    def load_shakespeare(self, folder: Path, min_characters: int) -> FederatedData:
+        """What Shakespeare's roles say, without instructions."""
+        return self._tokenized(folder, instructions.of_roles(min_characters))
+
+    @torch.no_grad()
+    def figures(self, model: Any, data: FederatedData, folder: Path) -> None:
+        from fl_bench.results import pictures
+
+        tokenizer = from_pretrained(transformers_quietly().AutoTokenizer, data.folder / PRETRAINED)
+        lines = []
+        for row in np.linspace(0, data.num_tests - 1, min(12, data.num_tests)).astype(int)[:, None]:
+            tokens, length = torch.from_numpy(data.test["tokens"][row]), max(1, int(data.test["prompt"][row][0]))
+            asked, right = tokens[:, :length].to(model.device), tokens[0, length:]
+            end = tokenizer.eos_token_id
+            made = model.generate(
+                asked, attention_mask=torch.ones_like(asked), max_new_tokens=len(right), do_sample=False,
+                pad_token_id=end, eos_token_id=end,
+            )[0, length:]  # fmt: skip
+            lines.append([tokenizer.decode(part, skip_special_tokens=True) for part in (asked[0], right, made)])
+        pictures.answers(folder, lines)
+
     @staticmethod
     def _losses(model: Any, tokens: Tensor, prompt: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of each token but the first [B, L - 1], 0 outside of the answer, and whether it is inside of it.
@@ -99,7 +136,7 @@ class Instruct(Task):
         for owner, (tokens, length, choices) in enumerate(
             zip(batch["tokens"], batch["prompt"], batch["choices"], strict=True)
         ):
-            ends = (choices == PADDING).nonzero()[:, 0].tolist() + [len(choices)]
+            ends = [*(choices == PADDING).nonzero()[:, 0].tolist(), len(choices)]
             starts = [0, *(end + 1 for end in ends[:-1])]
             told = [choices[start:end] for start, end in zip(starts, ends, strict=True) if start < end]
             rows += [torch.cat([tokens[:length], choice]) for choice in told]
