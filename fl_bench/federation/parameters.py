@@ -80,12 +80,13 @@ class Layout:
         return 0
 
     def to_record(self, vector: NDArray[np.float32]) -> ArrayRecord:
-        """Views of the vector, which must not change while the record is in use."""
-        return to_record(self.split(vector))
+        """Views of the vector, which must not change while the record is in use; none of a vector without numbers."""
+        return to_record(self.split(vector) if vector.size else {})
 
     def from_record(self, record: ArrayRecord) -> NDArray[np.float32]:
-        """The vector [P] as float32; some of Flower's strategies return float64."""
-        parts = [contents(record[name]).ravel() for name in self.shapes] or [np.empty(0)]  # all may stay at the clients
+        """The vector [P] as float32, or [0] of an empty record; some of Flower's strategies return float64."""
+        names = self.shapes if record else ()  # all may stay at the clients, or lie beside
+        parts = [np.empty(0), *(contents(record[name]).ravel() for name in names)]
         return np.concatenate(parts, dtype=np.float32, casting="same_kind")
 
 

@@ -1,16 +1,16 @@
 """Clients that hold columns: what they cannot do, said before a run, and what their server has."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flwr.serverapp.strategy import Strategy
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from fl_bench.compression.base import Codec
 from fl_bench.config.rules import at_sites, require
 from fl_bench.errors import ConfigError
 from fl_bench.federation.local import Trainer
+from fl_bench.runs.beside import check_no_memory, check_only
 from fl_bench.strategies.server import HasRows, Own
 from fl_bench.tasks.base import ByName, Task
 
@@ -59,15 +59,8 @@ def check_setting(cfg: DictConfig, task: Task, strategy: Strategy, codecs: Seque
         raise ConfigError("setting=vertical: cannot be had with engine=deployment so far; use simulation or inline")
     overlap = cfg.setting.overlap
     require("setting.overlap", overlap, 0 < overlap <= 1, "must be above 0 and at most 1")
-    for key, (value, why) in ONLY.items():
-        if (has := OmegaConf.select(cfg, key)) != value:
-            group, _, target = key.rpartition(".")
-            given = f"{group}: cannot be had" if target == "_target_" else f"{key}={_word(has)}: must be {_word(value)}"
-            raise ConfigError(f"{given} with setting=vertical: {why}")
-    for key, codec in zip(("compression", "compression/down"), codecs, strict=True):
-        if codec.feedback or type(codec).matters is not Codec.matters:
-            wish = "follows a client's update over the rounds, and here are none; use fp16, quantize or feedback=false"
-            raise ConfigError(f"{key}: {type(codec).__name__} {wish}")
+    check_only(cfg, ONLY, "setting=vertical")
+    check_no_memory(codecs)
 
 
 def own_of(trainer: Trainer) -> Own:
@@ -75,8 +68,3 @@ def own_of(trainer: Trainer) -> Own:
     rows, model = trainer.partition.train_rows(0), trainer.flat.model
     given = trainer.seed, trainer.local, trainer.batch_size, trainer.task, trainer.data
     return Own(*given, rows=rows, model=model, device=trainer.device)
-
-
-def _word(value: Any) -> str:
-    """As on the command line."""
-    return json.dumps(value).strip('"')
