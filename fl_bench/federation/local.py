@@ -102,7 +102,7 @@ class Trainer(Parts):
         end = end if self.first is None else end[:0]
         kept = {PRIVATE + name: tensor for name, tensor in turn.private.items()} | turn.state
         state = {name: tensor.detach().cpu().clone() for name, tensor in kept.items()} if last else {}
-        sends = {name: tensor.detach().cpu().numpy() for name, tensor in turn.sends.items()}
+        sends = {name: tensor.detach().cpu().numpy().copy() for name, tensor in turn.sends.items()}
         made = Trained(end.cpu().numpy(), len(rows), merge(steps), turn.reply, turn.steps - before, state, sends)
         return made.checked(self.algorithm.measures)
 

@@ -170,7 +170,7 @@ class Truncated(Adapting):
 
     def finish(self, turn: Turn) -> None:
         for name, tensor in turn.split(turn.parameters).items():
-            turn.sends[name] = components(name, tensor, 0, self.rank_of(turn)).contiguous()
+            turn.sends[name] = components(name, tensor, 0, self.rank_of(turn))
 
     @torch.no_grad()
     def personalize(self, turn: Turn) -> None:

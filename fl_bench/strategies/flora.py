@@ -105,4 +105,4 @@ class Restarting(Adapting):
         for a, b in pairs(tensors).items():
             scaling: Any = turn.model.get_submodule(a.partition(A)[0]).scaling
             turn.sends[a] = scaling["default"] * components(a, tensors[a], 0, rank)
-            turn.sends[b] = components(b, tensors[b], 0, rank).contiguous()
+            turn.sends[b] = components(b, tensors[b], 0, rank)

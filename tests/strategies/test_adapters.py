@@ -291,11 +291,12 @@ def test_learns(name: str, launch: Launch) -> None:
 
 
 @pytest.mark.parametrize("name", often(NAMES, "flora"))
-def test_neither_messages_nor_a_break_change_a_bit(name: str, launch: Launch, tmp_path: Path) -> None:
+def test_neither_the_order_nor_a_break_changes_a_bit(name: str, launch: Launch, tmp_path: Path) -> None:
     words = (*RUN, f"strategy={name}", *UNEVEN)
     whole = launch(*words, "num_rounds=5")
     assert any(row["status"] == "dropped" for row in table(whole, "clients"))
-    assert digests(launch(*words, "num_rounds=5", "engine.packing=false")) == digests(whole)
+    backwards = ("engine.packing=false", "engine._target_=fl_bench.runs.checks.Backwards")
+    assert digests(launch(*words, "num_rounds=5", *backwards)) == digests(whole)
     broken, scratch = launch(*words, "num_rounds=3"), tmp_path / "more"
     scratch.mkdir()
     assert execute(compose(*words, "num_rounds=5"), broken, scratch, Start.RESUME) == 0
