@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Launch, compose, digests, often, table
+from conftest import Launch, compose, digests, long, often, table
 from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
+from omegaconf import DictConfig
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from turns import make_turn
@@ -22,6 +23,7 @@ from fl_bench.engines.inline_grid import InlineGrid
 from fl_bench.federation.cohort import Cohort
 from fl_bench.network.schedule import Plan
 from fl_bench.runs.begin import Start
+from fl_bench.runs.checks import check
 from fl_bench.runs.execute import execute
 from fl_bench.runs.experiment import all_there
 from fl_bench.storage.buffers import to_record
@@ -108,6 +110,10 @@ def made(strategy: OfAdapters, round: int, given: Sequence[Message]) -> dict[str
     record, _ = strategy.aggregate_train(round, given)
     assert record is not None
     return {name: array.numpy() for name, array in record.items()}
+
+
+def compose_words(words: Sequence[str]) -> DictConfig:
+    return compose(*words)
 
 
 def server(kind: Callable[..., Any], *given: Any) -> Any:
@@ -304,6 +310,16 @@ def test_neither_the_order_nor_a_break_changes_a_bit(name: str, launch: Launch, 
     for row in (row for row in table(whole, "clients") if row["round"] == "4" and row["status"] == "ok"):
         which = ("--round", "4", "--client", row["client"], "--trust", "test_adapters")
         assert commands.call("replay", [str(whole), *which]) == 0
+
+
+@long
+@pytest.mark.parametrize("name", NAMES)
+def test_the_checks_hold(name: str, tmp_path: Path) -> None:
+    """With one client, and nothing pruned, HetLoRA is plain training."""
+    outcomes = {which: outcome for which, outcome, _ in check(name, compose_words, RUN[:2], tmp_path)}
+    known = {"one_client"} if name == "hetlora" else set()
+    assert {which for which, outcome in outcomes.items() if outcome == "ok"} == {"order", "dropped"} | known
+    assert "FAILED" not in outcomes.values()
 
 
 def test_flora_clients_keep_the_weights_of_the_server(launch: Launch) -> None:
