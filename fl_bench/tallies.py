@@ -49,6 +49,11 @@ class Tally:
         return cls(kind, KINDS[kind].count(logits.astype(np.float64), labels), len(labels))
 
     @classmethod
+    def of_losses(cls, losses: NDArray) -> "Tally":
+        """The perplexity of what has these losses [N], such as the tokens of texts."""
+        return cls("perplexity", _summed(losses), len(losses))
+
+    @classmethod
     def sum(cls, parts: Sequence["Tally"]) -> "Tally":
         """All of them as one."""
         total: Counter[tuple[int, ...]] = Counter()
@@ -122,7 +127,10 @@ def _calibration_error(cells: Cells, count: int) -> float:
 
 
 def _losses(logits: NDArray, labels: NDArray) -> Cells:
-    losses = -_log_softmax(logits)[np.arange(len(labels)), labels]
+    return _summed(-_log_softmax(logits)[np.arange(len(labels)), labels])
+
+
+def _summed(losses: NDArray) -> Cells:
     bounded = np.minimum(np.nan_to_num(losses, nan=LARGEST_LOSS), LARGEST_LOSS)
     return {(): sum(np.rint(bounded / UNIT).astype(np.int64).tolist())}
 

@@ -53,10 +53,11 @@ FIGURES = {
     "tabular": {"confusion.png"},
     "series": {"confusion.png"},
     "characters": {"sentences.png"},
+    "instruct": {"answers.png"},
 }
 
 
-RARELY = ("sam", "cifar", "dcgan", "images", "imdb")  # their figures take long
+RARELY = ("sam", "cifar", "dcgan", "images", "imdb", "instruct")  # their figures take long
 
 
 @pytest.mark.parametrize("task", [pytest.param(task, marks=long if task in RARELY else []) for task in options("task")])

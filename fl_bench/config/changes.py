@@ -13,8 +13,8 @@ from fl_bench.errors import ConfigError
 
 # Keys that a resumed run may change without altering finished rounds; of files, digests say whether they are the same.
 FREE = (
-    "num_rounds", "figures", "resume", "overwrite", "checkpoint", "early_stop.patience", "stop_on_divergence",
-    "on_client_failure", "engine", "tracker", "sweep", "data.root", "data.facts", "data.cache",
+    "num_rounds", "figures", "resume", "overwrite", "checkpoint", "early_stop.patience", "early_stop.max_megabytes",
+    "stop_on_divergence", "on_client_failure", "engine", "tracker", "sweep", "data.root", "data.facts", "data.cache",
     "strategy.max_epsilon", "expected", "model.init", "task.model.init", "secure_aggregation",
     "ledger",
 )  # fmt: skip

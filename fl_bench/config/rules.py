@@ -143,6 +143,7 @@ RULES: list[Rule] = [
         "must be a number of cells, or auto",
     ),
     *_between("early_stop.patience", 1),
+    ("early_stop.max_megabytes", lambda value, _: value is None or value > 0, "must be a positive number, or null"),
     ("targets", lambda value, _: all(is_number(v) and math.isfinite(v) for v in value), "must be finite numbers"),
     (
         "compression.down",

@@ -60,6 +60,7 @@ class Sweep:
 class EarlyStop:
     metric: str | None = MISSING
     patience: int = MISSING
+    max_megabytes: float | None = MISSING
 
 
 @dataclass

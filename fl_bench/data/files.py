@@ -1,6 +1,7 @@
 """A table of one's own, in CSV or Parquet files: which column is the label, and which says whose a row is."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,11 @@ from fl_bench.data.tables import as_stated, facts_of, federated, refuse_unstated
 from fl_bench.data.texts import Texts
 from fl_bench.errors import ConfigError, disk_trouble
 
-READERS: dict[str, Callable[..., pd.DataFrame]] = {"csv": pd.read_csv, "parquet": pd.read_parquet}
+READERS: dict[str, Callable[..., pd.DataFrame]] = {
+    "csv": pd.read_csv,
+    "jsonl": partial(pd.read_json, lines=True, dtype=False, convert_dates=False),
+    "parquet": pd.read_parquet,
+}
 TAB, SPACES = r"\t", r"\s+"  # as one types them
 MOST_CLASSES = 100
 LACKING = "rows have no value there (in CSV also None, NA and the like); remove them"
@@ -55,14 +60,14 @@ def table_of_files(
 
     The rows of the file test.`kind` are the test set. `options` are for the reader of pandas.
     """
-    return table_of_rows(f"data.root={root}", *_read(kind, root, options), label, client, features, facts)
+    return table_of_rows(f"data.root={root}", *read_files(kind, root, options), label, client, features, facts)
 
 
 def texts_of_files(
     kind: str, root: str, text: str, label: str, client: str | None, facts: Facts | None = None, **options: Any
 ) -> Texts:
     """The same of files with texts; see `texts_of_rows`."""
-    return texts_of_rows(f"data.root={root}", *_read(kind, root, options), text, label, client, facts)
+    return texts_of_rows(f"data.root={root}", *read_files(kind, root, options), text, label, client, facts)
 
 
 def table_of_rows(
@@ -143,7 +148,7 @@ def labelled(
     `facts` the classes are theirs, and the rows a part of all: only `is_test` says which are to test, if any are.
     """
     for key, names in {"data.label": [label], "data.client": [] if client is None else [client], **others}.items():
-        _require_columns(key, names, table)
+        require_columns(key, names, table)
     y, classes = groups(f"data.label={label}", table[label])
     if facts is not None:
         y, classes = facts.labels(classes, f"data.label={label}")[y], facts.classes
@@ -156,7 +161,7 @@ def labelled(
     return Labelled(y, classes, np.zeros(len(y), bool) if is_test is None else is_test, source, sources)
 
 
-def _read(kind: str, root: str, options: Mapping[str, Any]) -> tuple[pd.DataFrame, np.ndarray | None]:
+def read_files(kind: str, root: str, options: Mapping[str, Any]) -> tuple[pd.DataFrame, np.ndarray | None]:
     """All rows, and whether each is from the file of the test set, where there is one."""
     path = Path(root)
     files = sorted(path.glob(f"*.{kind}")) if path.is_dir() else [path] if path.is_file() else []
@@ -181,7 +186,7 @@ def _read(kind: str, root: str, options: Mapping[str, Any]) -> tuple[pd.DataFram
     return pd.concat(tables, ignore_index=True), is_test if TEST in {file.stem for file in files} else None
 
 
-def _require_columns(key: str, names: Iterable[str], table: pd.DataFrame) -> None:
+def require_columns(key: str, names: Iterable[str], table: pd.DataFrame) -> None:
     for name in names:
         if len(table.columns) == 1 and name not in table.columns and name in table.columns[0]:
             hint = f"one column, {table.columns[0]}; data.separator says what is between the values"

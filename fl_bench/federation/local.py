@@ -78,7 +78,7 @@ class Trainer(Parts):
             turn = self.open_turns.go_on(client, round)
             rng.seed_torch(self.seed, f"torch {exchange}", round, client)
         else:
-            start = torch.from_numpy(payload).to(self.device)
+            start = torch.from_numpy(payload).to(self.device) if self.first is None else self.first
             turn = self._turn("", client, round, rows, start, config, state)
         before, turn.sends = turn.steps, {}
         turn.beside = {name: torch.from_numpy(array).to(self.device) for name, array in beside.items()}
@@ -99,9 +99,10 @@ class Trainer(Parts):
             self.open_turns.leave(turn)
         extras = [turn.extras[name] for name in self.algorithm.extras]
         end = torch.cat([turn.parameters, *extras]) if extras else turn.parameters
+        end = end if self.first is None else end[:0]
         kept = {PRIVATE + name: tensor for name, tensor in turn.private.items()} | turn.state
         state = {name: tensor.detach().cpu().clone() for name, tensor in kept.items()} if last else {}
-        sends = {name: tensor.detach().cpu().numpy() for name, tensor in turn.sends.items()}
+        sends = {name: tensor.detach().cpu().numpy().copy() for name, tensor in turn.sends.items()}
         made = Trained(end.cpu().numpy(), len(rows), merge(steps), turn.reply, turn.steps - before, state, sends)
         return made.checked(self.algorithm.measures)
 

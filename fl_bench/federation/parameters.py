@@ -81,14 +81,17 @@ class Layout:
         return 0
 
     def to_record(self, vector: NDArray[np.float32]) -> ArrayRecord:
-        """Views of the vector, which must not change while the record is in use."""
-        return to_record(self.split(vector))
+        """Views of the vector, which must not change while the record is in use; none of a vector without numbers."""
+        return to_record(self.split(vector) if vector.size else {})
 
     def from_record(self, record: ArrayRecord) -> NDArray[np.float32]:
-        """The vector [P] as float32; some of Flower's strategies return float64. What is served may be left out."""
+        """The vector [P] as float32, or [0] of an empty record; some of Flower's strategies return float64.
+
+        What is served may be left out.
+        """
         absent = {name: np.zeros(prod(self.shapes[name]), np.float32) for name in self.served - record.keys()}
-        parts = [absent[name] if name in absent else contents(record[name]).ravel() for name in self.shapes]
-        parts = parts or [np.empty(0)]  # all may stay at the clients
+        names = self.shapes if record else ()  # all may stay at the clients, or lie beside
+        parts = [absent[name] if name in absent else contents(record[name]).ravel() for name in names] or [np.empty(0)]
         return np.concatenate(parts, dtype=np.float32, casting="same_kind")
 
 

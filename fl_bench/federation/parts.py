@@ -21,7 +21,7 @@ from fl_bench.data.drift import Drift
 from fl_bench.data.partition import NOBODY, UNSEEN, Partition
 from fl_bench.data.split import root_rows, validation_rows
 from fl_bench.federation.channel import Channel
-from fl_bench.federation.parameters import flat
+from fl_bench.federation.parameters import Layout, flat
 from fl_bench.federation.weighting import Weighting
 from fl_bench.machine import keep_freed_memory
 from fl_bench.metrics import Summand, merge
@@ -84,7 +84,7 @@ class Parts:
         self.weighting = Weighting(self.partition.train_sizes, uniform, cfg.max_examples, hidden)
         rng.seed_torch(self.seed, "model")
         model = self.algorithm.model(self.task, self.data)
-        shared = self.task.shared(model)
+        shared = self.algorithm.shared(self.task, model)
         self.personal = self.algorithm.private(model) & set(shared)  # what the strategy keeps at the clients
         private = self.personal | self.task.private(model)
         self.untaken = begin(model, folder / INIT, cfg.model, private)
@@ -92,7 +92,9 @@ class Parts:
         self.flat = flat(model, sent, self.device, self.algorithm.served(model))
         self.layout = self.flat.layout.with_extras(self.algorithm.extras)
         up, down = build(cfg.compression.up, Codec), build(cfg.compression.down, Codec)
-        self.channel = Channel(self.seed, up, down, self.flat.layout, self.algorithm.extras)
+        beside = self.algorithm.only_beside
+        self.first = self.flat.vector.clone() if beside else None  # where turns begin that are sent no vector
+        self.channel = Channel(self.seed, up, down, Layout({}) if beside else self.flat.layout, self.algorithm.extras)
         tensors = self.flat.model.state_dict()
         self.private = {name: tensors[name] for name in sorted(private)}
 

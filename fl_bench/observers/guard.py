@@ -1,4 +1,4 @@
-"""When a run ends before its last round: it diverges, or it no longer gets better."""
+"""When a run ends before its last round: it diverges, no longer gets better, or has sent what it may."""
 
 import math
 from typing import Any
@@ -27,6 +27,8 @@ class Guard(Observer):
         self.first: dict[str, float] = {}  # of each loss
         self.best: float | None = None  # of the metric
         self.waited = 0  # evaluations since then
+        self.max_megabytes: float | None = cfg.early_stop.max_megabytes
+        self.megabytes = self.last = 0.0  # sent in all, in both directions, and in the last round
 
     def see(self, round: Round) -> None:
         """Raise RunError where a loss is not finite or far above where it began; remember how good the metric is."""
@@ -42,6 +44,10 @@ class Guard(Observer):
                     f"round {round.number}: training diverges: {name} is {row[name]:.6g}; a smaller local.lr may help "
                     "(stop_on_divergence=false would go on)"
                 )
+        self.last = (row.get("bytes_down", 0) + row.get("bytes_up", 0)) / 1e6
+        self.megabytes += self.last
+        if self._spent:
+            note(f"round {round.number}: another such would pass early_stop.max_megabytes={self.max_megabytes}")
         if self.metric is not None and self.column in row:
             value = row[self.column]
             better = self.best is None or self.metric.beats(value, self.best)
@@ -49,8 +55,14 @@ class Guard(Observer):
 
     @property
     def stops(self) -> bool:
-        """Whether the metric has not got better in the last `early_stop.patience` rounds that measured it."""
-        return self.metric is not None and self.waited >= self.patience
+        """Whether the metric has not got better in the last `early_stop.patience` rounds that measured it, or another
+        round like the last would send more than `early_stop.max_megabytes` in all.
+        """
+        return self._spent or (self.metric is not None and self.waited >= self.patience)
+
+    @property
+    def _spent(self) -> bool:
+        return self.max_megabytes is not None and self.megabytes + self.last > self.max_megabytes
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"first": self.first, "best": self.best, "waited": self.waited}
+        return {name: getattr(self, name) for name in ("first", "best", "waited", "megabytes", "last")}

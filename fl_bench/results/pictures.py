@@ -1,5 +1,6 @@
 """Pictures that tasks draw of what their model does."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,3 +73,18 @@ def sentences(folder: Path, data: FederatedData, rows: NDArray, texts: list[str]
         axes.text(0.01, height, label if guess == label else f"{label}, not {guess}", color=colour, fontsize=9)
         axes.text(0.2, height, text if len(text) <= 110 else text[:107] + "...", fontsize=9, color=colour)
     save(figure, folder, "sentences")
+
+
+def answers(folder: Path, lines: Sequence[Sequence[str]]) -> None:
+    """What is asked, the right answer and, in red where it is another, the model's answer; a line for each."""
+    figure = Figure(figsize=(12, 0.36 * len(lines) + 0.6))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.axis("off")
+    for line, (asked, right, made) in enumerate(lines):
+        height = 1 - (line + 0.8) / (len(lines) + 0.6)
+        for left, text in ((0.01, asked), (0.5, right), (0.75, made)):
+            shown = " ".join(text.split())
+            shown = shown if len(shown) <= 80 * (0.5 if left else 1) else shown[: 37 if left else 77] + "..."
+            colour = "red" if left == 0.75 and made != right else "black"
+            axes.text(left, height, shown, fontsize=9, color=colour, parse_math=False)
+    save(figure, folder, "answers")

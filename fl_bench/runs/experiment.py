@@ -26,6 +26,7 @@ from fl_bench.models.initial import other_classes
 from fl_bench.models.opaque import Opaque
 from fl_bench.network.clock import Network
 from fl_bench.network.schedule import Schedule
+from fl_bench.runs.beside import check_adapters
 from fl_bench.runs.examples import check_augment, check_batches_of_one
 from fl_bench.runs.ledger import check_ledger
 from fl_bench.runs.privacy import check_masks, check_noise, check_privacy
@@ -50,6 +51,7 @@ def make(cfg: DictConfig, strategy: Strategy, trainer: Trainer, data: Path, stor
     if isinstance(trainer.flat.model, Opaque) != trainer.algorithm.opaque:
         wish = "model=trees and strategy=fedxgb_bagging or fedxgb_cyclic need each other"
         raise ConfigError(f"strategy: {type(trainer.algorithm).__name__} does not train this model: {wish}")
+    check_adapters(cfg, trainer)
     topology = make_topology(cfg, trainer)
     schedule = make_schedule(cfg, trainer, topology)
     check_topology(cfg, trainer, topology, schedule, is_plain(strategy))

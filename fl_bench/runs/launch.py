@@ -164,7 +164,11 @@ def _done(cfg: DictConfig, folder: Path) -> str | None:
         return None
     if "num_rounds" not in different and not record["stopped_early"]:
         return f"all {cfg.num_rounds} rounds were done before"
-    if record["stopped_early"] and not different.keys() & {"early_stop.patience", "strategy.max_epsilon"}:
+    if record["stopped_early"] and not different.keys() & {
+        "early_stop.patience",
+        "early_stop.max_megabytes",
+        "strategy.max_epsilon",
+    }:
         private = "epsilon" in record["final"] and new["early_stop"]["metric"] is None
         why = "its epsilon is spent" if private else "early_stop.patience would be the key"
         return f"stopped early after round {record['final'].get('round')} before; {why}"

@@ -32,9 +32,9 @@ class LocalAlgorithm:
         Nothing.
 
     May override:
-        Before the run `suit`, `model`, `private`, `served`, `steps` and `exchanges`. In a turn, in this order: `rows`,
-        `begin`, `train` (or only `training_step`, or only `correct`), `go_on`, `finish`. Before a client is evaluated:
-        `personalize`; where the server half has the labels, `test`. And the class attributes below.
+        Before the run `suit`, `model`, `shared`, `private`, `served`, `steps` and `exchanges`. In a turn, in this order:
+        `rows`, `begin`, `train` (or only `training_step`, or only `correct`), `go_on`, `finish`. Before a client is
+        evaluated: `personalize`; where the server half has the labels, `test`. And the class attributes below.
 
     With `engine.vectorize` a turn may be that of K clients: vectors [P] are then [K, P]. A class that sets
     `stacks = True` in its own body is written for both; all others train one client at a time.
@@ -66,6 +66,7 @@ class LocalAlgorithm:
     bounded = False  # whether what is sent keeps a bound that a lossy compression would break
     opaque = False  # whether it trains models that are no vectors (models/opaque.py), and no others
     uniform = False  # whether all clients weigh the same, whatever `weighting` says
+    only_beside = False  # whether what travels in training lies beside the vector, which is then empty
     extras: Sequence[str] = ()  # names of vectors [P] that travel beside the model, there and back; at first zero
 
     def suit(self, task: Task) -> None:
@@ -74,6 +75,10 @@ class LocalAlgorithm:
     def model(self, task: Task, data: FederatedData) -> nn.Module:
         """The model of a worker, before the first round; its random values come from torch's global seed."""
         return task.model(data)
+
+    def shared(self, task: Task, model: nn.Module) -> list[str]:
+        """The names of the tensors of `model` that make the server's model, as a flat vector [P]."""
+        return task.shared(model)
 
     def private(self, model: nn.Module) -> set[str]:
         """The names of the tensors of `model` that stay with the client and are kept for its next turn.
