@@ -48,9 +48,7 @@ TREES = {"fedxgb_bagging", "fedxgb_cyclic"}  # strategies that train no network:
 COLUMNS = {"ftl"}  # that are for clients which hold columns: tests/vertical
 SPLIT = {"splitfed"}  # those that need a model of several layers: tests/strategies/test_splitfed.py
 ADAPTERS = {"flora", "flexlora", "hetlora"}  # strategies that train adapters: tests/strategies/test_adapters.py
-STRATEGIES = sorted(
-    {file.stem for file in (CONF / "strategy").glob("*.yaml")} - TREES - COLUMNS - SPLIT - ADAPTERS
-)
+STRATEGIES = sorted({file.stem for file in (CONF / "strategy").glob("*.yaml")} - TREES - COLUMNS - SPLIT - ADAPTERS)
 FEW = (  # of them, in `make test`, where all are tried in the same way
     "fedavg", "scaffold", "fedadam", "ditto", "fedbuff", "fedper", "dp_client_adaptive", "oort", "krum", "qfedavg",
 )  # fmt: skip

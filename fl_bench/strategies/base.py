@@ -32,9 +32,9 @@ class LocalAlgorithm:
         Nothing.
 
     May override:
-        Before the run `suit`, `model`, `shared`, `private`, `served`, `steps` and `exchanges`. In a turn, in this order:
-        `rows`, `begin`, `train` (or only `training_step`, or only `correct`), `go_on`, `finish`. Before a client is
-        evaluated: `personalize`; where the server half has the labels, `test`. And the class attributes below.
+        Before the run `suit`, `model`, `shared`, `private`, `served`, `steps` and `exchanges`. In a turn, in this
+        order: `rows`, `begin`, `train` (or only `training_step`, or only `correct`), `go_on`, `finish`. Before a client
+        is evaluated: `personalize`; where the server half has the labels, `test`. And the class attributes below.
 
     With `engine.vectorize` a turn may be that of K clients: vectors [P] are then [K, P]. A class that sets
     `stacks = True` in its own body is written for both; all others train one client at a time.
