@@ -79,7 +79,7 @@ class Held(NamedTuple):
         """What these clients have of the test rows: nothing, unless they hold columns."""
         if self.blocks is None:
             return {}
-        return _only(self.data.test, self._columns(clients).any(axis=0, keepdims=True))
+        return _only(self.data.test, np.logical_or.reduce(self._columns(clients), keepdims=True))
 
     def _columns(self, clients: Sequence[int]) -> NDArray[np.bool_]:
         """Which columns each of these clients holds [clients, columns]."""
