@@ -92,7 +92,7 @@ def audit(wanted: Wanted) -> int:
                 file.unlink()
         of_updates = isinstance(seen, Seen)
         evidence: Any = Evidence(trainer, wanted.round, seen) if of_updates else seen  # type: ignore[arg-type]
-        analyses = OF_UPDATES if of_updates else OF_GRADIENTS
+        analyses: Mapping[str, Callable[[Any, Wanted], list[Finding]]] = OF_UPDATES if of_updates else OF_GRADIENTS
         found: list[Finding] = []
         usual = [name for name in analyses if name != "canaries"]
         for what in dict.fromkeys([*(wanted.what or usual), *asked]):

@@ -37,17 +37,18 @@ def received(rounds: Rounds, vector: Vector, number: int, client: int | None) ->
     by_client, _ = turns(rounds, number, vector, client)
     if not by_client:
         raise ConfigError(f"--round {number}: no client trains in it, and is sent gradients; name another round")
-    client = min(by_client) if client is None else client
+    whose = min(by_client) if client is None else client
     trainer, go_on = rounds.trainer, strategy.go_on
-    rows, gradients = [], []
+    rows: list[NDArray] = []
+    gradients: list[NDArray] = []
 
     def watched(
         server_round: int, exchange: int, asked: Sequence[Message], replies: Sequence[Message]
     ) -> list[Message]:
         messages = list(go_on(server_round, exchange, asked, replies))
-        before, after = _beside(asked, client), _beside(messages, client)
+        before, after = _beside(asked, whose), _beside(messages, whose)
         if GRADIENT in after:
-            arrived = trainer.channel.beside(trainer.channel.down, client, number, after, exchange).arrays
+            arrived = trainer.channel.beside(trainer.channel.down, whose, number, after, exchange).arrays
             rows.append(before[ROWS])
             gradients.append(arrived[GRADIENT])
         return messages
@@ -55,12 +56,12 @@ def received(rounds: Rounds, vector: Vector, number: int, client: int | None) ->
     strategy.go_on = watched
     rounds.train(number, vector)
     if not gradients:
-        raise ConfigError(f"--round {number}: client {client} is sent no gradients; name another round or client")
+        raise ConfigError(f"--round {number}: client {whose} is sent no gradients; name another round or client")
     places, first = np.unique(np.concatenate(rows), return_index=True)
-    labels = trainer.data.train["y"][trainer.partition.train_rows(client)[places]]
-    words = f"client {client} sees the gradients of {len(places)} rows"
+    labels = trainer.data.train["y"][trainer.partition.train_rows(whose)[places]]
+    words = f"client {whose} sees the gradients of {len(places)} rows"
     seen = np.concatenate(gradients)[first].astype(np.float64)
-    return Received(words, [client], seen, labels, trainer.data.classes)
+    return Received(words, [whose], seen, labels, trainer.data.classes)
 
 
 def _beside(messages: Iterable[Message], client: int) -> dict[str, NDArray]:

@@ -29,7 +29,7 @@ from fl_bench.tasks.rates import of_round
 ACTIVATIONS, LABELS, GRADIENT = "activations", "labels", "gradient"  # the names of what travels beside a model
 
 
-def halves(model: nn.Module, cut: int | None) -> tuple[nn.Module, nn.Module]:
+def halves(model: nn.Module, cut: int | None) -> tuple[nn.Sequential, nn.Sequential]:
     """The first `cut` modules of a model and the others, with its own tensors under their own names.
 
     By default the second begins with the second module that has weights, matrices or kernels.

@@ -26,7 +26,7 @@ def test_areas_by_hand() -> None:
 
 
 def test_the_interval_is_delongs() -> None:
-    """Of two classes it is that of his example: variances of the placements, over the numbers of rows."""
+    """Variances of the placements of each class, over the numbers of rows."""
     scores, labels = np.array([4.0, 2.0, 3.0, 1.0, 0.0]), np.array([1, 1, 0, 0, 0])
     middle, low, high = area(scores[:, None], labels, [1])
     assert middle == pytest.approx(5 / 6)
