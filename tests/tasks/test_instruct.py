@@ -82,6 +82,19 @@ def test_what_is_trained_is_what_travels(lora: Any, count: int) -> None:
     assert all("lora_B" in name or (lora == "both" and "lora_A" in name) for name in trained if lora != "off")
 
 
+def test_what_is_frozen_lies_in_the_file_that_all_processes_map() -> None:
+    made = with_adapters(causal_model(TINY), "both", 8, 16, "all-linear")
+    lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+    mapped = [
+        range(*(int(end, 16) for end in line[0].split("-")))
+        for line in lines
+        if line[-1].endswith("llama_tiny/model.safetensors")
+    ]
+    frozen = [p for p in made.parameters() if not p.requires_grad]
+    assert sum(p.numel() for p in frozen) == ALL
+    assert all(any(p.data_ptr() in part for part in mapped) for p in frozen)
+
+
 def test_only_the_layers_that_are_named_have_an_adapter() -> None:
     made = with_adapters(causal_model(TINY), "both", 4, 8, ["q_proj", "v_proj"])
     trained = [p for p in made.parameters() if p.requires_grad]
@@ -141,7 +154,7 @@ def test_a_run_ends_before_it_sends_more_than_it_may(launch: Launch, capsys: pyt
 @long
 @pytest.mark.parametrize("lora", ["both", "b_only"])
 def test_the_simulation_gives_the_same_bytes(launch: Launch, tmp_path: Path, lora: str) -> None:
-    words = (*SMALL, f"model.lora={lora}", "figures=false", "local.lr_horizon=100")
+    words = (*SMALL, f"model.lora={lora}", "figures=false")
     done = forked(*words, "engine=simulation", f"hydra.run.dir={tmp_path / 'simulated'}", cwd=tmp_path, timeout=280)
     assert done.returncode == 0, done.stderr
     assert digests(tmp_path / "simulated") == digests(launch(*words))
