@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import Launch, digests, forked, long, table
+from safetensors.numpy import load_file
 from torch import Tensor, nn
 
 from fl_bench.data import instructions
+from fl_bench.ledger import chain
 from fl_bench.models.causal import TINY, causal_model, with_adapters
 from fl_bench.tasks.instruct import Instruct
 
@@ -109,24 +111,37 @@ def test_a_model_with_new_adapters_says_what_it_said_without() -> None:
     assert torch.equal(before, after)
 
 
-def test_the_mean_of_b_is_that_of_the_products_where_a_is_shared_and_is_not_where_both_are_averaged() -> None:
-    # two clients, rank 1: B A are [[2, 4], [6, 12]] x 0.5 and so on, in halves and quarters, which float32 has exactly
-    b = [torch.tensor([[1.0], [3.0]]), torch.tensor([[2.0], [0.5]])]
-    a = [torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 0.0]])]
-    ffa = ((b[0] + b[1]) / 2) @ a[0]
-    assert torch.equal(ffa, (b[0] @ a[0] + b[1] @ a[0]) / 2)
-    assert torch.equal(ffa, torch.tensor([[1.5, 3.0], [1.75, 3.5]]))
-    exact = (b[0] @ a[0] + b[1] @ a[1]) / 2  # ([[1, 2], [3, 6]] + [[6, 0], [1.5, 0]]) / 2
-    assert torch.equal(exact, torch.tensor([[3.5, 1.0], [2.25, 3.0]]))
-    fedit = ((b[0] + b[1]) / 2) @ ((a[0] + a[1]) / 2)  # [[1.5], [1.75]] @ [[2, 1]]
-    assert torch.equal(fedit, torch.tensor([[3.0, 1.5], [3.5, 1.75]]))
+@pytest.mark.parametrize(("lora", "least", "most"), [("b_only", 0.0, 1e-6), ("both", 1e-3, 0.5)])
+def test_the_mean_of_b_is_that_of_the_products_where_a_is_shared_and_is_not_where_both_are_averaged(
+    launch: Launch, lora: str, least: float, most: float
+) -> None:
+    run = launch(*SMALL, "num_rounds=1", f"model.lora={lora}", "ledger=signed", "weighting=uniform")
+    model = load_file(run / "model.safetensors")
+    layout = chain.read(run / "ledger", 0).header["layout"]  # names and shapes, in the order of a vector
+    ends = np.cumsum([math.prod(shape) for _, shape in layout])
+    clients = [
+        {
+            **model,
+            **{name: part.reshape(shape) for (name, shape), part in zip(layout, np.split(sent, ends), strict=False)},
+        }
+        for sent in chain.models(run / "ledger", chain.read(run / "ledger", 1), int(ends[-1]))
+    ]
+
+    def products(of: dict[str, Any]) -> Any:
+        adapters = [name for name, _ in layout if "lora_B" in name]
+        made = [of[b].astype(np.float64) @ of[b.replace("lora_B", "lora_A")].astype(np.float64) for b in adapters]
+        return np.concatenate([product.ravel() for product in made])
+
+    exact = np.mean([products(client) for client in clients], axis=0)
+    assert len(clients) == 3
+    assert least <= np.linalg.norm(products(model) - exact) / np.linalg.norm(exact) <= most
 
 
 def test_a_is_drawn_from_the_seed_and_stays_with_b_only(launch: Launch) -> None:
-    from safetensors.torch import load_file
+    from safetensors.torch import load_file as tensors_in
 
     def a_of(folder: Path) -> Tensor:
-        found = load_file(folder / "model.safetensors")
+        found = tensors_in(folder / "model.safetensors")
         return found["model.layers.0.self_attn.q_proj.lora_A.default.weight"]
 
     words = (*SMALL, "model.lora=b_only", "num_rounds=1")
