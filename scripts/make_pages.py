@@ -119,12 +119,15 @@ class Shown:
 
     def audited(self, canaries: int, numbers: Sequence[str], metrics: Sequence[str]) -> str:
         """A row for each arm: the mean of metrics at the last round ± half of its interval, and of numbers that
-        `fl-bench audit` finds: of members, and of so many canaries where the run has an epsilon."""
+        `fl-bench audit` finds: of members, and, where the run has an epsilon, of so many canaries: rows, or as many
+        clients, if there are so many."""
         command, found = str(Path(sys.executable).with_name("fl-bench")), []
         for folder in map(Path, self.study.runs["folder"]):
             if not (table := folder / "audit" / "audit.csv").exists():
-                private = "epsilon" in read_run(folder)["final"]
-                how = ["membership,canaries", "--canaries", str(canaries)] if private else ["membership"]
+                run = read_run(folder)
+                rows = run["config"]["privacy"]["_target_"].endswith("DPSGD")
+                most = canaries if rows else min(canaries, run["config"]["num_clients"])
+                how = ["membership,canaries", "--canaries", str(most)] if "epsilon" in run["final"] else ["membership"]
                 subprocess.run([command, "audit", str(folder), "--what", *how], check=True)
             found.append(pd.read_csv(table).set_index("number")["value"].reindex(list(numbers)))
         ends = pd.DataFrame(found).set_axis(self.study.runs.index)
@@ -133,6 +136,7 @@ class Shown:
             [f"{setting} {arm}", *(_interval(group[name]) for name in (*metrics, *numbers))]
             for (setting, arm), group in ends.groupby([self.study.runs["setting"], self.study.runs["arm"]], sort=False)
         ]
+        rows.sort(key=lambda row: not row[0].endswith(self.baseline))
         return "\n".join(markdown(["", *(f"`{name}`" for name in (*metrics, *numbers))], rows))
 
     def claims(self, claims: Sequence[tuple[str, str, str, str]]) -> str:

@@ -45,7 +45,7 @@ MANY_FILES = 300  # that are open; where there are 1,024, select() fails
 PATIENCE_SECONDS = 10  # for the system to end what was killed
 Launch = Callable[..., Path]  # words to the folder of a run
 TREES = {"fedxgb_bagging", "fedxgb_cyclic"}  # strategies that train no network: tests/strategies/test_fedxgb.py
-ADAPTERS = {"flora", "flexlora", "hetlora"}  # strategies that train adapters: tests/strategies/test_adapters.py
+ADAPTERS = {"flora", "flexlora", "hetlora"}  # strategies that train adapters: tests/strategies/test_adapter_runs.py
 STRATEGIES = sorted({file.stem for file in (CONF / "strategy").glob("*.yaml")} - TREES - ADAPTERS)
 FEW = (  # of them, in `make test`, where all are tried in the same way
     "fedavg", "scaffold", "fedadam", "ditto", "fedbuff", "fedper", "dp_client_adaptive", "oort", "krum", "qfedavg",

@@ -18,7 +18,7 @@ from fl_bench.errors import ConfigError, disk_trouble
 
 READERS: dict[str, Callable[..., pd.DataFrame]] = {
     "csv": pd.read_csv,
-    "jsonl": partial(pd.read_json, lines=True, dtype=False, convert_dates=False),
+    "jsonl": partial(pd.read_json, lines=True, dtype=False),
     "parquet": pd.read_parquet,
 }
 TAB, SPACES = r"\t", r"\s+"  # as one types them
