@@ -47,7 +47,7 @@ Launch = Callable[..., Path]  # words to the folder of a run
 TREES = {"fedxgb_bagging", "fedxgb_cyclic"}  # strategies that train no network: tests/strategies/test_fedxgb.py
 COLUMNS = {"ftl"}  # that are for clients which hold columns: tests/vertical
 SPLIT = {"splitfed"}  # those that need a model of several layers: tests/strategies/test_splitfed.py
-ADAPTERS = {"flora", "flexlora", "hetlora"}  # strategies that train adapters: tests/strategies/test_adapters.py
+ADAPTERS = {"flora", "flexlora", "hetlora"}  # strategies that train adapters: tests/strategies/test_adapter_runs.py
 STRATEGIES = sorted({file.stem for file in (CONF / "strategy").glob("*.yaml")} - TREES - COLUMNS - SPLIT - ADAPTERS)
 FEW = (  # of them, in `make test`, where all are tried in the same way
     "fedavg", "scaffold", "fedadam", "ditto", "fedbuff", "fedper", "dp_client_adaptive", "oort", "krum", "qfedavg",
