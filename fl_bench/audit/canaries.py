@@ -10,7 +10,7 @@ from scipy.optimize import brentq
 from scipy.special import expit
 from scipy.stats import binom
 
-from fl_bench.audit.membership import CONFIDENCE
+from fl_bench.audit.areas import CONFIDENCE
 
 FEWEST = 30  # canaries: of fewer, guesses that are all right show an epsilon of 1 at most
 SHARE = 6  # of the canaries one in so many is guessed to be in, and as many to be out

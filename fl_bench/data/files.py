@@ -1,7 +1,6 @@
 """A table of one's own, in CSV or Parquet files: which column is the label, and which says whose a row is."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ from fl_bench.errors import ConfigError, disk_trouble
 
 READERS: dict[str, Callable[..., pd.DataFrame]] = {
     "csv": pd.read_csv,
-    "jsonl": partial(pd.read_json, lines=True, dtype=False),
+    "jsonl": lambda file, **options: pd.read_json(file, lines=True, dtype=False, **options),
     "parquet": pd.read_parquet,
 }
 TAB, SPACES = r"\t", r"\s+"  # as one types them

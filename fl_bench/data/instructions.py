@@ -88,9 +88,9 @@ def generated() -> Instructions:
                 others = [rng.choice(near), *rng.choice(elsewhere, 2, replace=False)]
                 choices = [str(choice) for choice in rng.permutation([answer, *others])]
                 found.append((manner + question.format(thing), answer, category, choices))
-    asked, told, y, choices = zip(*found, strict=True)
+    asked, told, y, offered = zip(*found, strict=True)
     is_test = rng.random(len(found)) < TEST_SHARE
-    return Instructions(asked, told, np.array(y), list(GENERATED), is_test, choices)
+    return Instructions(asked, told, np.array(y), list(GENERATED), is_test, offered)
 
 
 def of_files(
@@ -157,7 +157,7 @@ def of_roles(min_characters: int) -> Instructions:
         ConfigError: where no role says so much.
     """
     found: list[tuple[str, int, bool]] = []
-    names = []
+    names: list[str] = []
     for (play, role), speeches in shakespeare.roles().items():
         text = "\n\n".join(speeches)
         pieces = [text[start : start + PIECE] for start in range(0, len(text), PIECE)]

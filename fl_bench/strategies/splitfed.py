@@ -184,8 +184,8 @@ class SplitFed(FedAvg, OwnPart):
         """A step of the client's upper half, or of the one; the loss's gradient at the activations."""
         key = client if self.variant == "v1" else SHARED
         if key not in self.nets:
-            net = copy.deepcopy(self.fresh).train()
-            self.nets[key] = net, self.given.task.optimizer(net, self.local)
+            fresh = copy.deepcopy(self.fresh).train()
+            self.nets[key] = fresh, self.given.task.optimizer(fresh, self.local)
         net, optimizer = self.nets[key]
         task, device = self.given.task, self.given.device
         assert isinstance(task, Classifier)
