@@ -31,7 +31,20 @@ FLOORS = [
     ["tallies"],
     ["distances", "errors", "machine", "metrics", "rng"],
 ]
-SHARED = {"base", "colours", "layers", "server", "updates", "accountant", "turn", "sgd", "rates", "examples", "texts"}
+SHARED = {
+    "adapters",
+    "base",
+    "colours",
+    "layers",
+    "server",
+    "updates",
+    "accountant",
+    "turn",
+    "sgd",
+    "rates",
+    "examples",
+    "texts",
+}
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
 

@@ -18,6 +18,7 @@ def test_the_wheel_works_from_any_folder(tmp_path: Path) -> None:
     inside = tmp_path / "site" / "fl_bench" / "conf"
     assert {str(file.relative_to(inside)) for file in inside.rglob("*.yaml")} == conf
     assert (tmp_path / "site" / "fl_bench" / "tasks" / "sam_tiny" / "model.safetensors").exists()
+    assert (tmp_path / "site" / "fl_bench" / "models" / "llama_tiny" / "model.safetensors").exists()
     assert {file.name for file in (tmp_path / "site" / "fl_bench" / "studies").glob("page.*")} == {
         "page.py", "page.html", "page.css", "page.js",
     }  # fmt: skip

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
 PACKAGE = Path(__file__).parent.parent
 CONF = next(folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir())  # wheel, checkout
@@ -108,4 +108,10 @@ class Config:
     sweep: Sweep = MISSING
 
 
+def at_most(count: int, clients: int | str) -> int:
+    """What ${at_most:COUNT,${num_clients}} stands for: COUNT, or all clients where they are fewer and not auto."""
+    return min(count, clients) if isinstance(clients, int) else count
+
+
 ConfigStore.instance().store(name="schema", node=Config)
+OmegaConf.register_new_resolver("at_most", at_most, replace=True)

@@ -58,9 +58,10 @@ def with_adapters(model: nn.Module, lora: Lora, rank: int, alpha: float, targets
         raise ConfigError(f"model.lora={lora}: needs the package peft: pip install 'fl-bench[lora]'")
     from peft import LoraConfig, inject_adapter_in_model
 
-    wanted: Any = targets if isinstance(targets, str) else list(targets)
+    wanted = targets if isinstance(targets, str) else list(targets)
+    how: dict[str, Any] = {"r": rank, "lora_alpha": alpha, "target_modules": wanted}
     try:
-        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=wanted), model)
+        inject_adapter_in_model(LoraConfig(**how), model)
     except ValueError as error:
         raise ConfigError(f"model.targets={targets}: {' '.join(str(error).split())}") from error
     for name, parameter in model.named_parameters():

@@ -18,8 +18,9 @@ from torch.nn import functional
 
 from fl_bench import rng
 from fl_bench.audit import figures, inversion, labels, leakage
+from fl_bench.audit.areas import Floats
 from fl_bench.audit.inversion import Images
-from fl_bench.audit.membership import Floats, membership, ratios
+from fl_bench.audit.membership import membership, ratios
 from fl_bench.build import nearest
 from fl_bench.data.arrays import Columns
 from fl_bench.data.split import NAME as SPLIT

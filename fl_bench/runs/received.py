@@ -8,7 +8,7 @@ import numpy as np
 from flwr.app import Message
 from numpy.typing import NDArray
 
-from fl_bench.audit.leakage import Floats
+from fl_bench.audit.areas import Floats
 from fl_bench.errors import ConfigError
 from fl_bench.federation.exchange import beside_in
 from fl_bench.federation.local import Vector

@@ -108,7 +108,7 @@ REFUSED = (
     (("--client", "9"), "--client 9: does not train in round 1; those who do: [0, 1, 2, 3]"),
     (("--client", "1"), "--client 1: has no examples, or is malicious"),
     (("--client", "1", "--by", "client"), "--client 1: other clients see only what the server makes of all; leave"),
-    (("--what", "image"), "--what image: known: canaries, inversion, labels, membership"),
+    (("--what", "image"), "--what image: known: canaries, inversion, labels, leakage, membership"),
     (("--images", "0"), "--images 0: must be 1 or more"),
     (("--iterations", "0"), "--iterations 0: must be 1 or more"),
     (("--out", "nowhere/out"), "--out nowhere/out: must be a folder, in one that is there"),

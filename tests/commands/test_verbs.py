@@ -49,8 +49,8 @@ def test_help_shows_each_key_with_its_comment(capsys: pytest.CaptureFixture[str]
         r"seed=0 +everything random follows from it",
         r"min_clients=1 +a round with fewer answers keeps the old model",
         r"checkpoint\.every=1 +rounds; 0: never",
-        r"early_stop\.metric=null +stop when the metric has not got better for so many evaluations",
-        r"early_stop\.patience=10",
+        r"early_stop\.metric=null +a column; the run ends when it no longer gets better",
+        r"early_stop\.patience=10 +evaluations without a better value of the metric",
         r"local\.steps=null +wins over epochs when set",
         r"engine\.client_resources\.num_gpus=0",
     ):

@@ -264,7 +264,8 @@ def test_test_rows_must_be_like_those_of_the_sites(tmp_path: Path) -> None:
         ("tabular", ("data=none",), ""),
         ("tabular", (), "data: with task=tabular what a number stands for follows from training rows"),
         ("series", (), ""),
-        ("characters", ("task.length=10",), ""),
+        ("characters", (), ""),
+        ("characters", ("task.length=10",), r"data: text of the test rows here: uint8 \[11\]; of the sites' rows"),
     ],
 )
 def test_what_numbers_stand_for_is_known_here_too(tmp_path: Path, task: str, words: tuple[str, ...], why: str) -> None:

@@ -127,7 +127,7 @@ def test_what_each_side_sees(launch: Launch, monkeypatch: pytest.MonkeyPatch) ->
         models = {name for m in messages for name in m.content.array_records["arrays"]}
         assert not messages or models == {"1.0.weight", "1.0.bias"}
         for answer in answers:
-            arrays = answer.message.content.array_records.get("arrays", {}) if answer.message is not None else {}
+            arrays: Any = answer.message.content.array_records.get("arrays", {}) if answer.message is not None else {}
             assert not any(array.numpy().any() for name, array in arrays.items() if not name.startswith("1.0"))
         return answers
 
