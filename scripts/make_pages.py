@@ -209,9 +209,11 @@ def _interval(numbers: pd.Series) -> str:
 
 
 def _sum(name: str, value: float, base: float) -> str:
-    """A sum with how many times less it is than the baseline's, where it is not the same."""
+    """A sum with how many times less or more it is than the baseline's, where it is not the same."""
     text = decimal(int(value)) if name.startswith("bytes") else f"{value:,.0f}"
-    return text if value == base or not value or not base else f"{text} ({base / value:.3g}x less)"
+    if value == base or not value or not base:
+        return text
+    return f"{text} ({base / value:.3g}x less)" if value < base else f"{text} ({value / base:.3g}x more)"
 
 
 def main() -> None:

@@ -50,7 +50,7 @@ def leakage(gradients: Floats, labels: NDArray[np.int64]) -> Leakage:
     right = binomtest(int((classes[cosines.argmax(axis=1)] == truth).sum()), len(truth))
     ends = right.proportion_ci(CONFIDENCE, method="exact")
     return Leakage(
-        norm=area(norms[:, None], labels, [rarest]),
+        norm=area(norms[:, None], labels == rarest, [True]),
         cosine=area(cosines, truth, classes),
         found=(right.statistic, ends.low, ends.high),
         guess=float(np.mean(truth == np.bincount(truth).argmax())),

@@ -36,7 +36,7 @@ def next_characters(texts: Mapping[str, str], how: Sampling) -> FederatedData:
     places = {name: _split(len(text), how.length) for name, text in texts.items()}
     kept = [name for name, (train, test) in places.items() if train and test]
     if not kept:
-        raise ConfigError(f"data: no source has a text of about {5 * how.length} characters, which samples need")
+        raise ConfigError(f"data: no source has a text of about {6 * how.length} characters, which samples need")
     if short := len(texts) - len(kept):
         note(f"data: {short} of {len(texts)} sources are too short for samples, and are left out")
     flat, strange = numbers_of("".join(texts[name] for name in kept), how.alphabet)

@@ -135,10 +135,12 @@ def of_files(
         f"{text}\n{more}" if more else text
         for text, more in zip(texts["instruction"], texts.get("context", [""] * len(table)), strict=True)
     ]
-    given = [] if choices is None else [list(row) for row in table[choices]]
-    for row, (right, others) in enumerate(zip(texts["answer"], given, strict=False)):
+    given = (
+        [] if choices is None else [list(row) if isinstance(row, list | np.ndarray) else [] for row in table[choices]]
+    )
+    for row, (right, others) in enumerate(zip(texts["answer"], given, strict=False), start=1):
         if right not in others:
-            raise ConfigError(f"data.choices={choices}: row {row} of {root} has not its answer among them")
+            raise ConfigError(f"data.choices={choices}: row {row} of {root} has not its answer in a list of them")
     numbers, names = (
         groups(f"data.client={client}", table[client])
         if client is not None
@@ -161,7 +163,7 @@ def of_roles(min_characters: int) -> Instructions:
     for (play, role), speeches in shakespeare.roles().items():
         text = "\n\n".join(speeches)
         pieces = [text[start : start + PIECE] for start in range(0, len(text), PIECE)]
-        if len(text) >= min_characters and len(pieces) > 1:
+        if len(" ".join(speeches)) >= min_characters and len(pieces) > 1:
             first_test = len(pieces) - max(1, len(pieces) // 5)
             found += [(piece, len(names), number >= first_test) for number, piece in enumerate(pieces)]
             names.append(f"{play} {role}")

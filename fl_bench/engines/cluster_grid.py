@@ -6,6 +6,7 @@ is sent, with each message, the files of what its clients keep, and sends back t
 writes them, as that worker would have.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -92,7 +93,8 @@ class ClusterGrid(RayGrid):
             return
         made = self._ask(dict.fromkeys(without.values(), _make))
         self._hosts = {machine: (node, made[node]) for machine, node in without.items()}
-        for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        parts = os.walk(folder, followlinks=True)  # a model lies behind a link
+        for file in sorted(Path(part, name) for part, _, names in parts for name in names):
             name = str(file.relative_to(folder))
             for piece in _pieces(file):
                 self._ask({node: partial(_append, there, name) for node, there in made.items()}, ray.put(piece))

@@ -32,7 +32,7 @@ from fl_bench.federation.exchange import (
 )
 from fl_bench.federation.local import Trainer, trainer_in
 from fl_bench.federation.masked import MaskedSums, speak
-from fl_bench.federation.trained import Trained
+from fl_bench.federation.trained import Diverged, Trained
 from fl_bench.federation.update import ExactMean, Update, check_size
 from fl_bench.federation.vectorized import train_together
 from fl_bench.machine import peak_memory_mb
@@ -143,6 +143,9 @@ class _Training:
         weight = trainer.weighting.of(trained.num_examples)
         numbers = trained.metrics, trained.num_examples, weight, trained.reply, trained.steps
         sent = channel.beside(channel.up, client, round, trained.beside, self.job.exchange)
+        for name, array in sent.arrays.items():
+            if not np.isfinite(array).all():
+                raise Diverged(f"its {name} is not finite")
         if sent.arrays:
             self.beside[client] = sent.arrays
         up, down = sent.num_bytes, told.num_bytes

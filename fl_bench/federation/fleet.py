@@ -21,7 +21,7 @@ from fl_bench.errors import RunError, StorageError, WorkerDied, note
 from fl_bench.federation import attacked, replies
 from fl_bench.federation.collect import collect
 from fl_bench.federation.exchange import TOTAL, Answer, Job, Report, Status, Trouble, with_status, without_room
-from fl_bench.federation.loads import Homes, Loads, Pack, Shared, shared
+from fl_bench.federation.loads import Homes, Loads, Pack, Same, same
 from fl_bench.federation.masked import TRAIN, MaskedRound, Said
 from fl_bench.federation.parameters import Layout
 from fl_bench.federation.update import ExactMean, Update
@@ -160,8 +160,8 @@ class Fleet:
 
         Only messages with the very same records can share one of ours; what is beside the model may differ.
         """
-        means: dict[Shared, ExactMean] = {}  # usually all messages share one
-        keys = [shared(message.content) for message in messages]
+        means: dict[Same, ExactMean] = {}  # usually all messages share one
+        keys = [same(message.content) for message in messages]
         for key, message in zip(keys, messages, strict=True):
             if key not in means:
                 means[key] = ExactMean(self.layout.from_record(arrays_in(message.content)), weight_bound)
@@ -171,7 +171,7 @@ class Fleet:
         workers = [self._placed[client] for client in clients]
         if not self.packing:
             return [Pack(w, [message], means[key]) for message, w, key in zip(messages, workers, keys, strict=True)]
-        packs: dict[tuple[Shared, int], Pack] = {}
+        packs: dict[tuple[Same, int], Pack] = {}
         placed = zip(messages, workers, keys, strict=True)
         for message, worker, key in sorted(placed, key=lambda one: -self.loads.steps[one[0].metadata.dst_node_id]):
             packs.setdefault((key, worker), Pack(worker, [], means[key])).messages.append(message)
@@ -223,13 +223,13 @@ class Fleet:
         answers: dict[int, Answer] = {}  # of a client that has been repeated, the later one
         models: dict[int, Vector] = {}
         beside: dict[int, Mapping[str, NDArray]] = {}
-        totals: dict[Shared, tuple[ExactMean, Update]] = {}  # by what was sent; masks have one sum
+        totals: dict[Same, tuple[ExactMean, Update]] = {}  # by what was sent; masks have one sum
         for pack, report in found:
             answers |= {answer.client: answer for answer in report.answers}
             beside |= report.beside
             for name, values in report.models.items():
                 if name == TOTAL:
-                    key = shared(pack.messages[0].content) if masked is None else ()
+                    key = same(pack.messages[0].content) if masked is None else ()
                     _, before = totals.get(key, (pack.mean, None))
                     totals[key] = pack.mean, pack.mean.add(before, Update(values, report.weight))
                 else:

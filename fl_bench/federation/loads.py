@@ -12,10 +12,10 @@ from fl_bench.federation.exchange import beside_in, by_client
 from fl_bench.federation.update import ExactMean
 from fl_bench.storage.buffers import BESIDE
 
-Shared = tuple[int, ...]
+Same = tuple[int, ...]
 
 
-def shared(content: RecordDict) -> Shared:
+def same(content: RecordDict) -> Same:
     """What one message to a worker has of this content for all of its clients: the very records, but what is beside
     the model.
     """
@@ -33,7 +33,7 @@ class Pack(NamedTuple):
     def content(self) -> RecordDict:
         """What the worker is sent for all of them."""
         first = self.messages[0].content
-        if BESIDE not in first:
+        if not any(BESIDE in message.content for message in self.messages):
             return first
         its = {message.metadata.dst_node_id: beside_in(message.content) for message in self.messages}
         return RecordDict({**first, BESIDE: by_client(its)})

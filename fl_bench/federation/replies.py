@@ -6,17 +6,17 @@ from dataclasses import replace
 from flwr.app import Message, MetricRecord
 
 from fl_bench.federation.exchange import TOTAL, Answer, Report, Status
-from fl_bench.federation.loads import Shared, shared
+from fl_bench.federation.loads import Same, same
 from fl_bench.federation.update import ExactMean, Update
 from fl_bench.masking.words import Numbers
 from fl_bench.metrics import Mean, merge
 
 
-def by_content(answered: Sequence[Answer], originals: Mapping[int, Message]) -> dict[Shared, list[Answer]]:
-    """The answers of those who were sent the same, as `shared` says; `originals` are the messages by client."""
-    groups: dict[Shared, list[Answer]] = {}
+def by_content(answered: Sequence[Answer], originals: Mapping[int, Message]) -> dict[Same, list[Answer]]:
+    """The answers of those who were sent the same, as `same` says; `originals` are the messages by client."""
+    groups: dict[Same, list[Answer]] = {}
     for answer in answered:
-        groups.setdefault(shared(originals[answer.client].content), []).append(answer)
+        groups.setdefault(same(originals[answer.client].content), []).append(answer)
     return groups
 
 

@@ -48,6 +48,9 @@ def folder() -> Path:
         plain.load_state_dict(read.state_dict())
         plain.save_pretrained(new)
         kinds.AutoTokenizer.from_pretrained(name, gguf_file=FILE).save_pretrained(new)
-        if not made.is_dir():
+        try:
             new.rename(made)
+        except OSError:  # the other run was quicker, or the disk is to blame
+            if not made.is_dir():
+                raise
     return made

@@ -1,4 +1,4 @@
-"""When a run ends before its last round: it diverges, no longer gets better, or has sent what it may."""
+"""When a run ends before its last round: it diverges, no longer gets better, or would soon send too much."""
 
 import math
 from typing import Any
@@ -20,6 +20,7 @@ class Guard(Observer):
 
     def __init__(self, cfg: DictConfig, metric: Metric | None) -> None:
         self.stop_on_divergence: bool = cfg.stop_on_divergence
+        self.num_rounds: int = cfg.num_rounds
         self.metric = metric
         self.column: str | None = cfg.early_stop.metric
         self.patience: int = cfg.early_stop.patience
@@ -46,7 +47,7 @@ class Guard(Observer):
                 )
         self.last = (row.get("bytes_down", 0) + row.get("bytes_up", 0)) / 1e6
         self.megabytes += self.last
-        if self._spent:
+        if self._spent and round.number < self.num_rounds:
             note(f"round {round.number}: another such would pass early_stop.max_megabytes={self.max_megabytes}")
         if self.metric is not None and self.column in row:
             value = row[self.column]

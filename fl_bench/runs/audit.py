@@ -124,6 +124,8 @@ def _seen(rounds: Rounds, vector: Vector, wanted: Wanted) -> Seen | Received:
         return received(rounds, vector, wanted.round, wanted.client)
     if isinstance(rounds.strategy, Exchanges):
         raise ConfigError("strategy: clients send arrays beside a model, the labels too, and only models are audited")
+    if rounds.trainer.algorithm.only_beside:
+        raise ConfigError("strategy: clients send adapters of ranks of their own, and only models are audited")
     if private:
         raise ConfigError(f"strategy: {min(private)} stays with each client, and nobody sees a whole model")
     if wanted.by == "client":

@@ -7,15 +7,12 @@ from omegaconf import DictConfig
 from fl_bench.config.rules import at_sites
 from fl_bench.errors import ConfigError
 from fl_bench.federation.local import Trainer
-from fl_bench.runs.refusals import Only, require_forgetful, require_only
+from fl_bench.runs.refusals import Only, of_updates, require_forgetful, require_only
 
 NO_UPDATES = "clients send adapters of ranks of their own, and no updates of one vector"
 NOT_PLANNED = "the clock plans with bytes that are known before a run, and the ranks of clients are not"
 ONLY: Only = {
-    "attack._target_": ("fl_bench.attacks.base.Attack", NO_UPDATES),
-    "robust._target_": ("fl_bench.robust.base.Rule", NO_UPDATES),
-    "privacy._target_": ("fl_bench.privacy.base.Protection", NO_UPDATES),
-    "secure_aggregation": ("none", NO_UPDATES),
+    **of_updates(NO_UPDATES),
     "ledger.signed": (False, NO_UPDATES),
     "network.bytes_per_second_up": (math.inf, NOT_PLANNED),
     "network.bytes_per_second_down": (math.inf, NOT_PLANNED),
@@ -27,8 +24,7 @@ def check_adapters(cfg: DictConfig, trainer: Trainer) -> None:
     """Raise ConfigError where a part works on updates of the vector, and adapters travel beside it."""
     if not trainer.algorithm.only_beside:
         return
-    name = type(trainer.algorithm).__name__
     if at_sites(cfg):
-        raise ConfigError(f"strategy: {name} cannot be had with engine=deployment so far; use simulation or inline")
+        raise ConfigError("strategy: this one cannot be had with engine=deployment so far; use simulation or inline")
     require_only(cfg, ONLY, "this strategy")
     require_forgetful((trainer.channel.up, trainer.channel.down))

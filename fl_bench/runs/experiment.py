@@ -95,14 +95,17 @@ def _steps(trainer: Trainer) -> NDArray[np.int64]:
 def make_schedule(cfg: DictConfig, trainer: Trainer, topology: Topology) -> Schedule:
     seen = len(trainer.partition.ends)
     per_round = seen if cfg.clients_per_round == cfg.num_clients else cfg.clients_per_round
-    channel, exchanges = trainer.channel, trainer.algorithm.exchanges(trainer.partition.train_sizes, trainer.local)
+    channel, exchanges = trainer.channel, trainer.algorithm.planned(trainer.partition.train_sizes, trainer.local)
+    for key in ("deadline_s", "traces"):
+        wish = "must be null with this strategy: of a round's exchanges each waits for all"
+        require(f"network.{key}", has := cfg.network.get(key), len(exchanges) == 1 or has is None, wish)
     down = np.array([[channel.planned(channel.down, exchange.down)] for exchange in exchanges])
     up = np.array([[channel.planned(channel.up, exchange.up)] for exchange in exchanges])
     down[0] += channel.bytes_down
     up[-1] += channel.bytes_up
     if cfg.secure_aggregation == MASKS:
         down[0] += masked.bytes_down(per_round)
-        up[-1] = masked.bytes_up(per_round, trainer.layout.size)
+        up[-1] = masked.bytes_up(per_round, trainer.layout.size)  # in place of the model
     costs = {"bytes_down": down * topology.copies, "bytes_up": up * topology.copies}
     steps = np.stack([exchange.steps for exchange in exchanges])
     network = build(cfg.network, Network, seed=cfg.seed, steps=steps, **costs)

@@ -36,6 +36,8 @@ from fl_bench.storage.folder import clear
 
 Tell = Callable[[str], None]  # how far a run has come
 
+STOPS = {"patience": "metric", "max_megabytes": "max_megabytes"}  # keys of early_stop, and what sets them to work
+
 
 def launch(cfg: DictConfig, folder: Path, start: Start, origin: Origin, tell: Tell | None = None) -> int:
     """Run in `folder`, or go on there, and return the exit code; errors are printed and recorded here.
@@ -165,11 +167,10 @@ def _done(cfg: DictConfig, folder: Path) -> str | None:
     if "num_rounds" not in different and not record["stopped_early"]:
         return f"all {cfg.num_rounds} rounds were done before"
     if record["stopped_early"] and not different.keys() & {
-        "early_stop.patience",
-        "early_stop.max_megabytes",
+        *(f"early_stop.{key}" for key in STOPS),
         "strategy.max_epsilon",
     }:
-        private = "epsilon" in record["final"] and new["early_stop"]["metric"] is None
-        why = "its epsilon is spent" if private else "early_stop.patience would be the key"
+        keys = [f"early_stop.{key}" for key, of in STOPS.items() if new["early_stop"][of] is not None]
+        why = f"{' or '.join(keys)} would be the key" if keys else "its epsilon is spent"
         return f"stopped early after round {record['final'].get('round')} before; {why}"
     return None

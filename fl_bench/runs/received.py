@@ -50,7 +50,7 @@ def received(rounds: Rounds, vector: Vector, number: int, client: int | None) ->
         if GRADIENT in after:
             arrived = trainer.channel.beside(trainer.channel.down, whose, number, after, exchange).arrays
             rows.append(before[ROWS])
-            gradients.append(arrived[GRADIENT])
+            gradients.append(arrived[GRADIENT] * len(arrived[GRADIENT]))  # of the mean of a batch, which may be short
         return messages
 
     strategy.go_on = watched

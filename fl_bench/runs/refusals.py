@@ -12,6 +12,16 @@ from fl_bench.errors import ConfigError
 Only = Mapping[str, tuple[Any, str]]  # keys that must have a value, and why
 
 
+def of_updates(why: str, instead: str = "") -> Only:
+    """The keys of what is made of updates of whole models, where there are none; `instead` is a hint for privacy."""
+    return {
+        "attack._target_": ("fl_bench.attacks.base.Attack", why),
+        "robust._target_": ("fl_bench.robust.base.Rule", why),
+        "privacy._target_": ("fl_bench.privacy.base.Protection", f"{why}{instead}"),
+        "secure_aggregation": ("none", why),
+    }
+
+
 def require_only(cfg: DictConfig, only: Only, word: str) -> None:
     """Raise ConfigError where a key has another value than it must have together with `word`."""
     for key, (value, why) in only.items():

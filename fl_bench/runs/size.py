@@ -33,8 +33,7 @@ def write_parts(trainer: Trainer, folder: Path) -> None:
     rows: list[tuple[Any, ...]] = []
     for name, module in trainer.flat.model.named_children():
         inside = [key for key in layout.shapes if key.startswith(f"{name}.")]
-        before = rows[-1][-1] if rows else "client"  # one without numbers is where its neighbour is
-        where = before if not inside else "server" if inside[0] in layout.served else "client"
+        where = "" if not inside else "server" if inside[0] in layout.served else "client"
         rows.append((name, type(module).__name__, sum(prod(layout.shapes[key]) for key in inside), where))
     files.write(folder / PARTS, files.csv_of([("module", "kind", "numbers", "at"), *rows]))
 

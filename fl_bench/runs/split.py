@@ -7,15 +7,12 @@ from omegaconf import DictConfig
 from fl_bench.compression.base import Codec
 from fl_bench.config.rules import at_sites
 from fl_bench.errors import ConfigError
-from fl_bench.runs.refusals import Only, require_forgetful, require_only
+from fl_bench.runs.refusals import Only, of_updates, require_forgetful, require_only
 
-HALF = "a client's update is of its own half only"
+HALF = "a client's update is of its own half only, beside what it sends at the cut"
 TWO_STEPS = "each half takes a step of its own"
 ONLY: Only = {
-    "attack._target_": ("fl_bench.attacks.base.Attack", HALF),
-    "robust._target_": ("fl_bench.robust.base.Rule", HALF),
-    "privacy._target_": ("fl_bench.privacy.base.Protection", "what clients send at the cut has no noise"),
-    "secure_aggregation": ("none", "the server sees what each client sends at the cut"),
+    **of_updates(HALF),
     "local.clip_norm": (None, TWO_STEPS),
     "local.accumulate": (1, TWO_STEPS),
     "local.precision": ("float32", "what is sent at the cut is float32"),

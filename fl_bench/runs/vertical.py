@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from fl_bench.compression.base import Codec
 from fl_bench.config.rules import require
 from fl_bench.errors import ConfigError
-from fl_bench.runs.refusals import Only, require_forgetful, require_only
+from fl_bench.runs.refusals import Only, of_updates, require_forgetful, require_only
 from fl_bench.runs.split import check_split
 from fl_bench.strategies.server import own_part
 from fl_bench.tasks.base import ByName, Task
@@ -18,10 +18,7 @@ NO_UPDATES = "clients send embeddings, and no updates"
 SAME_ROWS = "clients have the same rows, of which they hold other columns, and none holds any out"
 NO_LABELS = "clients have no labels"
 ONLY: Only = {
-    "attack._target_": ("fl_bench.attacks.base.Attack", NO_UPDATES),
-    "robust._target_": ("fl_bench.robust.base.Rule", NO_UPDATES),
-    "privacy._target_": ("fl_bench.privacy.base.Protection", f"{NO_UPDATES}; strategy.noise is added to these"),
-    "secure_aggregation": ("none", NO_UPDATES),
+    **of_updates(NO_UPDATES, "; strategy.noise is added to these"),
     "weighting": ("examples", NO_UPDATES),
     "min_clients": (1, "the server trains also where nobody answers"),
     "partition._target_": ("fl_bench.data.partition.iid", f"{SAME_ROWS}; setting.overlap says how many"),

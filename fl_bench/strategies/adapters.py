@@ -79,7 +79,7 @@ class OfAdapters(FedAvg):
         """Called by the round loop: Flower's messages without a vector, each with what its client is sent."""
         self.model = {name: contents(array) for name, array in arrays.items()}
         messages = list(super().configure_train(server_round, ArrayRecord(), config, grid))
-        made: dict[int, RecordDict] = {}  # one object for equal contents, so that they share a message to a worker
+        made: dict[int, RecordDict] = {}  # one record for all who are sent the same
         for message in messages:
             known = self.known(message.metadata.dst_node_id)
             if known not in made:
@@ -102,6 +102,7 @@ class OfAdapters(FedAvg):
             for client, record in answered.items()
         }
         made = self.combine(server_round, adapters, weights / weights.sum())
+        self.model = {}  # a checkpoint has it anyway
         return to_record({name: values.astype(np.float32) for name, values in made.items()}), metrics
 
 
@@ -126,8 +127,11 @@ class Adapting(LocalAlgorithm):
         adapters = pairs(tensors)
         if not adapters or tensors.keys() != {*adapters, *adapters.values()}:
             wish = "needs adapters of which A and B travel, and nothing else; use task=instruct with model.lora=both"
-            raise ConfigError(f"strategy: {type(self).__name__} {wish}")
+            raise ConfigError(f"strategy: this one {wish}")
         self.rank = min(len(tensors[name]) for name in adapters)
+        most = min(min(tensors[a].shape[1], len(tensors[b])) for a, b in adapters.items())
+        if self.rank > most:
+            raise ConfigError(f"model.rank={self.rank}: must be at most {most}, the least side of a weight")
         if self.ranks is not None and max(self.ranks) > self.rank:
             raise ConfigError(f"strategy.ranks={self.ranks}: must not be above the model's rank {self.rank}")
         return model

@@ -32,7 +32,7 @@ class LocalAlgorithm:
         Nothing.
 
     May override:
-        Before the run `suit`, `model`, `shared`, `private`, `served`, `steps` and `exchanges`. In a turn, in this
+        Before the run `suit`, `model`, `shared`, `private`, `served`, `steps` and `planned`. In a turn, in this
         order: `rows`, `begin`, `train` (or only `training_step`, or only `correct`), `go_on`, `finish`. Before a client
         is evaluated: `personalize`; where the server half has the labels, `test`. And the class attributes below.
 
@@ -104,7 +104,7 @@ class LocalAlgorithm:
         steps: NDArray[np.int64] = self.passes * (sizes > 0) * plain
         return steps
 
-    def exchanges(self, sizes: NDArray[np.int64], local: Mapping[str, Any]) -> "Sequence[Planned]":
+    def planned(self, sizes: NDArray[np.int64], local: Mapping[str, Any]) -> Sequence[Planned]:
         """Before a run: what the clock plans for each exchange of a round, where there are several."""
         return [Planned(self.steps(sizes, local))]
 

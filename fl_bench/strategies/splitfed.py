@@ -8,6 +8,7 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -20,13 +21,14 @@ from fl_bench.data.arrays import FederatedData
 from fl_bench.errors import ConfigError
 from fl_bench.metrics import merge
 from fl_bench.storage.buffers import BESIDE, to_record
-from fl_bench.strategies.base import LocalAlgorithm
+from fl_bench.strategies.base import LocalAlgorithm, Planned
 from fl_bench.strategies.server import Given, OwnPart
 from fl_bench.strategies.turn import Turn
 from fl_bench.tasks.base import Classifier, Metrics, Task
 from fl_bench.tasks.rates import of_round
 
 ACTIVATIONS, LABELS, GRADIENT = "activations", "labels", "gradient"  # the names of what travels beside a model
+ONE = -1  # whose is the one upper half
 
 
 def halves(model: nn.Module, cut: int | None) -> tuple[nn.Sequential, nn.Sequential]:
@@ -73,10 +75,23 @@ class Lower(LocalAlgorithm):
 
     def model(self, task: Task, data: FederatedData) -> nn.Module:
         self.suit(task)
-        return task.model(data)
+        model = task.model(data)
+        lower = copy.deepcopy(halves(model, self.cut)[0]).eval()
+        with torch.no_grad():
+            row = task.logits(lower, task.gather(data.train, np.zeros(1, np.int64), "cpu"))  # type: ignore[attr-defined]
+        self.at_cut = row.shape[1:]
+        return model
 
     def served(self, model: nn.Module) -> set[str]:
         return set(halves(model, self.cut)[1].state_dict())
+
+    def planned(self, sizes: NDArray[np.int64], local: Mapping[str, Any]) -> Sequence[Planned]:
+        """Batches of all clients are taken to be as large as the largest client's."""
+        steps, rows = self.steps(sizes, local), min(local["batch_size"], sizes.max())
+        there = {ACTIVATIONS: np.empty((rows, *self.at_cut), np.float32), LABELS: np.empty(rows, np.int64)}
+        back, last = {GRADIENT: there[ACTIVATIONS]}, steps.max() - 1
+        later = [Planned((steps > k).astype(np.int64), back, {} if k == last else there) for k in range(last + 1)]
+        return [Planned(0 * steps, up=there), *later]
 
     def begin(self, turn: Turn) -> None:
         work = turn.work
@@ -102,10 +117,9 @@ class Lower(LocalAlgorithm):
     @staticmethod
     def _send(turn: Turn) -> None:
         """What the next batch is at the cut, where there is one."""
-        for batch in turn.work.batches:
+        if (batch := next(turn.work.batches, None)) is not None:
             turn.work.activations = turn.task.logits(turn.work.net, batch)  # type: ignore[attr-defined]
             turn.sends = {ACTIVATIONS: turn.work.activations.detach(), LABELS: batch["y"]}
-            break
 
 
 class SplitFed(FedAvg, OwnPart):
@@ -175,14 +189,14 @@ class SplitFed(FedAvg, OwnPart):
             return None, None
         failed = {reply.metadata.src_node_id for reply in replies if reply.has_error()}
         there = sorted(self.weights.keys() - failed)
-        upper = self._averaged(there) if self.variant == "v1" else self.nets[SHARED][0].state_dict()
+        upper = self._averaged(there) if self.variant == "v1" else self.nets[ONE][0].state_dict()
         means = merge(metrics for client in there for metrics in self.measured[client])
         arrays = {name: Array(upper[name].cpu().numpy()) if name in upper else mean[name] for name in self.arrays}
         return ArrayRecord(arrays), MetricRecord({f"train_{name}": found.value for name, found in means.items()})
 
     def _learn(self, client: int, activations: NDArray, labels: NDArray) -> NDArray:
         """A step of the client's upper half, or of the one; the loss's gradient at the activations."""
-        key = client if self.variant == "v1" else SHARED
+        key = client if self.variant == "v1" else ONE
         if key not in self.nets:
             fresh = copy.deepcopy(self.fresh).train()
             self.nets[key] = fresh, self.given.task.optimizer(fresh, self.local)
@@ -218,9 +232,6 @@ class SplitFed(FedAvg, OwnPart):
     def __getstate__(self) -> dict[str, Any]:
         """For a checkpoint: nothing, as its half is a part of the global model."""
         return {}
-
-
-SHARED = -1  # whose is the one upper half
 
 
 def _number_of_examples(content: RecordDict) -> float:

@@ -165,7 +165,11 @@ class Instruct(Task):
         tokens = [[*p, *a, end][: self.max_length] for p, a in zip(prompts, numbers(given.answers), strict=True)]
         fits = np.array([max(1, len(p)) < len(row) for p, row in zip(prompts, tokens, strict=True)])
         if not fits.all():
-            note(f"task.max_length={self.max_length}: {(~fits).sum()} of {len(fits)} instructions are longer: left out")
+            what = f"{(~fits).sum()} of {len(fits)} instructions leave no room for an answer"
+            note(f"task.max_length={self.max_length}: {what}: left out")
+        if not (fits & given.is_test).any() or not (fits & ~given.is_test).any():
+            wish = "leaves no instruction to train or none to test; raise it"
+            raise ConfigError(f"task.max_length={self.max_length}: {wish}")
         columns: dict[str, Any] = {
             "tokens": tokens, "prompt": [len(p) for p in prompts], "y": given.y,
             **({"choices": [_joined([[*choice, end] for choice in numbers(row)]) for row in given.choices],

@@ -92,6 +92,8 @@ class Holder(FedAvg, OwnPart):
     @torch.no_grad()
     def aggregate_test(self, server_round: int, replies: Iterable[Message]) -> Mapping[str, Summand]:
         given, embeddings = self.given, _embeddings(replies)
+        if self.parties and not embeddings:
+            return {}
         found = []
         for part in pieces(np.arange(given.data.num_tests), given.batch_size):
             its = {client: embedding[part] for client, embedding in embeddings.items()}

@@ -15,6 +15,8 @@ from fl_bench.vertical.columns import blocks
 class Joined(nn.Module):
     """All parts as one model: [B, ..., columns] to [B, classes]. The last bottom net is the label holder's."""
 
+    together = True  # whether the top net takes all embeddings of a row, side by side
+
     def __init__(self, bottoms: Sequence[nn.Module], top: nn.Module, blocks: Sequence[slice]) -> None:
         super().__init__()
         self.bottoms, self.top, self.blocks = nn.ModuleList(bottoms), top, blocks
@@ -25,8 +27,10 @@ class Joined(nn.Module):
         return scores
 
 
-class Shared(Joined):
+class OneHead(Joined):
     """Parts of which the top net takes each embedding by itself: [B, ..., columns] to what the first party makes."""
+
+    together = False
 
     def forward(self, x: Tensor) -> Tensor:
         scores: Tensor = self.top(self.bottoms[0](x[..., self.blocks[0]]))
@@ -46,8 +50,8 @@ class Holders(nn.Module):
         return scores
 
 
-class SharedHolders(Holders):
-    """The same where the top net is `Shared`: what it makes of the embedding of the first party."""
+class OneHeadHolders(Holders):
+    """The same where the top net is `OneHead`: what it makes of the embedding of the first party."""
 
     def forward(self, x: Tensor) -> Tensor:
         scores: Tensor = self.top(self.embeddings[0])
@@ -75,6 +79,6 @@ def joined(
     *before, num_columns = data.train["x"].shape[1:]
     shares = blocks(num_columns, num_clients, columns)
     bottoms = [model_of(task.chosen, width, shape=(*before, share.stop - share.start)) for share in shares]
-    inputs = width if kind is Shared else width * len(shares)
+    inputs = width * (len(shares) if kind.together else 1)
     top = nn.Sequential(nn.ReLU(), mlp((inputs,), len(data.classes), hidden))
     return kind(bottoms, top, shares)

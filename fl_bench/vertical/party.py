@@ -51,7 +51,7 @@ class Party(LocalAlgorithm):
     def steps(self, sizes: NDArray[np.int64], local: Mapping[str, Any]) -> NDArray[np.int64]:
         return super().steps(sizes, local) * self.local_updates
 
-    def exchanges(self, sizes: NDArray[np.int64], local: Mapping[str, Any]) -> Sequence[Planned]:
+    def planned(self, sizes: NDArray[np.int64], local: Mapping[str, Any]) -> Sequence[Planned]:
         epoch = [len(part) for part in pieces(np.arange(sizes.max(initial=0)), local["batch_size"])]
         counts = list(islice(cycle(epoch), local["steps"] or local["epochs"] * len(epoch)))
         rows = [{ROWS: np.empty(count, np.int32)} for count in counts]

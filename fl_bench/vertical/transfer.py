@@ -23,7 +23,7 @@ from fl_bench.strategies.server import Given
 from fl_bench.tasks.base import Batch, Metrics, Task, batch_mean
 from fl_bench.vertical.columns import SPLIT
 from fl_bench.vertical.holder import Holder
-from fl_bench.vertical.nets import Shared, SharedHolders, joined
+from fl_bench.vertical.nets import OneHead, OneHeadHolders, joined
 from fl_bench.vertical.party import Party
 
 
@@ -37,7 +37,7 @@ class Target(Party):
         ):
             if has != wish:
                 raise ConfigError(f"{key}={has}: must be {wish} for transfer, from the server to one client")
-        return joined(task, data, **self.shape, kind=Shared).requires_grad_(False)  # type: ignore[arg-type]
+        return joined(task, data, **self.shape, kind=OneHead).requires_grad_(False)  # type: ignore[arg-type]
 
 
 class Source(Holder):
@@ -49,7 +49,7 @@ class Source(Holder):
     `transfer` it is the first only, in which its own columns have no part; while the party is away, the second only.
     """
 
-    parts = SharedHolders
+    parts = OneHeadHolders
 
     def __init__(self, width: int, local_updates: int, gamma: float, transfer: bool) -> None:
         super().__init__(width, local_updates)

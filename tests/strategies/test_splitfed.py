@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from fl_bench import commands, rng
+from fl_bench.build import build
 from fl_bench.data import tables
 from fl_bench.data.arrays import batches
 from fl_bench.data.partition import Partition
@@ -21,7 +22,9 @@ from fl_bench.federation.exchange import beside_in
 from fl_bench.federation.fleet import Fleet
 from fl_bench.runs.begin import Start
 from fl_bench.runs.execute import execute
+from fl_bench.runs.prepare import prepare
 from fl_bench.strategies.splitfed import halves
+from fl_bench.tasks.base import Task
 
 # Digits of 64 pixels: at the clients 64 to 8 numbers, at the server 8 to 6 to 10.
 WORDS = (
@@ -214,7 +217,7 @@ def test_the_whole_model_is_evaluated_and_its_parts_are_drawn(launch: Launch, tm
     assert (said["test_loss"], said["test_accuracy"]) == (last["test_loss"], last["test_accuracy"])
     assert commands.call("replay", [str(folder), "--round", "2", "--client", "1"]) == 0
     parts = [(row["module"], row["numbers"], row["at"]) for row in table(folder, "parts")]
-    assert parts == [("0", "0", "client"), ("1", str(LOWER), "client"), ("2", "54", "server"), ("3", "70", "server")]
+    assert parts == [("0", "0", ""), ("1", str(LOWER), "client"), ("2", "54", "server"), ("3", "70", "server")]
     assert (folder / "figures" / "parts.png").exists()
     with pytest.raises(ConfigError, match=r"^strategy: clients send arrays beside a model, the labels too"):
         commands.call("audit", [str(folder)])
@@ -256,3 +259,14 @@ def test_what_does_not_fit_is_refused(refused: Any, words: tuple[str, ...], says
     said = refused("strategy=splitfed", "task=tabular", "data=digits", "model=mlp", *words)
     assert says in said
     assert said.count("\n") == 1
+
+
+def test_the_clock_plans_each_exchange(tmp_path: Path) -> None:
+    cfg = compose(*WORDS)
+    trainer = prepare(cfg, build(cfg.task, Task), tmp_path)
+    planned = trainer.algorithm.planned(np.array([64, 20, 0]), {"steps": None, "epochs": 1, "batch_size": 32})
+    # 64 rows are two batches and 20 are one; a step is taken when its gradient comes, and the last brings nothing back
+    assert [exchange.steps.tolist() for exchange in planned] == [[0, 0, 0], [1, 1, 0], [1, 0, 0]]
+    up = [{name: array.shape for name, array in exchange.up.items()} for exchange in planned]
+    assert up == [{"activations": (32, 8), "labels": (32,)}] * 2 + [{}]
+    assert [list(exchange.down) for exchange in planned] == [[], ["gradient"], ["gradient"]]

@@ -25,7 +25,7 @@ from fl_bench.runs.execute import execute
 from fl_bench.strategies.server import Given
 from fl_bench.tasks.numeric import Tabular
 from fl_bench.vertical.columns import align
-from fl_bench.vertical.nets import Shared
+from fl_bench.vertical.nets import OneHead
 from fl_bench.vertical.transfer import Source
 
 WORDS = (
@@ -111,7 +111,7 @@ def test_its_loss_and_gradient_by_hand() -> None:
         net.weight.data = torch.tensor(weights)
     data: Any = SimpleNamespace(num_samples=2)
     data.train = {"x": np.array([[0, -1], [0, 1]], np.float32), "y": np.array([0, 1])}
-    model = Shared([its, ours], nn.Sequential(nn.ReLU(), head), [slice(0, 1), slice(1, 2)])
+    model = OneHead([its, ours], nn.Sequential(nn.ReLU(), head), [slice(0, 1), slice(1, 2)])
     partition: Any = SimpleNamespace(train_rows=lambda client: np.array([0]))
     task = Tabular(OmegaConf.create())
     source = Source(width=1, local_updates=1, gamma=0.5, transfer=True)
