@@ -32,8 +32,8 @@ from fl_bench.federation.exchange import (
 )
 from fl_bench.federation.local import Trainer, trainer_in
 from fl_bench.federation.masked import MaskedSums, speak
-from fl_bench.federation.trained import Diverged, Trained
-from fl_bench.federation.update import ExactMean, Update, check_size
+from fl_bench.federation.trained import Trained
+from fl_bench.federation.update import Diverged, ExactMean, Update, check_size
 from fl_bench.federation.vectorized import train_together
 from fl_bench.machine import peak_memory_mb
 from fl_bench.storage.buffers import arrays_in
