@@ -173,7 +173,7 @@ def test_a_share_of_attackers_beside_their_numbers(tmp_path: Path) -> None:
 @long
 def test_our_options_have_all_keys_that_they_take() -> None:
     given = {
-        "model": {"shape", "num_classes", "vocabulary", "folder"},
+        "model": {"shape", "num_classes", "vocabulary", "folder", "alphabet"},
         "partition": {"columns", "num_clients", "rng"},
         "shift": {"columns", "partition", "classes", "seed"},
         "data_drift": {"seed", "data", "partition", "unseen"},
