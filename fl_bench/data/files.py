@@ -17,7 +17,7 @@ from fl_bench.errors import ConfigError, disk_trouble
 
 READERS: dict[str, Callable[..., pd.DataFrame]] = {
     "csv": pd.read_csv,
-    "jsonl": lambda file, **options: pd.read_json(file, lines=True, dtype=False, convert_dates=False, **options),
+    "jsonl": lambda file, **options: pd.read_json(file, lines=True, dtype=False, **options),
     "parquet": pd.read_parquet,
 }
 TAB, SPACES = r"\t", r"\s+"  # as one types them

@@ -33,6 +33,7 @@ class Holder(FedAvg, OwnPart):
 
     vertical = True
     of_nothing = True  # it trains also where no party answers
+    predicts_alone = True  # whether it can tell something of rows of which no party has sent an embedding
     parts: type[Holders] = Holders
 
     def __init__(self, width: int, local_updates: int) -> None:
@@ -92,7 +93,7 @@ class Holder(FedAvg, OwnPart):
     @torch.no_grad()
     def aggregate_test(self, server_round: int, replies: Iterable[Message]) -> Mapping[str, Summand]:
         given, embeddings = self.given, _embeddings(replies)
-        if self.parties and not embeddings:
+        if not (embeddings or self.predicts_alone):
             return {}
         found = []
         for part in pieces(np.arange(given.data.num_tests), given.batch_size):

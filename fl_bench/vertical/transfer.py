@@ -50,6 +50,7 @@ class Source(Holder):
     """
 
     parts = OneHeadHolders
+    predicts_alone = False
 
     def __init__(self, width: int, local_updates: int, gamma: float, transfer: bool) -> None:
         super().__init__(width, local_updates)

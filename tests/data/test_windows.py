@@ -33,7 +33,7 @@ def test_samples_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().err
     assert "data: 1 of 3 sources are too short for samples, and are left out" in said
     assert "data: characters that are not in task.alphabet become ' ': z" in said
-    assert "no source has a text of about 10 characters" in refusal(lambda: next_characters({"two": "ab"}, HOW))
+    assert "no source has a text of about 12 characters" in refusal(lambda: next_characters({"two": "ab"}, HOW))
 
 
 def test_training_and_test_samples_of_a_source_share_one_character_at_most() -> None:

@@ -203,7 +203,7 @@ def test_files_in_the_form_of_dolly_and_of_alpaca(tmp_path: Path) -> None:
     [
         ({"response": ""}, (), "data.answer=response: 40 rows have no text; remove them"),
         ({"response": 3}, (), "data.answer=response: must be a column of texts"),
-        ({"options": ["five"]}, ("data.choices=options",), "data.choices=options: row 0 of "),
+        ({"options": ["five"]}, ("data.choices=options",), "data.choices=options: row 1 of "),
         ({}, ("data.choices=option",), "data.choices=option: the table has no such column"),
         ({}, ("data.answer=reply",), "data.answer=reply: the table has no such column"),
         ({}, ("task.prompt=Answer",), "task.prompt='Answer': must have {instruction} in it"),
