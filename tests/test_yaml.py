@@ -7,6 +7,7 @@ from conftest import STRATEGIES, Launch, long
 
 from fl_bench.config.compose import GROUPS
 from fl_bench.config.schema import CONF
+from fl_bench.storage.folder import OURS
 
 SMALL = ("num_rounds=2", "data=synthetic", "data.num_samples=400")
 
@@ -66,6 +67,7 @@ def test_tasks_with_their_figures(launch: Launch, task: str) -> None:
     names = {file.name for file in (folder / "figures").iterdir()}
     assert {"curves.png", "client_losses.png", "partition.png"} | FIGURES[task] <= names
     assert all((folder / "figures" / name).stat().st_size > 5000 for name in names)
+    assert [name for name in names if not OURS.fullmatch(f"figures/{name}")] == []  # what overwrite=true may remove
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
+from fl_bench.audit.areas import Floats
 from fl_bench.audit.inversion import Images, Match
 from fl_bench.audit.leakage import Leakage
 from fl_bench.results.figures import finish, save
 
-Floats = NDArray[np.float64]
 GAP = 2  # pixels between images
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-Floats = NDArray[np.float64]
+from fl_bench.audit.areas import Floats
 
 POINTS = np.linspace(0, 1, 21)  # of a turn, from its first model to its last, where the mean prediction may lie
 FITS = 1e-3  # how much worse than the best a point may fit

@@ -160,13 +160,13 @@ def of_roles(min_characters: int) -> Instructions:
     """
     found: list[tuple[str, int, bool]] = []
     names: list[str] = []
-    for (play, role), speeches in shakespeare.roles().items():
+    for name, speeches in shakespeare.said(min_characters).items():
         text = "\n\n".join(speeches)
         pieces = [text[start : start + PIECE] for start in range(0, len(text), PIECE)]
-        if len(" ".join(speeches)) >= min_characters and len(pieces) > 1:
+        if len(pieces) > 1:
             first_test = len(pieces) - max(1, len(pieces) // 5)
             found += [(piece, len(names), number >= first_test) for number, piece in enumerate(pieces)]
-            names.append(f"{play} {role}")
+            names.append(name)
     if not found:
         raise ConfigError(f"data.min_characters={min_characters}: no role says so much")
     texts, y, is_test = zip(*found, strict=True)

@@ -32,6 +32,12 @@ def roles() -> dict[tuple[str, str], list[str]]:
     return dict(speeches)
 
 
+def said(least: int) -> dict[str, list[str]]:
+    """The speeches of those roles that say so many characters or more, by "play ROLE"."""
+    found = {f"{play} {role}": speeches for (play, role), speeches in roles().items()}
+    return {name: speeches for name, speeches in found.items() if len(" ".join(speeches)) >= least}
+
+
 def _plain(speech: str) -> str:
     """A speech without Markdown's signs: a backslash before a sign, and blanks at the ends of lines."""
     lines = DIRECTION.sub("", speech).replace("\\", "").replace("—", "--").splitlines()

@@ -16,7 +16,6 @@ from fl_bench.metrics import WRITTEN
 from fl_bench.results.topology import graph
 
 DPI = 120  # of the PNGs
-FLOAT_BYTES = 4
 MANY_CLIENTS = 50  # above this, a line or bar for each would be a blur
 MANY_LABELS = 30  # above this, a legend has no room for them
 
@@ -205,7 +204,7 @@ def _parts(parts: pd.DataFrame, metrics: pd.DataFrame, folder: Path) -> None:
     left.legend()
     if "bytes_up" in metrics:  # somebody was asked
         sent = metrics[["bytes_up", "bytes_down"]].rename(columns=lambda name: name.replace("_", " "))
-        sent["whole models, each way"] = metrics["clients_ok"] * parts["numbers"].sum() * FLOAT_BYTES
+        sent["whole models, each way"] = metrics["clients_ok"] * parts["numbers"].sum() * np.dtype(np.float32).itemsize
         (sent.dropna() / 1e6).plot(ax=right, style=["-", "--", ":"])
         right.set_ylim(bottom=0)
     finish(right, "round", "MB")

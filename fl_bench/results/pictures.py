@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -63,28 +64,33 @@ def confusion(folder: Path, data: FederatedData, predicted: NDArray) -> None:
 
 def sentences(folder: Path, data: FederatedData, rows: NDArray, texts: list[str], predicted: NDArray) -> None:
     """These test sentences with label and, in red where it is wrong, the prediction."""
-    figure = Figure(figsize=(11, 0.36 * len(rows) + 0.6))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.axis("off")
-    for line, (row, text) in enumerate(zip(rows, texts, strict=True)):
+    figure, axes, heights = _lines(11, len(rows))
+    for height, row, text in zip(heights, rows, texts, strict=True):
         label, guess = data.classes[data.test["y"][row]], data.classes[predicted[row]]
         colour = "black" if guess == label else "red"
-        height = 1 - (line + 0.8) / (len(rows) + 0.6)
         axes.text(0.01, height, label if guess == label else f"{label}, not {guess}", color=colour, fontsize=9)
-        axes.text(0.2, height, text if len(text) <= 110 else text[:107] + "...", fontsize=9, color=colour)
+        axes.text(0.2, height, _short(text, 110), fontsize=9, color=colour)
     save(figure, folder, "sentences")
 
 
 def answers(folder: Path, lines: Sequence[Sequence[str]]) -> None:
     """What is asked, the right answer and, in red where it is another, the model's answer; a line for each."""
-    figure = Figure(figsize=(12, 0.36 * len(lines) + 0.6))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.axis("off")
-    for line, (asked, right, made) in enumerate(lines):
-        height = 1 - (line + 0.8) / (len(lines) + 0.6)
-        for left, text in ((0.01, asked), (0.5, right), (0.75, made)):
-            shown = " ".join(text.split())
-            shown = shown if len(shown) <= 80 * (0.5 if left else 1) else shown[: 37 if left else 77] + "..."
-            colour = "red" if left == 0.75 and made != right else "black"
+    figure, axes, heights = _lines(12, len(lines))
+    for height, (asked, right, made) in zip(heights, lines, strict=True):
+        told = "black" if made == right else "red"
+        for left, most, text, colour in ((0.01, 80, asked, "black"), (0.5, 40, right, "black"), (0.75, 40, made, told)):
+            shown = _short(" ".join(text.split()), most)
             axes.text(left, height, shown, fontsize=9, color=colour, parse_math=False)
     save(figure, folder, "answers")
+
+
+def _lines(width: float, count: int) -> tuple[Figure, Axes, list[float]]:
+    """An empty page for so many lines, and how high each of them stands."""
+    figure = Figure(figsize=(width, 0.36 * count + 0.6))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.axis("off")
+    return figure, axes, [1 - (line + 0.8) / (count + 0.6) for line in range(count)]
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."

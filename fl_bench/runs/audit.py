@@ -26,18 +26,17 @@ from fl_bench.data.arrays import Columns
 from fl_bench.data.split import NAME as SPLIT
 from fl_bench.errors import ConfigError, no_exit, note, plain
 from fl_bench.federation.exchange import Status
-from fl_bench.federation.local import Trainer, Vector
-from fl_bench.federation.rounds import Rounds
+from fl_bench.federation.local import Trainer
 from fl_bench.models.opaque import Opaque
 from fl_bench.runs import canaries
 from fl_bench.runs.evaluate import model_after
-from fl_bench.runs.evidence import Evidence, Seen, by_client, by_server, scores
+from fl_bench.runs.evidence import Evidence, Seen, scores, seen_by
 from fl_bench.runs.received import Received, received
 from fl_bench.runs.replay import rounds_after
 from fl_bench.storage import files, run_json
 from fl_bench.storage.tables import rows_of
 from fl_bench.strategies.layers import layers
-from fl_bench.strategies.server import Exchanges, own_part
+from fl_bench.strategies.server import own_part
 from fl_bench.tasks.base import Classifier, ImageClassifier
 
 
@@ -85,15 +84,20 @@ def audit(wanted: Wanted) -> int:
             raise ConfigError(f"task: {name} is no classifier, and only the runs of those can be audited")
         if isinstance(trainer.flat.model, Opaque):
             raise ConfigError("model=trees: an audit looks at updates of numbers, and trees are none")
-        seen = _seen(rounds, vector, wanted)
+        analyses: Mapping[str, Callable[[Any, Wanted], list[Finding]]] = OF_UPDATES
+        evidence: Any
+        seen: Seen | Received
+        if own_part(rounds.strategy).vertical:
+            evidence = seen = received(rounds, vector, wanted.round, wanted.client)
+            analyses = OF_GRADIENTS
+        else:
+            seen = seen_by(wanted.by, rounds, vector, wanted.round, wanted.client)
+            evidence = Evidence(trainer, wanted.round, seen)
         print(plain(f"round {wanted.round}: {seen.words}"))
         wanted.out.mkdir(exist_ok=True)
         for file in wanted.out.iterdir():  # of an earlier audit, whose numbers would stand beside ours
             if file.stem in ("audit", *ANALYSES):
                 file.unlink()
-        of_updates = isinstance(seen, Seen)
-        evidence: Any = Evidence(trainer, wanted.round, seen) if of_updates else seen  # type: ignore[arg-type]
-        analyses: Mapping[str, Callable[[Any, Wanted], list[Finding]]] = OF_UPDATES if of_updates else OF_GRADIENTS
         found: list[Finding] = []
         usual = [name for name in analyses if name != "canaries"]
         for what in dict.fromkeys([*(wanted.what or usual), *asked]):
@@ -115,22 +119,6 @@ def audit(wanted: Wanted) -> int:
         print(f"{what:<11} {number:<{width}} {value:.4g}{'' if low is None else f'  [{low:.4g}, {high:.4g}]'}")
     print(plain(wanted.out))
     return 0
-
-
-def _seen(rounds: Rounds, vector: Vector, wanted: Wanted) -> Seen | Received:
-    """What somebody sees of the round. Raises ConfigError where that is nothing that can be audited."""
-    private = rounds.trainer.private
-    if own_part(rounds.strategy).vertical:
-        return received(rounds, vector, wanted.round, wanted.client)
-    if isinstance(rounds.strategy, Exchanges):
-        raise ConfigError("strategy: clients send arrays beside a model, the labels too, and only models are audited")
-    if rounds.trainer.algorithm.only_beside:
-        raise ConfigError("strategy: clients send adapters of ranks of their own, and only models are audited")
-    if private:
-        raise ConfigError(f"strategy: {min(private)} stays with each client, and nobody sees a whole model")
-    if wanted.by == "client":
-        return by_client(rounds, vector, wanted.round)
-    return by_server(rounds, vector, wanted.round, wanted.client)
 
 
 def _inversion(evidence: Evidence, wanted: Wanted) -> list[Finding]:

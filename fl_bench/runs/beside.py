@@ -4,10 +4,8 @@ import math
 
 from omegaconf import DictConfig
 
-from fl_bench.config.rules import at_sites
-from fl_bench.errors import ConfigError
 from fl_bench.federation.local import Trainer
-from fl_bench.runs.refusals import Only, of_updates, require_forgetful, require_only
+from fl_bench.runs.refusals import Only, of_updates, refuse_sites, require_forgetful, require_only
 
 NO_UPDATES = "clients send adapters of ranks of their own, and no updates of one vector"
 NOT_PLANNED = "the clock plans with bytes that are known before a run, and the ranks of clients are not"
@@ -24,7 +22,6 @@ def check_adapters(cfg: DictConfig, trainer: Trainer) -> None:
     """Raise ConfigError where a part works on updates of the vector, and adapters travel beside it."""
     if not trainer.algorithm.only_beside:
         return
-    if at_sites(cfg):
-        raise ConfigError("strategy: this one cannot be had with engine=deployment so far; use simulation or inline")
+    refuse_sites(cfg, "strategy: this one")
     require_only(cfg, ONLY, "this strategy")
     require_forgetful((trainer.channel.up, trainer.channel.down))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fl_bench.audit import labels
-from fl_bench.audit.labels import Floats
+from fl_bench.audit.areas import Floats
 from fl_bench.config.rules import MASKS
 from fl_bench.data.arrays import Columns, pieces
 from fl_bench.errors import ConfigError
@@ -22,6 +23,7 @@ from fl_bench.federation.rounds import Rounds
 from fl_bench.runs.replay import turns
 from fl_bench.storage.buffers import arrays_in
 from fl_bench.strategies.layers import layers
+from fl_bench.strategies.server import Exchanges
 from fl_bench.tasks import rates
 from fl_bench.tasks.base import Batch, Classifier
 
@@ -34,6 +36,20 @@ class Seen:
     clients: Sequence[int]
     received: Vector  # [P]: the model that they began with
     update: Vector  # [P]
+
+
+def seen_by(by: Literal["server", "client"], rounds: Rounds, vector: Vector, number: int, client: int | None) -> Seen:
+    """What the server sees of this client, or a client of all. Raises ConfigError where that is no update of a model.
+
+    `vector` is the server's payload before the round.
+    """
+    if isinstance(rounds.strategy, Exchanges):
+        raise ConfigError("strategy: clients send arrays beside a model, the labels too, and only models are audited")
+    if rounds.trainer.algorithm.only_beside:
+        raise ConfigError("strategy: clients send adapters of ranks of their own, and only models are audited")
+    if private := rounds.trainer.private:
+        raise ConfigError(f"strategy: {min(private)} stays with each client, and nobody sees a whole model")
+    return by_client(rounds, vector, number) if by == "client" else by_server(rounds, vector, number, client)
 
 
 def by_server(rounds: Rounds, vector: Vector, number: int, client: int | None) -> Seen:

@@ -23,7 +23,7 @@ class Received:
 
     words: str  # who sees what
     clients: Sequence[int]
-    gradients: Floats  # [N, width], as they arrive
+    gradients: Floats  # [N, width], as they arrive, times the rows of the batch that their loss is a mean of
     labels: NDArray[np.int64]  # [N]
     classes: Sequence[str]  # their names
 

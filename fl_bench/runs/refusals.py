@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fl_bench.compression.base import Codec
+from fl_bench.config.rules import at_sites
 from fl_bench.errors import ConfigError
 
 Only = Mapping[str, tuple[Any, str]]  # keys that must have a value, and why
@@ -20,6 +21,12 @@ def of_updates(why: str, instead: str = "") -> Only:
         "privacy._target_": ("fl_bench.privacy.base.Protection", f"{why}{instead}"),
         "secure_aggregation": ("none", why),
     }
+
+
+def refuse_sites(cfg: DictConfig, what: str) -> None:
+    """Raise ConfigError where clients are at real sites, and `what` is for those of a simulation."""
+    if at_sites(cfg):
+        raise ConfigError(f"{what} cannot be had with engine=deployment so far; use simulation or inline")
 
 
 def require_only(cfg: DictConfig, only: Only, word: str) -> None:

@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from omegaconf import DictConfig
 
 from fl_bench.compression.base import Codec
-from fl_bench.config.rules import at_sites
-from fl_bench.errors import ConfigError
-from fl_bench.runs.refusals import Only, of_updates, require_forgetful, require_only
+from fl_bench.runs.refusals import Only, of_updates, refuse_sites, require_forgetful, require_only
 
 HALF = "a client's update is of its own half only, beside what it sends at the cut"
 TWO_STEPS = "each half takes a step of its own"
@@ -22,7 +20,6 @@ ONLY: Only = {
 
 def check_split(cfg: DictConfig, codecs: Sequence[Codec]) -> None:
     """Raise ConfigError where a part is for whole models only; `codecs` are those of the ways up and down."""
-    if at_sites(cfg):
-        raise ConfigError("strategy=splitfed: cannot be had with engine=deployment so far; use simulation or inline")
+    refuse_sites(cfg, "strategy=splitfed:")
     require_only(cfg, ONLY, "strategy=splitfed")
     require_forgetful(codecs)

@@ -9,7 +9,10 @@ from fl_bench.errors import ConfigError
 
 FOLDERS = ("checkpoint", "state", "figures", "audit", "ledger", ".hydra")
 NUMBER = r"(?:0|[1-9][0-9]*)"
-FIGURES = "ledger|curves|participation|client_losses|partition|topology|consensus|parts|predictions|confusion|sentences"
+FIGURES = (
+    "ledger|curves|participation|client_losses|partition|topology|consensus|parts"
+    "|predictions|confusion|sentences|answers"
+)
 OURS = re.compile(
     r"(?:(?:run|told)\.json|split\.csv\.gz|(?:model|init)\.safetensors"
     r"|(?:metrics|clients|partition|sources|topology|parts|timing|evaluate|contribution|per_class|confusion)\.csv"

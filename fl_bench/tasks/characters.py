@@ -12,7 +12,7 @@ from fl_bench.build import positive
 from fl_bench.data import hugging, leaf
 from fl_bench.data.arrays import FederatedData
 from fl_bench.data.characters import Sampling, joined, next_characters
-from fl_bench.data.shakespeare import roles
+from fl_bench.data.shakespeare import said
 from fl_bench.data.speakers import speeches
 from fl_bench.models.chosen import model_of
 from fl_bench.tasks.base import Batch, Classifier, Metrics
@@ -72,8 +72,7 @@ class Characters(hugging.FromDataSets, Classifier):
 
     def load_shakespeare(self, folder: Path, min_characters: int) -> FederatedData:
         """The roles of Shakespeare's plays."""
-        said = {f"{play} {role}": " ".join(speeches) for (play, role), speeches in roles().items()}
-        return next_characters({name: text for name, text in said.items() if len(text) >= min_characters}, self.how)
+        return next_characters({name: " ".join(told) for name, told in said(min_characters).items()}, self.how)
 
     def load_leaf(self, folder: Path, root: str) -> FederatedData:
         """The samples in the files of LEAF."""

@@ -59,18 +59,14 @@ class Instruct(Task):
         return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
 
     def objective(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Metrics]:
-        losses, inside = self._losses(model, batch["tokens"], batch["prompt"])
-        loss = (losses.sum(dim=1) / inside.sum(dim=1)).mean()
-        return loss, {"loss": batch_mean(loss, len(losses))}
+        return self._of_examples(*self._losses(model, batch["tokens"], batch["prompt"]))
 
     def score(self, model: nn.Module, batch: Batch) -> dict[str, Summand]:
         """Also the perplexity of the answers' tokens, and how often the right choice is the likeliest."""
         losses, inside = self._losses(model, batch["tokens"], batch["prompt"])
-        loss = (losses.sum(dim=1) / inside.sum(dim=1)).mean()
-        found: dict[str, Summand] = {
-            "loss": batch_mean(loss, len(losses)),
-            "perplexity": Tally.of_losses(losses[inside].detach().double().cpu().numpy()),
-        }
+        _, metrics = self._of_examples(losses, inside)
+        perplexity = Tally.of_losses(losses[inside].detach().double().cpu().numpy())
+        found: dict[str, Summand] = {**metrics, "perplexity": perplexity}
         if "choices" in batch:
             right = self._likeliest(model, batch) == batch["right"].cpu()
             found["exact_match"] = Mean(right.sum(), len(right))
@@ -129,6 +125,12 @@ class Instruct(Task):
         inside = (targets != PADDING) & (places >= prompt[:, None])
         losses = functional.cross_entropy(scores.transpose(1, 2), targets.clamp(min=0), reduction="none")
         return losses * inside, inside
+
+    @staticmethod
+    def _of_examples(losses: Tensor, inside: Tensor) -> tuple[Tensor, Metrics]:
+        """The mean over the examples of the mean over the tokens of each one's answer."""
+        loss = (losses.sum(dim=1) / inside.sum(dim=1)).mean()
+        return loss, {"loss": batch_mean(loss, len(losses))}
 
     def _likeliest(self, model: nn.Module, batch: Batch) -> Tensor:
         """The number [B] of the choice that is likeliest as a whole behind its row's prompt."""
