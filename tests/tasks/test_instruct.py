@@ -137,6 +137,7 @@ def test_the_mean_of_b_is_that_of_the_products_where_a_is_shared_and_is_not_wher
     assert least <= np.linalg.norm(products(model) - exact) / np.linalg.norm(exact) <= most
 
 
+@long
 def test_a_is_drawn_from_the_seed_and_stays_with_b_only(launch: Launch) -> None:
     from safetensors.torch import load_file as tensors_in
 
@@ -159,6 +160,7 @@ def test_the_loss_falls_and_bytes_are_those_of_the_adapters(launch: Launch) -> N
     assert int(rows[1]["bytes_up"]) == 3 * 4 * BOTH
 
 
+@long
 def test_a_run_ends_before_it_sends_more_than_it_may(launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:
     a_round = 2 * 3 * 4 * BOTH / 1e6
     rows = table(launch(*SMALL, "num_rounds=5", f"early_stop.max_megabytes={2.5 * a_round}"), "metrics")
