@@ -82,6 +82,7 @@ BAD = [
     ("partition.alpha=1", "partition.alpha: unknown key"),
     ("evaluate.clients=maybe", "evaluate.clients: "),
     ("engine.client_resources.num_cpus=1000", "engine.client_resources.num_cpus=1000: must be more than 0"),
+    ("~engine.client_resources.num_gpus", "engine.client_resources: needs num_gpus"),
     ("engine.client_resources.num_gpus=99", "engine.client_resources.num_gpus=99: torch finds"),
     (
         "engine.client_resources.num_gpus=some",

@@ -114,7 +114,9 @@ class Engine(ABC):
         key = "engine.client_resources"
         if unknown := self.resources.keys() - RESOURCES:
             raise ConfigError(f"{key}.{min(unknown)}: unknown key; {nearest(min(unknown), RESOURCES)}")
-        cpus, gpus = (self.resources.get(name, 0) for name in RESOURCES)
+        if missing := [name for name in RESOURCES if name not in self.resources]:
+            raise ConfigError(f"{key}: needs {missing[0]}")
+        cpus, gpus = (self.resources[name] for name in RESOURCES)
         most = float("inf") if self.elsewhere else num_cpus()
         wish = f"must be more than 0 and, on this machine, at most its {num_cpus()} CPUs"
         require(f"{key}.num_cpus", cpus, is_number(cpus) and 0 < cpus <= most, wish)
