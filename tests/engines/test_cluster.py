@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -69,13 +70,14 @@ class Node:
         self.process.kill()
         self.process.wait()
 
-    def file_of_a_cell(self, name: str) -> Path:
-        """A file of a cell that runs here, in a temporary folder, since the sweep's is not seen; when it is there."""
-        deadline = time.monotonic() + 100
-        while not (found := list(self.folder.glob(f"fl-bench-*/run/{name}"))):
-            assert time.monotonic() < deadline, self.left()
-            time.sleep(0.01)
-        return found[0]
+    def cells(self) -> list[int]:
+        """The processes that run cells here."""
+        found, here = [], os.readlink(f"/proc/{child(self.process.pid)}/ns/pid")
+        for entry in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has just ended
+                if (entry / "cmdline").read_bytes().startswith(b"ray::_run\0"):
+                    found += [int(entry.name)] * (os.readlink(entry / "ns" / "pid") == here)
+        return found
 
     def left(self) -> set[str]:
         """What is in its /tmp beside Ray's and torch's own."""
@@ -114,6 +116,21 @@ class Cluster:
                 [*where, COMMAND, *words, *engine], env=environment(), text=True, stdout=output, stderr=output,
                 stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
+
+    def file_of_a_second_cell(self, name: str) -> Path:
+        """A file of a cell that the second machine runs, in a temporary folder, since it does not see the sweep's; when
+        it is there. Until then the first's cells stand still: else it may have run all before the second is ready.
+        """
+        deadline, held = time.monotonic() + 100, set[int]()
+        while not (found := list(self.second.folder.glob(f"fl-bench-*/run/{name}"))):
+            assert time.monotonic() < deadline, self.said
+            for process in set(self.first.cells()) - held:
+                os.kill(process, signal.SIGSTOP)
+                held.add(process)
+            time.sleep(0.01)
+        for process in held:
+            os.kill(process, signal.SIGCONT)
+        return found[0]
 
     def finish(self, *words: str) -> None:
         assert self.begin(*words).wait(timeout=200) == 0, self.said
@@ -223,7 +240,7 @@ def test_cells_run_on_both_machines_and_their_files_come_and_go(
 ) -> None:
     for words in (("num_rounds=4",), ("num_rounds=8", "resume=true")):
         process = cluster.begin(*SWEEP, *words, "sweep.parallel=2")
-        cluster.second.file_of_a_cell("run.json")
+        cluster.file_of_a_second_cell("run.json")
         assert process.wait(timeout=200) == 0, cluster.said
     found = cells(cluster.run)
     assert len(found) == 4
@@ -239,7 +256,7 @@ def test_the_cell_of_a_machine_that_goes_down_begins_again_once(
     cluster: Cluster, sweep_alone: dict[str, dict[str, str]]
 ) -> None:
     process = cluster.begin(*SWEEP, "num_rounds=8", "sweep.parallel=2")
-    wait_for("\n3,", cluster.second.file_of_a_cell("metrics.csv"))
+    wait_for("\n3,", cluster.file_of_a_second_cell("metrics.csv"))
     cluster.second.kill()
     try:
         assert process.wait(timeout=200) == 0, cluster.said
