@@ -24,8 +24,12 @@ import hydra
 import numpy as np
 import pytest
 import torch
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import ConfigCompositionException
 from hypothesis import settings
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from fl_bench.config.compose import SEARCH
 from fl_bench.config.rules import validate
@@ -83,10 +87,21 @@ def _composed(name: str, overrides: tuple[str, ...], hydras: bool) -> DictConfig
 
 
 def _composed_once(name: str, overrides: Sequence[str], return_hydra_config: bool = False) -> DictConfig:
-    """What Hydra makes of these words; of those that name a folder anew, as a test may change what is in it."""
+    """What Hydra makes of these words: of those that choose files once, then of those that set values, as Hydra does;
+    of those that name a folder anew, as a test may change what is in it.
+    """
     if any(word.startswith(SEARCH) for word in overrides):
         return _compose(name, list(overrides), return_hydra_config=return_hydra_config)
-    return deepcopy(_composed(name, tuple(overrides), return_hydra_config))
+    if return_hydra_config:  # it says which words there were
+        return deepcopy(_composed(name, tuple(overrides), True))
+    words = OverridesParser.create().parse_overrides(list(overrides))
+    choices = [word for word in words if word.is_hydra_override() or (CONF / word.key_or_group).is_dir()]
+    cfg = deepcopy(_composed(name, tuple(word.input_line for word in choices), False))
+    try:
+        ConfigLoaderImpl._apply_overrides_to_config([word for word in words if word not in choices], cfg)
+    except OmegaConfBaseException as error:
+        raise ConfigCompositionException from error
+    return cfg
 
 
 hydra.compose = _composed_once  # type: ignore[assignment]
