@@ -4,6 +4,7 @@ Worth it where a step is so small that starting its operations is most of it, as
 client at a time but for float32's rounding: a batched kernel adds in another order.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -28,6 +29,7 @@ from fl_bench.tasks.base import Batch, Metrics, Task
 from fl_bench.tasks.examples import CLOSE, of_one
 
 REAL = "real"  # the column of a batch that tells examples [K, B] from padding
+warnings.filterwarnings("ignore", "There is a performance drop")  # torch takes attention on the CPU client by client
 NOT_ELEMENTWISE = ("Adafactor", "LBFGS", "Muon", "SparseAdam")  # of torch.optim: a step looks at a tensor as a whole
 
 

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Launch, digests, forked, long, table
+from conftest import Launch, compose, digests, forked, long, table
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
 from fl_bench.data import instructions
 from fl_bench.ledger import chain
 from fl_bench.models.causal import TINY, causal_model, with_adapters
+from fl_bench.runs.begin import Start
+from fl_bench.runs.execute import execute
 from fl_bench.tasks.instruct import Instruct
 
 SMALL = ("task=instruct", "num_clients=3", "num_rounds=2", "local.steps=2", "evaluate.batch_size=128")
@@ -175,6 +177,29 @@ def test_the_simulation_gives_the_same_bytes(launch: Launch, tmp_path: Path, lor
     done = forked(*words, "engine=simulation", f"hydra.run.dir={tmp_path / 'simulated'}", cwd=tmp_path, timeout=280)
     assert done.returncode == 0, done.stderr
     assert digests(tmp_path / "simulated") == digests(launch(*words))
+
+
+@long
+@pytest.mark.parametrize("lora", ["both", "b_only"])
+def test_stacked_clients_have_the_numbers_of_one_at_a_time(launch: Launch, lora: str) -> None:
+    words = (*SMALL, f"model.lora={lora}", "local.optimizer={name: SGD}", "local.lr=0.1")
+    one, many = launch(*words), launch(*words, "engine.vectorize=3")
+    ours, theirs = (load_file(run / "model.safetensors") for run in (one, many))
+    assert any((ours[name] != theirs[name]).any() for name in ours)  # it was another program
+    for name, values in ours.items():
+        assert np.linalg.norm(theirs[name] - values) <= 1e-5 * np.linalg.norm(values), name
+
+
+@long
+def test_masks_and_a_break_change_nothing(launch: Launch, tmp_path: Path) -> None:
+    words = (*SMALL, "strategy=fedadam", "strategy.eta=1e-3", "compression=topk")
+    whole = launch(*words)
+    masked = launch(*words, "secure_aggregation=masks")
+    assert (masked / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    broken, scratch = launch(*words, "num_rounds=1"), tmp_path / "more"
+    scratch.mkdir()
+    assert execute(compose(*words), broken, scratch, Start.RESUME) == 0
+    assert digests(broken) == digests(whole)
 
 
 def write(folder: Path, rows: list[dict[str, Any]]) -> Path:
