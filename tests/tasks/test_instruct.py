@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Launch, compose, digests, forked, long, table
+from conftest import ROOT, Launch, compose, digests, forked, long, table
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
@@ -200,6 +201,25 @@ def test_masks_and_a_break_change_nothing(launch: Launch, tmp_path: Path) -> Non
     scratch.mkdir()
     assert execute(compose(*words), broken, scratch, Start.RESUME) == 0
     assert digests(broken) == digests(whole)
+
+
+@long
+def test_peft_reads_the_adapters_as_the_page_says(
+    launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft import AutoPeftModelForCausalLM
+    from safetensors.torch import load_file as tensors_in
+
+    page = (ROOT / "docs" / "language.md").read_text()
+    launch(*SMALL, "num_rounds=1").rename(tmp_path / "run")
+    shutil.copytree(TINY, tmp_path / "base")
+    monkeypatch.chdir(tmp_path)
+    exec(page.split('title="adapter.py"\n')[1].split("```")[0], {})
+    read = AutoPeftModelForCausalLM.from_pretrained("adapter")
+    ours = with_adapters(causal_model(TINY), "both", 8, 16, "all-linear")
+    ours.load_state_dict(tensors_in("run/model.safetensors"))
+    tokens = torch.tensor([[5, 300, 7]])
+    assert torch.equal(read(tokens).logits, ours(tokens).logits)
 
 
 def write(folder: Path, rows: list[dict[str, Any]]) -> Path:
