@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fl_bench.data import shakespeare
 from fl_bench.data.files import groups, read_files, require_columns
 from fl_bench.data.tables import test_rows
-from fl_bench.errors import ConfigError
+from fl_bench.errors import ConfigError, note
 
 
 class Instructions(NamedTuple):
@@ -105,10 +105,11 @@ def of_files(
     """The rows of the file `root`, or of all files *.`kind` in that folder; those of test.`kind` are the test set.
 
     The other arguments are names of columns. Where `context`, `answer` and `client` are None, they are Dolly's or
-    Alpaca's, if there. A category is a value of column `client`; without it, all are of one.
+    Alpaca's, if there. Rows without an instruction or an answer are left out, with a note. A category is a value of
+    column `client`; without it, all are of one.
 
     Raises:
-        ConfigError: where a column or a text is missing, or no choice is the answer.
+        ConfigError: where a column is missing or has no text at all, or no choice is the answer.
     """
     table, is_test = read_files(kind, root, {})
     context, answer, client = (
@@ -128,9 +129,14 @@ def of_files(
     for key, column in texts.items():
         if not all(isinstance(text, str) for text in column):
             raise ConfigError(f"data.{key}={wanted[key]}: must be a column of texts, and has {column.dtype}")
-    for key in ("instruction", "answer"):
-        if empty := sum(not text.strip() for text in texts[key]):
-            raise ConfigError(f"data.{key}={wanted[key]}: {empty} rows have no text; remove them")
+    for key in ("instruction", "answer"):  # some of Alpaca's have none
+        full = texts[key].str.strip() != ""
+        if not full.any():
+            raise ConfigError(f"data.{key}={wanted[key]}: no row has a text")
+        if not full.all():
+            note(f"data.{key}={wanted[key]}: {(~full).sum()} rows have no text: left out")
+        table, texts = table[full], {name: column[full] for name, column in texts.items()}
+        is_test = None if is_test is None else is_test[full]
     asked = [
         f"{text}\n{more}" if more else text
         for text, more in zip(texts["instruction"], texts.get("context", [""] * len(table)), strict=True)
@@ -138,9 +144,9 @@ def of_files(
     given = (
         [] if choices is None else [list(row) if isinstance(row, list | np.ndarray) else [] for row in table[choices]]
     )
-    for row, (right, others) in enumerate(zip(texts["answer"], given, strict=False), start=1):
+    for row, right, others in zip(table.index, texts["answer"], given, strict=False):
         if right not in others:
-            raise ConfigError(f"data.choices={choices}: row {row} of {root} has not its answer in a list of them")
+            raise ConfigError(f"data.choices={choices}: row {row + 1} of {root} has not its answer in a list of them")
     numbers, names = (
         groups(f"data.client={client}", table[client])
         if client is not None

@@ -245,10 +245,17 @@ def test_files_in_the_form_of_dolly_and_of_alpaca(tmp_path: Path) -> None:
     assert (same.instructions, same.answers, list(same.categories)) == (given.instructions, given.answers, ["all"])
 
 
+def test_rows_without_a_text_are_left_out_with_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{**row, "response": " "} if number in (1, 2) else row for number, row in enumerate(DOLLY)]
+    given = instructions.of_files("jsonl", str(write(tmp_path, rows)), "instruction", None, None, None, None)
+    assert (len(given.answers), given.answers[:2], given.y[:2].tolist()) == (38, ["one", "four"], [0, 1])
+    assert "data.answer=response: 2 rows have no text: left out" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("change", "words", "said"),
     [
-        ({"response": ""}, (), "data.answer=response: 40 rows have no text; remove them"),
+        ({"response": ""}, (), "data.answer=response: no row has a text"),
         ({"response": 3}, (), "data.answer=response: must be a column of texts"),
         ({"options": ["five"]}, ("data.choices=options",), "data.choices=options: row 1 of "),
         ({}, ("data.choices=option",), "data.choices=option: the table has no such column"),
