@@ -155,7 +155,6 @@ def _change(cfg: DictConfig, key: str, value: object, own: Path | None, rechosen
         if not isinstance(value, dict | list):
             others = " and ".join(rechosen)
             raise ConfigError(f"{key}={value}: cannot be chosen again for a run that exists; only {others} can")
-    elif before is UNSET:
-        known = flat(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
+    elif before is UNSET and key not in (known := flat(OmegaConf.to_container(cfg))):  # type: ignore[arg-type]
         raise ConfigError(f"{key}: unknown key; {suggest(key, known)}")
     OmegaConf.update(cfg, key, value)

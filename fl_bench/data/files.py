@@ -1,5 +1,6 @@
 """A table of one's own, in CSV or Parquet files: which column is the label, and which says whose a row is."""
 
+import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from fl_bench.errors import ConfigError, disk_trouble
 
 READERS: dict[str, Callable[..., pd.DataFrame]] = {
     "csv": pd.read_csv,
-    "jsonl": lambda file, **options: pd.read_json(file, lines=True, dtype=False, **options),
+    "jsonl": lambda file: _objects(file.read_text(encoding="utf-8-sig")),
     "parquet": pd.read_parquet,
 }
 TAB, SPACES = r"\t", r"\s+"  # as one types them
@@ -175,14 +176,21 @@ def read_files(kind: str, root: str, options: Mapping[str, Any]) -> tuple[pd.Dat
                 raise
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             hint = "; data.encoding says how its text is stored, such as latin-1"
-            hint = hint if isinstance(error, UnicodeError | LookupError) else ""
+            hint = hint if isinstance(error, UnicodeError | LookupError) and "encoding" in options else ""
             raise ConfigError(f"data.root={root}: {file.name} cannot be read as {kind} ({reason}){hint}") from error
+        if not len(tables[-1].columns):
+            raise ConfigError(f"data.root={root}: {file.name} has no rows")
         if (twice := tables[-1].columns[tables[-1].columns.duplicated()]).size:
             raise ConfigError(f"data.root={root}: {file.name} has two columns {twice[0]}")
         if missing := set(tables[0].columns) ^ set(tables[-1].columns):
             raise ConfigError(f"data.root={root}: {files[0].name} and {file.name} differ in column {min(missing)}")
     is_test = np.repeat([file.stem == TEST for file in files], [len(table) for table in tables])
     return pd.concat(tables, ignore_index=True), is_test if TEST in {file.stem for file in files} else None
+
+
+def _objects(text: str) -> pd.DataFrame:
+    """JSON objects, one a line, or, as Alpaca's are, all in one list."""
+    return pd.read_json(io.StringIO(text), lines=not text.lstrip().startswith("["), dtype=False)
 
 
 def require_columns(key: str, names: Iterable[str], table: pd.DataFrame) -> None:

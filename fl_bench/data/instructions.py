@@ -152,7 +152,10 @@ def of_files(
         if client is not None
         else (np.zeros(len(table), np.int64), ["all"])
     )
-    is_test = test_rows(f"data.root={root}", numbers, None, names, is_test)
+    own = is_test is not None
+    is_test = test_rows(f"data.root={root}", numbers, None, None, is_test)
+    if not own:  # the only row of a category stays for training
+        is_test &= np.isin(numbers, numbers[~is_test])
     return Instructions(asked, list(texts["answer"]), numbers, names, is_test, given)
 
 

@@ -100,6 +100,8 @@ def _federated(
     """
     columns: dict[str, dict[str, NDArray]] = {}
     for half, parts in halves.items():
+        if not parts:
+            raise ConfigError(f"data.root={root}: {half}/*.json have no user with a sample")
         x = new_column(folder, half, name, (sum(len(part.y) for part in parts), *shape), np.uint8)
         np.concatenate([part.x.reshape(-1, *shape) for part in parts], out=x)
         columns[half] = {name: x, "y": np.concatenate([part.y for part in parts])}

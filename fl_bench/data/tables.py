@@ -33,9 +33,11 @@ def every_nth(groups: Sequence[NDArray], nth: int) -> NDArray[np.bool_]:
 
 
 def test_rows(
-    where: str, y: NDArray, source: NDArray | None, classes: Sequence[str], is_test: NDArray[np.bool_] | None
+    where: str, y: NDArray, source: NDArray | None, classes: Sequence[str] | None, is_test: NDArray[np.bool_] | None
 ) -> NDArray[np.bool_]:
     """`is_test` [N] as it is, or where it is None every tenth row of each class `y` [N], and of each `source` [N].
+
+    Without `classes` it does not matter whether some are in the test set only.
 
     Raises:
         ConfigError: beginning with `where`, if no row is left to train or to test, or only the test set has a class.
@@ -45,7 +47,8 @@ def test_rows(
         is_test = every_nth([y] if source is None else [source, y], nth=10)
     if not (is_test.any() and not is_test.all()):
         raise ConfigError(f"{where}: has {len(y)} rows; some must be left to train, and some to test")
-    if only := set(y[is_test].tolist()) - set(y[~is_test].tolist()):
+    only = set(y[is_test].tolist()) - set(y[~is_test].tolist())
+    if only and classes is not None:
         raise ConfigError(f"{where}: only the test set has the class {classes[min(only)]}; give more rows")
     return is_test
 

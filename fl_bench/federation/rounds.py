@@ -1,7 +1,7 @@
 """The rounds of an experiment: sample, configure, train, aggregate, evaluate; each is a value when it is over."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -88,6 +88,7 @@ class Rounds:
         self.fleet = fleet
         self.cfg, self.trainer, self.strategy = experiment.cfg, experiment.trainer, experiment.strategy
         self.own_part = own_part(experiment.strategy)
+        self.ends: Callable[[Round], bool] = lambda round: False  # whether a round is the last before its time
 
     def __iter__(self) -> Iterator[Round]:
         """All rounds, from that of the untrained model."""
@@ -106,7 +107,7 @@ class Rounds:
             round = self.train(number, vector)
             vector = round.vector
             due = number % self.cfg.evaluate.every == 0 or number == self.cfg.num_rounds
-            yield self.evaluate(round) if due else round
+            yield self.evaluate(round) if due or self.ends(round) else round
 
     def train(self, number: int, vector: Vector) -> Round:
         """A round from the last one's model, not evaluated yet."""

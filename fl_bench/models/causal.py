@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from fl_bench.build import nearest
 from fl_bench.data.fetch import use_cache_when_offline
 from fl_bench.errors import ConfigError
 from fl_bench.models import smollm2
@@ -59,11 +60,16 @@ def with_adapters(model: nn.Module, lora: Lora, rank: int, alpha: float, targets
     from peft import LoraConfig, inject_adapter_in_model
 
     wanted = targets if isinstance(targets, str) else list(targets)
+    layers = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
+    for target in wanted if isinstance(wanted, list) else ():  # peft leaves those out that it does not find
+        if not any(f".{name}".endswith(f".{target}") for name in layers):
+            raise ConfigError(f"model.targets: has {target}; {nearest(target, {n.rpartition('.')[2] for n in layers})}")
     how: dict[str, Any] = {"r": rank, "lora_alpha": alpha, "target_modules": wanted}
     try:
         inject_adapter_in_model(LoraConfig(**how), model)
     except ValueError as error:
-        raise ConfigError(f"model.targets={targets}: {' '.join(str(error).split())}") from error
+        why = " ".join(str(error).split())
+        raise ConfigError(f"model.targets={targets}: {why} Names are a list, such as [q_proj,v_proj]") from error
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_B" in name or ("lora_A" in name and lora == "both"))
     return model

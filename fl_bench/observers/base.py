@@ -31,6 +31,10 @@ class Observer:
         """Whether there should be no next round."""
         return False
 
+    def ends_with(self, round: "Round") -> bool:
+        """Whether there should be none after this one, which is trained and not seen yet: then it is evaluated too."""
+        return False
+
     def begin(self) -> None:
         """The workers are there, and the rounds begin."""
 

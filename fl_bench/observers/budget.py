@@ -26,4 +26,10 @@ class Budget(Observer):
 
     @property
     def stops(self) -> bool:
-        return self.done < self.num_rounds and not self.privacy.lasts(self.done + 1)
+        return self._is_last(self.done)
+
+    def ends_with(self, round: Round) -> bool:
+        return self._is_last(round.number)
+
+    def _is_last(self, number: int) -> bool:
+        return number < self.num_rounds and not self.privacy.lasts(number + 1)

@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 
 from fl_bench.errors import RunError, note
 from fl_bench.federation.rounds import Round
+from fl_bench.federation.rows import Row
 from fl_bench.metrics import Metric
 from fl_bench.observers.base import Observer
 
@@ -45,10 +46,12 @@ class Guard(Observer):
                     f"round {round.number}: training diverges: {name} is {row[name]:.6g}; a smaller local.lr may help "
                     "(stop_on_divergence=false would go on)"
                 )
-        self.last = (row.get("bytes_down", 0) + row.get("bytes_up", 0)) / 1e6
+        self.last = _megabytes(row)
         self.megabytes += self.last
-        if self._spent and round.number < self.num_rounds:
-            note(f"round {round.number}: another such would pass early_stop.max_megabytes={self.max_megabytes}")
+        if self._spent(self.megabytes, self.last) and round.number < self.num_rounds:
+            passed = self.max_megabytes is not None and self.megabytes > self.max_megabytes
+            what = f"{self.megabytes:.6g} MB are above" if passed else "another such would pass"
+            note(f"round {round.number}: {what} early_stop.max_megabytes={self.max_megabytes}")
         if self.metric is not None and self.column in row:
             value = row[self.column]
             better = self.best is None or self.metric.beats(value, self.best)
@@ -59,11 +62,20 @@ class Guard(Observer):
         """Whether the metric has not got better in the last `early_stop.patience` rounds that measured it, or another
         round like the last would send more than `early_stop.max_megabytes` in all.
         """
-        return self._spent or (self.metric is not None and self.waited >= self.patience)
+        spent = self._spent(self.megabytes, self.last)
+        return spent or (self.metric is not None and self.waited >= self.patience)
 
-    @property
-    def _spent(self) -> bool:
-        return self.max_megabytes is not None and self.megabytes + self.last > self.max_megabytes
+    def ends_with(self, round: Round) -> bool:
+        last = _megabytes(round.row)
+        return self._spent(self.megabytes + last, last)
+
+    def _spent(self, megabytes: float, last: float) -> bool:
+        return self.max_megabytes is not None and megabytes + last > self.max_megabytes
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("first", "best", "waited", "megabytes", "last")}
+
+
+def _megabytes(row: Row) -> float:
+    """What a round has sent, in both directions."""
+    return float(row.get("bytes_down", 0) + row.get("bytes_up", 0)) / 1e6

@@ -75,9 +75,10 @@ def sentences(folder: Path, data: FederatedData, rows: NDArray, texts: list[str]
 
 def answers(folder: Path, lines: Sequence[Sequence[str]]) -> None:
     """What is asked, the right answer and, in red where it is another, the model's answer; a line for each."""
-    figure, axes, heights = _lines(12, len(lines))
-    for height, (asked, right, made) in zip(heights, lines, strict=True):
-        told = "black" if made == right else "red"
+    heads = ("asked", "the right answer", "the model's, no longer than the right one")
+    figure, axes, heights = _lines(12, len(lines) + 1)
+    for height, (asked, right, made) in zip(heights, (heads, *lines), strict=True):
+        told = "black" if made == right or height == heights[0] else "red"
         for left, most, text, colour in ((0.01, 80, asked, "black"), (0.5, 40, right, "black"), (0.75, 40, made, told)):
             shown = _short(" ".join(text.split()), most)
             axes.text(left, height, shown, fontsize=9, color=colour, parse_math=False)

@@ -156,6 +156,7 @@ def run(
             start.put_back(made.parts)
         rounds = Rounds(made, experiment.make_fleet(made, connect(), together))
         observers = observe(made)
+        rounds.ends = lambda round: any(observer.ends_with(round) for observer in observers)
         with closing(observers), _no_garbage():
             last = tell(observers, iter(rounds) if start is None else rounds.after(start.round, start.vector))
     if last is not None:

@@ -109,7 +109,8 @@ def make_schedule(cfg: DictConfig, trainer: Trainer, topology: Topology) -> Sche
     costs = {"bytes_down": down * topology.copies, "bytes_up": up * topology.copies}
     steps = np.stack([exchange.steps for exchange in exchanges])
     network = build(cfg.network, Network, seed=cfg.seed, steps=steps, **costs)
-    wish = f"must not be more than the {seen} clients that train, as partition.unseen={cfg.partition.get('unseen')}"
+    unseen = f", as partition.unseen={cfg.partition.unseen}" if cfg.partition.get("unseen") else ""
+    wish = f"must not be more than the {seen} clients that train{unseen}; clients_per_round={seen} asks all"
     require("clients_per_round", per_round, per_round <= seen, wish)
     schedule = build(cfg.strategy.schedule, Schedule, network=network, clients_per_round=per_round)
     if cfg.min_clients > schedule.wanted:

@@ -66,6 +66,7 @@ class Task(ABC):
     metrics: Sequence[Metric] = (Metric("loss", better="lower"),)  # all that `objective`, `score` and `measure` give
     fits_rows = False  # whether columns depend on other rows too, as where they are scaled or words are numbered
     not_loaded: Sequence[str] = ()  # of its arguments, those that no `load_<source>` reads: data.cache need not know
+    tells_classes = True  # whether the model does; where not, other data may have others
     one_loss = True  # whether a step minimises one loss, that of `objective`
 
     def load(self, data: DictConfig, folder: Path) -> FederatedData:

@@ -1,5 +1,6 @@
 """Instructions answered by a language model, by low-rank adapters (FedIT: Zhang et al. 2023, arXiv:2305.05644)."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +34,7 @@ class Instruct(Task):
     """
 
     metrics = (*Task.metrics, KINDS["perplexity"].metric, Metric("exact_match", better="higher"))
+    tells_classes = False  # categories say whose a row is
     not_loaded = ("lora", "rank", "alpha", "targets")
 
     def __init__(
@@ -46,6 +48,8 @@ class Instruct(Task):
         max_length: int,
     ) -> None:
         positive(rank=rank, max_length=max_length)
+        if not 0 < alpha < math.inf:
+            raise ValueError(f"alpha={alpha}: must be a positive number")
         if "{instruction}" not in prompt:
             raise ValueError(f"prompt={prompt!r}: must have {{instruction}} in it")
         self.path, self.prompt, self.max_length = path or str(TINY), prompt, max_length
@@ -169,6 +173,8 @@ class Instruct(Task):
         if not fits.all():
             what = f"{(~fits).sum()} of {len(fits)} instructions leave no room for an answer"
             note(f"task.max_length={self.max_length}: {what}: left out")
+        if cut := sum(row[-1] != end for row in tokens):
+            note(f"task.max_length={self.max_length}: {cut} of {len(tokens)} answers are longer and are cut off there")
         if not (fits & given.is_test).any() or not (fits & ~given.is_test).any():
             wish = "leaves no instruction to train or none to test; raise it"
             raise ConfigError(f"task.max_length={self.max_length}: {wish}")

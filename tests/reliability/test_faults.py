@@ -325,6 +325,19 @@ def test_early_stop(launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:
     assert digests(folder) == digests(longer)
 
 
+@pytest.mark.parametrize(
+    ("rounds", "said"), [(2.5, "round 2: another such would pass"), (0.5, "round 1: 0.1256 MB are above")]
+)
+def test_a_run_ends_before_it_sends_too_much_with_an_evaluation(
+    launch: Launch, capsys: pytest.CaptureFixture[str], rounds: float, said: str
+) -> None:
+    limit = rounds * 2 * 2 * 4 * 7850 / 1e6  # two clients, both ways, floats of a logistic regression on 28 x 28
+    words = ("num_clients=2", "local.steps=1", "num_rounds=6", "evaluate.every=4")
+    rows = table(launch(*words, f"early_stop.max_megabytes={limit}"), "metrics")
+    assert [bool(row["test_loss"]) for row in rows] == [True, *[False] * (len(rows) - 2), True]
+    assert f"{said} early_stop.max_megabytes={limit}" in capsys.readouterr().err
+
+
 def test_a_metric_that_is_not_measured_cannot_stop_a_run(launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:
     launch(*SMALL, "early_stop.metric=test_acuracy", exit_code=2)
     assert (

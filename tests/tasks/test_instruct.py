@@ -15,6 +15,7 @@ from conftest import ROOT, Launch, compose, digests, forked, long, table
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
+from fl_bench import commands
 from fl_bench.data import instructions
 from fl_bench.ledger import chain
 from fl_bench.models.causal import TINY, causal_model, with_adapters
@@ -245,6 +246,31 @@ def test_files_in_the_form_of_dolly_and_of_alpaca(tmp_path: Path) -> None:
     assert (same.instructions, same.answers, list(same.categories)) == (given.instructions, given.answers, ["all"])
 
 
+def test_a_list_of_objects_is_read_and_the_only_row_of_a_category_is_to_train(tmp_path: Path) -> None:
+    file = tmp_path / "alpaca_data.json"
+    for lone in range(len(DOLLY)):
+        rows = [{**row, "category": "lone"} if number == lone else row for number, row in enumerate(DOLLY)]
+        file.write_bytes(b"\xef\xbb\xbf" + json.dumps(rows).encode())  # with a byte order mark
+        given = instructions.of_files("jsonl", str(file), "instruction", None, None, None, None)
+        assert (len(given.answers), list(given.categories)) == (40, ["a", "b", "lone"])
+        assert not given.is_test[lone]
+
+
+def test_answers_that_are_cut_off_are_counted(
+    launch: Launch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{**row, "response": "word " * 40} if number < 3 else row for number, row in enumerate(DOLLY)]
+    file = write(tmp_path, rows)
+    launch(*SMALL, "num_rounds=1", "data=instructions", f"data.root={file}", "task.max_length=48")
+    assert "task.max_length=48: 3 of 40 answers are longer and are cut off there" in capfd.readouterr().err
+
+
+def test_a_run_is_measured_on_instructions_of_other_categories(launch: Launch, tmp_path: Path) -> None:
+    folder = launch(*SMALL, "num_rounds=1")
+    assert commands.call("evaluate", [str(folder), "data=instructions", f"data.root={write(tmp_path, DOLLY)}"]) == 0
+    assert float(table(folder, "evaluate")[0]["test_loss"]) > 0
+
+
 def test_rows_without_a_text_are_left_out_with_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{**row, "response": " "} if number in (1, 2) else row for number, row in enumerate(DOLLY)]
     given = instructions.of_files("jsonl", str(write(tmp_path, rows)), "instruction", None, None, None, None)
@@ -261,7 +287,9 @@ def test_rows_without_a_text_are_left_out_with_a_note(tmp_path: Path, capsys: py
         ({}, ("data.choices=option",), "data.choices=option: the table has no such column"),
         ({}, ("data.answer=reply",), "data.answer=reply: the table has no such column"),
         ({}, ("task.prompt=Answer",), "task.prompt='Answer': must have {instruction} in it"),
-        ({}, ("model.targets=[q]",), "model.targets=['q']: "),
+        ({}, ("model.targets=[q_proj,q_prj]",), "model.targets: has q_prj; did you mean q_proj?"),
+        ({}, ("model.targets=q_proj",), "model.targets=q_proj: "),
+        ({}, ("model.alpha=0",), "model.alpha=0: must be a positive number"),
         ({}, ("model.path=/none",), "model.path=/none: cannot be loaded (there is no such folder)"),
     ],
 )
