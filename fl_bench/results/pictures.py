@@ -64,7 +64,9 @@ def confusion(folder: Path, data: FederatedData, predicted: NDArray) -> None:
 
 def sentences(folder: Path, data: FederatedData, rows: NDArray, texts: list[str], predicted: NDArray) -> None:
     """These test sentences with label and, in red where it is wrong, the prediction."""
-    figure, axes, heights = _lines(11, len(rows))
+    figure, axes, (top, *heights) = _lines(11, len(rows) + 1)
+    for left, head in ((0.01, "label, not prediction"), (0.2, "test sentence")):
+        axes.text(left, top, head, fontsize=9, color="grey")
     for height, row, text in zip(heights, rows, texts, strict=True):
         label, guess = data.classes[data.test["y"][row]], data.classes[predicted[row]]
         colour = "black" if guess == label else "red"
@@ -75,11 +77,13 @@ def sentences(folder: Path, data: FederatedData, rows: NDArray, texts: list[str]
 
 def answers(folder: Path, lines: Sequence[Sequence[str]]) -> None:
     """What is asked, the right answer and, in red where it is another, the model's answer; a line for each."""
-    heads = ("asked", "the right answer", "the model's, no longer than the right one")
-    figure, axes, heights = _lines(12, len(lines) + 1)
-    for height, (asked, right, made) in zip(heights, (heads, *lines), strict=True):
-        told = "black" if made == right or height == heights[0] else "red"
-        for left, most, text, colour in ((0.01, 80, asked, "black"), (0.5, 40, right, "black"), (0.75, 40, made, told)):
+    heads = ("asked", "the right answer", "the model's, at most as long")
+    figure, axes, (top, *heights) = _lines(12, len(lines) + 1)
+    for left, head in zip(places := (0.01, 0.5, 0.75), heads, strict=True):
+        axes.text(left, top, head, fontsize=9, color="grey")
+    for height, (asked, right, made) in zip(heights, lines, strict=True):
+        told = (asked, 80, "black"), (right, 40, "black"), (made, 40, "black" if made == right else "red")
+        for left, (text, most, colour) in zip(places, told, strict=True):
             shown = _short(" ".join(text.split()), most)
             axes.text(left, height, shown, fontsize=9, color=colour, parse_math=False)
     save(figure, folder, "answers")
