@@ -60,7 +60,7 @@ def with_adapters(model: nn.Module, lora: Lora, rank: int, alpha: float, targets
     from peft import LoraConfig, inject_adapter_in_model
 
     wanted = targets if isinstance(targets, str) else list(targets)
-    layers = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
+    layers = [name for name, part in model.named_modules() if not list(part.children())]
     for target in wanted if isinstance(wanted, list) else ():  # peft leaves those out that it does not find
         if not any(f".{name}".endswith(f".{target}") for name in layers):
             raise ConfigError(f"model.targets: has {target}; {nearest(target, {n.rpartition('.')[2] for n in layers})}")
