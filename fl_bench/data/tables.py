@@ -47,8 +47,7 @@ def test_rows(
         is_test = every_nth([y] if source is None else [source, y], nth=10)
     if not (is_test.any() and not is_test.all()):
         raise ConfigError(f"{where}: has {len(y)} rows; some must be left to train, and some to test")
-    only = set(y[is_test].tolist()) - set(y[~is_test].tolist())
-    if only and classes is not None:
+    if classes is not None and (only := set(y[is_test].tolist()) - set(y[~is_test].tolist())):
         raise ConfigError(f"{where}: only the test set has the class {classes[min(only)]}; give more rows")
     return is_test
 
